@@ -1,0 +1,54 @@
+"""What a metric is computed from: the observations of one closed window, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+type Floats = NDArray[np.floating]
+type Ints = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowArrays:
+    """The sketch of one group's window; n observations in ascending order of sample id.
+
+    Shape letters: N samples, L routed MoE layers, K experts.
+    """
+
+    group: str
+    first_step: int
+    """First step covered."""
+    step: int
+    """Last step covered: the window's step."""
+    sample_ids_N: NDArray[np.int64]
+    losses_N: NDArray[np.float64]
+    """Mean loss over each sample's target tokens, nats; NaN where no loss came."""
+    weights_NLK: NDArray[np.float32]
+    """Mean routing weights over real tokens (DESIGN: routing weight g)."""
+    target_weights_NLK: NDArray[np.float32] | None = None
+    """The same over target tokens, where it differs from `weights_NLK`."""
+    targets_N: NDArray[np.int32] | None = None
+    """Class or token id shared by the sample's target tokens; -1 = none."""
+    visits_N: NDArray[np.int32] | None = None
+    """How often the sample was trained on before; 0 = unseen, -1 = not known."""
+    tokens_N: NDArray[np.int64]
+    """Real tokens of each sample."""
+    partial: bool = False
+    """True when ranks or fragments were missing when the window closed."""
+
+    @property
+    def carrying_weights_NLK(self) -> NDArray[np.float32]:
+        """Routing weights over target tokens; over all tokens where the two are the same."""
+        return self.weights_NLK if self.target_weights_NLK is None else self.target_weights_NLK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """Inner products of expert embeddings: W_l·W_lᵀ [L, K, K] and W_l·W_{l+1}ᵀ [L-1, K, K]."""
+
+    step: int
+    gram_self_LKK: NDArray[np.float32]
+    gram_next_LKK: NDArray[np.float32]
