@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-type Floats = NDArray[np.floating]
-type Ints = NDArray[np.integer]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowArrays:

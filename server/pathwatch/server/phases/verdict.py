@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.metrics.window import WindowArrays
 
-type Evidence = Mapping[str, NDArray[np.generic]]
+Evidence: TypeAlias = Mapping[str, NDArray[np.generic]]
 """Small named arrays (scalars are 0-d), all a detector remembers of a window; stored durably."""
 
 
