@@ -1,0 +1,52 @@
+# Every target works from a fresh clone: .venv is made, and pinned requirements installed, when missing.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export OMP_NUM_THREADS ?= 1
+export DS_ACCELERATOR ?= cpu
+
+.PHONY: demo test quick bench proto lint format debian help
+
+help: ## Lists the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "pathwatch needs $(PYTHON); set PYTHON=… to another Python >= 3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -e examples/plugin
+	@touch $@
+
+demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sidecar: about 5 minutes, results in demo-out/
+	$(BIN)/pathwatch demo --out demo-out
+
+test: $(READY) debian ## All tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(READY) debian ## The tests without the slow ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+lint: $(READY) ## ruff, mypy (strict), buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
+	cd proto && ../$(BIN)/buf lint
+
+format: $(READY) ## Formats the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## Writes the Python of proto/ anew
+	PYTHON=$(BIN)/python proto/generate.sh
+
+bench: $(READY) ## Scores the detector over the recorded runs of tests/data/traces
+	$(BIN)/python bench/signal.py --traces tests/data/traces
+
+debian: ## Installs the Debian packages that tests need: prometheus (promtool)
+	@command -v promtool >/dev/null || { \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; \
+	  else echo "the tests need promtool: install the package 'prometheus' (apt-get install prometheus)" >&2; exit 1; fi; }

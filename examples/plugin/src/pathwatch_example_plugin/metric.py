@@ -1,0 +1,17 @@
+"""A metric: how many experts a group leaves unused."""
+
+from collections.abc import Mapping, Sequence
+
+from pathwatch.server.metrics.window import Geometry, WindowArrays
+
+UNUSED_SHARE = 0.1
+"""An expert is unused when it gets less than this share of what it would get under uniform routing."""
+
+
+def dead_experts(
+    window: WindowArrays, others: Sequence[WindowArrays], geometry: Geometry | None
+) -> Mapping[str, float]:
+    """`dead_experts`: experts per layer, on average, with next to no weight in the group; lower = better balanced."""
+    load_LK = window.weights_NLK.mean(axis=0, dtype=float)
+    dead_L = (load_LK < UNUSED_SHARE / load_LK.shape[1]).sum(axis=1)
+    return {"dead_experts": float(dead_L.mean())}
