@@ -1,4 +1,4 @@
-"""The Python beside the .proto files is what the compiler makes of them, and the protocol obeys buf's rules."""
+"""The Python beside the .proto files is what the compiler makes of them; the protocol obeys buf's rules."""
 
 import os
 import subprocess

@@ -11,7 +11,7 @@ MEMORIZED_LOSS = 0.5
 
 
 class LossThresholdDetector:
-    """Says MEMORIZED while a group's mean loss is under 0.5 nats, else LEARNING; ranks checkpoints newest first."""
+    """MEMORIZED while a group's mean loss is under 0.5 nats, else LEARNING; checkpoints newest first."""
 
     def __init__(self) -> None:
         self._verdicts: dict[str, GroupVerdict] = {}

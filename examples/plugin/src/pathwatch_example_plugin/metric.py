@@ -11,7 +11,7 @@ UNUSED_SHARE = 0.1
 def dead_experts(
     window: WindowArrays, others: Sequence[WindowArrays], geometry: Geometry | None
 ) -> Mapping[str, float]:
-    """`dead_experts`: experts per layer, on average, with next to no weight in the group; lower = better balanced."""
+    """`dead_experts`: mean number of experts per layer with next to no weight; lower = better balanced."""
     load_LK = window.weights_NLK.mean(axis=0, dtype=float)
     dead_L = (load_LK < UNUSED_SHARE / load_LK.shape[1]).sum(axis=1)
     return {"dead_experts": float(dead_L.mean())}
