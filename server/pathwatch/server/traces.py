@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pathwatch.server.npz import NpzError, read_npz
 
 ROW_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
 """How far a row of routing weights may be from summing to one, per element type; what the server takes."""
@@ -63,41 +64,13 @@ class Trace:
 def load_trace(path: str | Path) -> Trace:
     """Reads and checks a trace; raises `TraceError` on anything that is not trace v1."""
     path = Path(path)
-    arrays = _read(path)
     try:
-        return _checked(path.stem, arrays)
-    except TraceError as error:
+        return _checked(path.stem, read_npz(path))
+    except (NpzError, TraceError) as error:
         raise TraceError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
-    if not path.is_file():
-        raise TraceError(f"{path}: no such file")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no zip archive, or its end is cut off")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files if name in _KNOWN}
-    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on damaged archives
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise TraceError(f"{path}: not a readable .npz file: {text}") from None
-
-
-_KNOWN = {
-    "steps",
-    "groups",
-    "losses",
-    "weights",
-    "target_weights",
-    "targets",
-    "visits",
-    "gram_self",
-    "gram_next",
-    "meta",
-}
-
-
-def _checked(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Trace:
+def _checked(name: str, arrays: Mapping[str, NDArray[Any]]) -> Trace:
     for required in ("steps", "groups", "losses", "weights"):
         if required not in arrays:
             raise TraceError(f"not a trace: array `{required}` is missing")
@@ -130,7 +103,7 @@ def _checked(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Trace:
     )
 
 
-def _steps(array: NDArray[np.generic]) -> NDArray[np.int64]:
+def _steps(array: NDArray[Any]) -> NDArray[np.int64]:
     steps_T = _shaped("steps", array, ("T",), "iu").astype(np.int64)
     if len(steps_T) == 0:
         raise TraceError("steps: empty; wanted at least one step")
@@ -139,7 +112,7 @@ def _steps(array: NDArray[np.generic]) -> NDArray[np.int64]:
     return steps_T
 
 
-def _groups(array: NDArray[np.generic]) -> tuple[str, ...]:
+def _groups(array: NDArray[Any]) -> tuple[str, ...]:
     groups = tuple(str(group) for group in _shaped("groups", array, ("G",), "U"))
     if not groups or "" in groups or len(set(groups)) != len(groups):
         raise TraceError("groups: wanted at least one name, none empty, none twice")
@@ -147,7 +120,7 @@ def _groups(array: NDArray[np.generic]) -> tuple[str, ...]:
 
 
 def _weights(
-    name: str, array: NDArray[np.generic], shape: tuple[int | str, ...], groups: tuple[str, ...]
+    name: str, array: NDArray[Any], shape: tuple[int | str, ...], groups: tuple[str, ...]
 ) -> NDArray[np.floating]:
     weights = _shaped(name, array, shape, "f")
     if weights.dtype.name not in ROW_TOLERANCE:
@@ -162,7 +135,7 @@ def _weights(
 
 
 def _counts(
-    name: str, array: NDArray[np.generic], shape: tuple[int | str, ...], groups: tuple[str, ...]
+    name: str, array: NDArray[Any], shape: tuple[int | str, ...], groups: tuple[str, ...]
 ) -> NDArray[np.int32]:
     counts = _shaped(name, array, shape, "iu")
     _refuse(counts < -1, name, "is below -1", groups)
@@ -170,14 +143,14 @@ def _counts(
     return counts.astype(np.int32)
 
 
-def _gram(name: str, array: NDArray[np.generic], shape: tuple[int | str, ...]) -> NDArray[np.float32]:
+def _gram(name: str, array: NDArray[Any], shape: tuple[int | str, ...]) -> NDArray[np.float32]:
     gram = _shaped(name, array, shape, "f").astype(np.float32)
     if not np.isfinite(gram).all():
         raise TraceError(f"{name}: {np.count_nonzero(~np.isfinite(gram))} values are not finite")
     return gram
 
 
-def _meta(array: NDArray[np.generic] | None) -> Mapping[str, object]:
+def _meta(array: NDArray[Any] | None) -> Mapping[str, object]:
     if array is None:
         return {}
     try:
@@ -191,7 +164,7 @@ def _meta(array: NDArray[np.generic] | None) -> Mapping[str, object]:
     return meta
 
 
-def _shaped(name: str, array: NDArray[np.generic], shape: tuple[int | str, ...], kinds: str) -> NDArray[Any]:
+def _shaped(name: str, array: NDArray[Any], shape: tuple[int | str, ...], kinds: str) -> NDArray[Any]:
     """The array itself, if its kind is among `kinds` and its shape is `shape` (letters = any length)."""
     if array.dtype.kind not in kinds:
         wanted = {"f": "floating point", "iu": "integers", "U": "text"}[kinds]
