@@ -1,0 +1,68 @@
+"""Pathway consistency C_i (paper §4.2): how alike the experts of neighbouring layers are for one sample.
+
+Shape letters beside the usual: D width of the model, J = L − 1 pairs of neighbouring layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.metrics.arrays import Floats
+from pathwatch.server.metrics.window import Geometry
+
+
+def grams(router_weights_LKD: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inner products of expert embeddings: W_l·W_lᵀ [L, K, K] and W_l·W_{l+1}ᵀ [L-1, K, K]."""
+    weights_LKD = router_weights_LKD.astype(np.float64)
+    transposed_LDK = weights_LKD.transpose(0, 2, 1)
+    return weights_LKD @ transposed_LDK, weights_LKD[:-1] @ transposed_LDK[1:]
+
+
+def adjacent_cosines(weights_NLK: Floats, geometry: Geometry) -> NDArray[np.float64]:
+    """Cosines c_l = cos(e[l], e[l+1]) [N, L-1] of routing embeddings e[l] = Σ_k g[l,k]·v[l,k] (§4.2).
+
+    Inner products of the expert embeddings v are enough. NaN where an embedding has no length.
+    """
+    weights_LNK = weights_NLK.transpose(1, 0, 2).astype(np.float64)
+    squares_LN = _inner(weights_LNK, geometry.gram_self_LKK, weights_LNK)
+    products_JN = _inner(weights_LNK[:-1], geometry.gram_next_LKK, weights_LNK[1:])
+    return _cosines(products_JN, squares_LN).T
+
+
+def adjacent_cosines_from_weights(weights_NLK: Floats, router_weights_LKD: Floats) -> NDArray[np.float64]:
+    """The same from the router weights W [L, K, D] themselves."""
+    embeddings_LND = weights_NLK.transpose(1, 0, 2).astype(np.float64) @ router_weights_LKD.astype(np.float64)
+    squares_LN = (embeddings_LND**2).sum(axis=-1)
+    products_JN = (embeddings_LND[:-1] * embeddings_LND[1:]).sum(axis=-1)
+    return _cosines(products_JN, squares_LN).T
+
+
+def path_consistency(cosines_NJ: NDArray[np.float64]) -> NDArray[np.float64]:
+    """C_i [N] = 1 − mean_l(c_l) / (max_l c_l + 1e-8), as printed in §4.2: lower = smoother.
+
+    NaN where undefined: one layer only, no positive cosine, or an embedding without length.
+    """
+    n, neighbours = cosines_NJ.shape
+    consistency_N = np.full(n, np.nan)
+    if neighbours:
+        largest_N = cosines_NJ.max(axis=-1)
+        defined_N = largest_N > 0
+        means_N = cosines_NJ[defined_N].mean(axis=-1)
+        consistency_N[defined_N] = 1 - means_N / (largest_N[defined_N] + 1e-8)
+    return consistency_N
+
+
+def _inner(
+    left_LNK: NDArray[np.float64], gram_LKK: Floats, right_LNK: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    transformed_LNK = left_LNK @ gram_LKK.astype(np.float64)
+    return np.asarray((transformed_LNK * right_LNK).sum(axis=-1))
+
+
+def _cosines(products_JN: NDArray[np.float64], squares_LN: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths_LN = np.sqrt(np.maximum(squares_LN, 0.0))  # Rounding may leave a tiny negative square.
+    scale_JN = lengths_LN[:-1] * lengths_LN[1:]
+    cosines_JN = np.full_like(products_JN, np.nan)
+    np.divide(products_JN, scale_JN, out=cosines_JN, where=scale_JN > 0)
+    return cosines_JN

@@ -1,0 +1,25 @@
+"""How evenly experts are used: routing entropy (paper §E.5) and expert load."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from pathwatch.server.metrics.arrays import Floats
+
+
+def routing_entropy(weights_NLK: Floats) -> float:
+    """Mean over samples and layers of −Σ_k g ln g, nats, 0·ln 0 = 0; 0 = one expert, ln K = all alike."""
+    weights = weights_NLK.astype(np.float64)
+    return float(-xlogy(weights, weights).sum(axis=-1).mean())
+
+
+def expert_load_max_ratio(weights_NLK: Floats) -> NDArray[np.float64]:
+    """Largest expert load of each layer [L], divided by the mean load; 1 = even, K = one expert only.
+
+    An expert's load is its mean routing weight over the samples.
+    """
+    load_LK = weights_NLK.mean(axis=0, dtype=np.float64)
+    ratio_L: NDArray[np.float64] = load_LK.max(axis=-1) / load_LK.mean(axis=-1)
+    return ratio_L

@@ -1,0 +1,63 @@
+"""Expert pathways (paper §4.1): which experts carry most of a sample's routing, layer after layer.
+
+A pathway is a Python string with one code point per expert index and `chr(K)` between layers: bytes, which
+RapidFuzz compares fastest, while K < 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.metrics.arrays import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class RankedExperts:
+    """Experts of each sample and layer by falling routing weight; all thresholds share this sort."""
+
+    order_NLK: NDArray[np.intp]
+    """Expert indices; equal weights: lower index first."""
+    cumulative_NLK: NDArray[np.float64]
+    """Cumulative routing weight in that order."""
+
+
+def rank_experts(weights_NLK: Floats) -> RankedExperts:
+    """Sort each layer's experts by falling routing weight."""
+    order_NLK = np.argsort(-weights_NLK, axis=-1, kind="stable")
+    sorted_NLK = np.take_along_axis(weights_NLK, order_NLK, axis=-1)
+    return RankedExperts(order_NLK, np.cumsum(sorted_NLK, axis=-1, dtype=np.float64))
+
+
+def pathways(ranked: RankedExperts, threshold: float) -> list[str]:
+    """Pathway of each sample in the `expert` form (paper §4.1).
+
+    Per layer the shortest prefix of experts whose cumulative weight exceeds `threshold` strictly; all experts
+    where none does.
+    """
+    n, layers, experts = ranked.order_NLK.shape
+    chosen_NL = np.minimum((ranked.cumulative_NLK <= threshold).sum(axis=-1) + 1, experts)
+    symbol_type, encoding = (np.uint8, "latin-1") if experts < 256 else (np.uint32, "utf-32-le")
+    symbols_NLS = np.empty((n, layers, experts + 1), dtype=np.dtype(symbol_type).newbyteorder("<"))
+    symbols_NLS[..., :experts] = ranked.order_NLK
+    np.put_along_axis(symbols_NLS, chosen_NL[..., None], experts, axis=-1)
+    # The last layer has no separator after it.
+    kept_NL = chosen_NL + (np.arange(layers) < layers - 1)
+    kept_NLS = np.arange(experts + 1) < kept_NL[..., None]
+    # surrogatepass: an expert index may be any integer, also one that Unicode reserves.
+    joined = symbols_NLS[kept_NLS].tobytes().decode(encoding, "surrogatepass")
+    ends_N = np.cumsum(kept_NL.sum(axis=-1)).tolist()
+    return [joined[start:end] for start, end in zip([0, *ends_N], ends_N, strict=False)]
+
+
+def layer_pathways(pathways_N: Sequence[str], experts: int) -> list[tuple[str, ...]]:
+    """Pathways cut at the separators (Fig. 5): for each of the L layers, the n samples' sequences."""
+    return list(zip(*(pathway.split(chr(experts)) for pathway in pathways_N), strict=True))
+
+
+def literal(pathway: str, experts: int) -> str:
+    """A pathway in the `char` form, the paper's literal string: `3,1,5-…-9,1`."""
+    return "-".join(",".join(str(ord(expert)) for expert in layer) for layer in pathway.split(chr(experts)))

@@ -1,0 +1,169 @@
+"""All metrics of one round: the windows of all groups of a run that end at the same step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.metrics.affinity import target_affinity
+from pathwatch.server.metrics.consistency import adjacent_cosines, path_consistency
+from pathwatch.server.metrics.dimension import effective_dimension
+from pathwatch.server.metrics.distance import cross_path_distance, layer_path_distance, path_distance
+from pathwatch.server.metrics.load import expert_load_max_ratio, routing_entropy
+from pathwatch.server.metrics.loss import losses
+from pathwatch.server.metrics.pairs import PairBudget
+from pathwatch.server.metrics.pathways import layer_pathways, pathways, rank_experts
+from pathwatch.server.metrics.window import Geometry, WindowArrays
+
+Values: TypeAlias = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSettings:
+    """What to compute, and how exactly."""
+
+    thresholds: tuple[float, ...] = (0.7, 0.5, 0.6, 0.8)
+    """Cumulative routing weight a pathway covers, τ (paper §4.1, §E.1); the first is the published one."""
+    ridge: float = 0.01
+    """λ of the effective dimension (§4.4)."""
+    per_layer: bool = False
+    """Path distance per layer too (Fig. 5)."""
+    target_stderr: float = 0.005
+    """Wanted error, relative to a mean over pairs, of comparing a sample of the pairs instead of all."""
+    min_pairs: int = 1024
+    """Sampled pairs at least."""
+    max_pairs: int = 8192
+    """Pairs compared at most; groups with no more pairs than this are computed exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMetrics:
+    """Metrics of one group's window."""
+
+    values: Mapping[str, float]
+    """By Prometheus name without the prefix `pathwatch_`, all finite; undefined ones are absent."""
+    layer_path_distance_L: NDArray[np.float64] | None
+    """Path distance of each layer, where asked for and defined."""
+
+
+def group_metrics(
+    windows: Mapping[str, WindowArrays], geometry: Geometry | None, settings: MetricSettings
+) -> Mapping[str, GroupMetrics]:
+    """Metrics of every group of a round, by group; a function of its arguments to the bit.
+
+    `path_distance_cross` is the mean over the other groups of the cross-group distance (§E.4), each other
+    group counting alike; `path_distance_ratio` is `path_distance` divided by it.
+    """
+    budget = PairBudget(
+        min_pairs=settings.min_pairs, max_pairs=settings.max_pairs, target_stderr=settings.target_stderr
+    )
+    filled = {group: windows[group] for group in sorted(windows) if len(windows[group].sample_ids_N)}
+    published: dict[str, list[str]] = {}
+    results: dict[str, tuple[Values, NDArray[np.float64] | None]] = {}
+    for group, window in filled.items():
+        by_threshold = _pathways(window, settings.thresholds)
+        published[group] = by_threshold[settings.thresholds[0]]
+        layers_L = None
+        if settings.per_layer:
+            experts = window.weights_NLK.shape[2]
+            layers_L = layer_path_distance(layer_pathways(published[group], experts), budget)
+        values = (
+            _distances(by_threshold, settings.thresholds[0], budget)
+            | _consistency(window, geometry)
+            | _spread(window, settings.ridge)
+            | _losses(window)
+        )
+        results[group] = values, layers_L
+    for group, cross in _cross(published, budget).items():
+        values, _ = results[group]
+        values["path_distance_cross"] = cross
+        within = values["path_distance"]
+        values["path_distance_ratio"] = within / cross if within is not None and cross > 0 else None
+    return {group: _group_metrics(*results.get(group, ({"window_samples": 0.0}, None))) for group in windows}
+
+
+def _group_metrics(values: Values, layers_L: NDArray[np.float64] | None) -> GroupMetrics:
+    defined = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return GroupMetrics(values=defined, layer_path_distance_L=layers_L)
+
+
+def _pathways(window: WindowArrays, thresholds: tuple[float, ...]) -> dict[float, list[str]]:
+    ranked = rank_experts(window.weights_NLK)
+    return {threshold: pathways(ranked, threshold) for threshold in thresholds}
+
+
+def _distances(by_threshold: Mapping[float, list[str]], published: float, budget: PairBudget) -> Values:
+    values: Values = {}
+    for threshold, pathways_N in by_threshold.items():
+        distance = path_distance(pathways_N, budget)
+        mean = None if distance is None else distance.mean
+        if threshold == published:
+            values["path_distance"] = mean
+            values["path_distance_normalized"] = None if distance is None else distance.normalized
+            values["path_distance_stderr"] = None if distance is None else distance.stderr
+        else:
+            values[f"path_distance_tau_{threshold:g}".replace(".", "_")] = mean
+    return values
+
+
+def _cross(published: Mapping[str, list[str]], budget: PairBudget) -> dict[str, float]:
+    """Mean cross-group distance of each group that has others."""
+    others = len(published) - 1
+    if others < 1:
+        return {}
+    shared = budget.shared(others)
+    groups = list(published)
+    totals = dict.fromkeys(groups, 0.0)
+    for i, group in enumerate(groups):
+        for other in groups[i + 1 :]:
+            distance = cross_path_distance(published[group], published[other], shared)
+            totals[group] += distance
+            totals[other] += distance
+    return {group: total / others for group, total in totals.items()}
+
+
+def _consistency(window: WindowArrays, geometry: Geometry | None) -> Values:
+    if geometry is None:
+        return {}
+    cosines_NJ = adjacent_cosines(window.weights_NLK, geometry)
+    consistency_N = path_consistency(cosines_NJ)
+    defined = consistency_N[~np.isnan(consistency_N)]
+    mean = float(defined.mean()) if len(defined) else None
+    known = cosines_NJ[~np.isnan(cosines_NJ)]
+    return {
+        "path_consistency": mean,
+        "path_smoothness": None if mean is None else 1 - mean,
+        "path_consistency_samples": float(len(defined)),
+        "adjacent_cosine": float(known.mean()) if len(known) else None,
+    }
+
+
+def _spread(window: WindowArrays, ridge: float) -> Values:
+    values: Values = {
+        "effective_dimension": effective_dimension(window.weights_NLK, ridge),
+        "routing_entropy": routing_entropy(window.weights_NLK),
+        "expert_load_max_ratio": float(expert_load_max_ratio(window.weights_NLK).max()),
+    }
+    if window.target_weights_NLK is not None:
+        values["target_effective_dimension"] = effective_dimension(window.target_weights_NLK, ridge)
+    if window.targets_N is not None:
+        affinity = target_affinity(window.carrying_weights_NLK[:, -1], window.targets_N)
+        values["target_affinity"] = affinity.affinity
+        values["same_target_pairs"] = float(affinity.same_target_pairs)
+    return values
+
+
+def _losses(window: WindowArrays) -> Values:
+    loss = losses(window.losses_N, window.visits_N)
+    return {
+        "window_samples": float(len(window.sample_ids_N)),
+        "train_loss": loss.train,
+        "unseen_loss": loss.unseen,
+        "loss_gap": loss.gap,
+        "loss_gap_stderr": loss.gap_stderr,
+    }
