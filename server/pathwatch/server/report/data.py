@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.report.phases import action_name, phase_name
+from pathwatch.server.report.messages import action_name, best_checkpoint_step, phase_name, stop_at_step
 from pathwatch.v1 import run_pb2, signal_pb2
 
 
@@ -112,7 +112,7 @@ def run_history(run: run_pb2.Run, response: signal_pb2.GetMetricsResponse) -> Ru
         changes=_changes(response.signals),
         action=action_name(last.action) if response.signals else "CONTINUE",
         reason=last.reason,
-        best_checkpoint_step=_optional_step(last, "best_checkpoint_step"),
+        best_checkpoint_step=best_checkpoint_step(last),
     )
 
 
@@ -129,7 +129,7 @@ def _group_history(
         },
         spans=_spans(windows),
         reason=status.reason if status is not None and status.reason else windows[-1].reason,
-        best_checkpoint_step=None if status is None else _optional_step(status, "best_checkpoint_step"),
+        best_checkpoint_step=None if status is None else best_checkpoint_step(status),
     )
 
 
@@ -156,12 +156,8 @@ def _changes(signals: Iterable[signal_pb2.Signal]) -> tuple[SignalChange, ...]:
             SignalChange(
                 step=signal.step,
                 action=action,
-                stop_at_step=_optional_step(signal, "stop_at_step"),
+                stop_at_step=stop_at_step(signal),
                 reason=signal.reason,
             )
         )
     return tuple(changes)
-
-
-def _optional_step(message: signal_pb2.Signal | signal_pb2.GroupStatus, field: str) -> int | None:
-    return int(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]

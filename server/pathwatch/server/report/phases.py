@@ -1,11 +1,9 @@
-"""How phases are shown to people: name, colour and meaning, the same in terminal, figure and page."""
+"""How phases are shown to people: colour and meaning, the same in terminal, figure and page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from pathwatch.v1 import signal_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +40,3 @@ PHASE_STYLES: Mapping[str, PhaseStyle] = {
         colour="#0072B2", terminal="blue", meaning="training loss blew up after the group had generalized"
     ),
 }
-
-
-def phase_name(phase: signal_pb2.Phase.ValueType) -> str:
-    """`PHASE_GENERALIZED` → `GENERALIZED`."""
-    return signal_pb2.Phase.Name(phase).removeprefix("PHASE_")
-
-
-def action_name(action: signal_pb2.Action.ValueType) -> str:
-    """`ACTION_STOP` → `STOP`."""
-    return signal_pb2.Action.Name(action).removeprefix("ACTION_")

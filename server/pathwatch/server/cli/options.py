@@ -1,0 +1,87 @@
+"""What all commands share: options from environment and YAML file, JSON lines, errors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose options can also come from `PATHWATCH_<OPTION>` and from `--config FILE`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--config"],
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                is_eager=True,
+                expose_value=False,
+                callback=_read_config,
+                help="YAML file with options by name.",
+            )
+        )
+        for key, option in _options_by_key(self).items():
+            option.envvar = f"PATHWATCH_{key.upper()}"
+
+
+def _options_by_key(command: click.Command) -> dict[str, click.Option]:
+    """`--stop-margin` → `stop_margin`."""
+    return {
+        param.opts[0].lstrip("-").replace("-", "_"): param
+        for param in command.params
+        if isinstance(param, click.Option)
+    }
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Options by name, with dashes or underscores; a mapping under a command's name is for that command alone."""
+    if path is None:
+        return
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.BadParameter(f"{path}: not readable as YAML: {error}") from None
+    own = content.get(ctx.command.name) or {} if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(own, Mapping):
+        raise click.BadParameter(f"{path}: wanted a mapping of options to values")
+    shared = {name: value for name, value in content.items() if not isinstance(value, Mapping)}
+    values = {str(name).replace("-", "_"): value for name, value in {**shared, **own}.items()}
+    options = _options_by_key(ctx.command)
+    del options["config"]
+    unknown = sorted(values.keys() - options.keys())
+    if unknown:
+        raise click.BadParameter(
+            f"{path}: `{ctx.command.name}` has no option {', '.join(unknown)}; it has {', '.join(options)}"
+        )
+    ctx.default_map = {str(options[key].name): value for key, value in values.items()}
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")(function)
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """One JSON line on stdout, flushed so that a pipe sees it at once."""
+    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+def fail(message: object) -> NoReturn:
+    """Ends the command with one line on stderr and exit code 2."""
+    raise click.ClickException(str(message))
+
+
+def require(extra: str, *modules: str) -> None:
+    """Fails with what to install when a module of an optional dependency is missing."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            fail(f"{module} is not installed; this command needs: pip install 'pathwatch[{extra}]'")

@@ -1,0 +1,94 @@
+"""`pathwatch replay`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pathwatch.server.cli.connection import Connection, connection_options
+from pathwatch.server.cli.options import Command, fail, json_option, print_json, require
+
+if TYPE_CHECKING:
+    from pathwatch.server.traces import Trace
+
+
+@click.command("replay", cls=Command)
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    help="Name of the run. Default: `replay-` and the file's name; an earlier replay of that name is replaced.",
+)
+@connection_options(default=None)
+@json_option
+def command(connection: Connection | None, trace: Path, run: str | None, as_json: bool) -> None:
+    """Send the recorded run TRACE (.npz, trace v1) through the real client and a real server, step by step,
+    and print what the live service would have said. Without --server the server is one of its own.
+    """
+    require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
+    from pathwatch.client import PathwatchError
+    from pathwatch.server.cli.playback import ReplayError
+    from pathwatch.server.traces import TraceError, load_trace
+
+    try:
+        loaded = load_trace(trace)
+        name = run or re.sub(r"[^A-Za-z0-9_.-]", "-", f"replay-{loaded.name}")[:128]
+        with _own_server() if connection is None else nullcontext(connection) as server:
+            if run is None:
+                _remove_earlier(server, name)
+            _play(loaded, server, name, as_json=as_json)
+    except (TraceError, ReplayError, PathwatchError) as error:
+        fail(error)
+
+
+@contextmanager
+def _own_server() -> Iterator[Connection]:
+    from pathwatch.server.app import BackgroundServer
+    from pathwatch.server.config import ServerConfig
+
+    with tempfile.TemporaryDirectory(prefix="pathwatch-replay-") as folder:
+        config = ServerConfig(data=Path(folder), listen="127.0.0.1:0", http="127.0.0.1:0")
+        with BackgroundServer(config) as server:
+            yield Connection(address=server.grpc_address)
+
+
+def _remove_earlier(server: Connection, name: str) -> None:
+    with server.client() as client:
+        if any(run.name == name for run in client.list_runs()):
+            client.delete_run(name)
+
+
+def _play(trace: Trace, server: Connection, run: str, *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from pathwatch.server.cli.lines import signal_line, window_line
+    from pathwatch.server.cli.playback import replay
+    from pathwatch.server.cli.summary import ReplaySummary
+
+    errors = Console(stderr=True)
+    summary = ReplaySummary(run)
+    judged = replay(trace, address=server.address, credentials=server.credentials, run=run)
+    for step in track(
+        judged,
+        description=trace.name,
+        total=len(trace.steps_T),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    ):
+        summary.add(step.windows, step.signals)
+        if as_json:
+            for window in step.windows:
+                print_json(window_line(run, window))
+            for signal in step.signals:
+                print_json(signal_line(signal))
+    if as_json:
+        print_json(summary.line())
+    else:
+        summary.show(Console())

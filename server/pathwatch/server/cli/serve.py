@@ -1,0 +1,86 @@
+"""`pathwatch serve`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pathwatch.server.cli.options import Command, fail, require
+
+
+@click.command("serve", cls=Command)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for everything durable; made if it is not there.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:50051",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="gRPC; port 0 = a free one.",
+)
+@click.option(
+    "--http",
+    default="127.0.0.1:9464",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Prometheus metrics and status page; port 0 = a free one.",
+)
+@click.option("--store", default="sqlite", show_default=True, help="Where state is kept.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain of the server, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(path_type=Path),
+    help="Authority that clients must prove themselves with, PEM.",
+)
+@click.option("--insecure", is_flag=True, help="Allow plaintext gRPC on addresses that other machines reach.")
+@click.option("--check", is_flag=True, help="Validate the configuration and exit.")
+def command(
+    data: Path,
+    listen: str,
+    http: str,
+    store: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    insecure: bool,
+    check: bool,
+) -> None:
+    """Run the sidecar until SIGTERM or Ctrl-C.
+
+    The first line printed is `grpc=HOST:PORT http=HOST:PORT`, once both answer.
+    """
+    from pathwatch.server import config as configuration
+
+    if (tls_cert is None) != (tls_key is None):
+        fail("--tls-cert and --tls-key belong together, one of them is missing")
+    if tls_client_ca is not None and tls_cert is None:
+        fail("--tls-client-ca needs --tls-cert and --tls-key")
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = configuration.TlsFiles(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    config = configuration.ServerConfig(
+        data=data, listen=listen, http=http, store=store, insecure=insecure, tls=tls
+    )
+    problems = configuration.check(config)
+    if problems:
+        fail("; ".join(problems))
+    if check:
+        click.echo("the configuration is valid")
+        return
+    require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
+    import asyncio
+
+    from pathwatch.server.app import Addresses, serve
+
+    def ready(addresses: Addresses) -> None:
+        click.echo(f"grpc={addresses.grpc} http={addresses.http}")
+
+    sys.exit(asyncio.run(serve(config, ready=ready)))
