@@ -1,0 +1,245 @@
+"""The open windows of one run: takes observations and watermarks, gives closed rounds in step order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pathwatch.server.metrics.window import WindowArrays
+from pathwatch.server.sketch.errors import SketchError
+from pathwatch.server.sketch.hashing import sample_hash
+from pathwatch.server.sketch.observations import ObservationBlock
+from pathwatch.server.sketch.watermarks import RankWatermarks
+from pathwatch.server.sketch.window_sketch import WindowSketch
+
+__all__ = ["AddResult", "Round", "RunSketch", "SketchError", "SketchSettings"]
+
+MAX_TOKEN_PARTS = 4096
+"""Largest number of parts the tokens of a sample may be split into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SketchSettings:
+    """What is fixed for a run."""
+
+    run: str
+    """Name of the run; part of the sample hash."""
+    layers: int
+    """Routed MoE layers L."""
+    experts: int
+    """Routed experts per layer K."""
+    mode: Literal["probe", "stream"]
+    """probe: every observed step is a window. stream: windows are [k·window_steps, (k+1)·window_steps)."""
+    window_steps: int
+    """Steps per window in stream mode; not used in probe mode."""
+    capacity: int = 512
+    """Samples kept per group and window."""
+    grace_seconds: float = 60.0
+    """Seconds a window waits for the other ranks once the first has passed its end."""
+
+    def window_of(self, step: int) -> tuple[int, int]:
+        """First and last step of the window that holds `step`."""
+        if self.mode == "probe":
+            return step, step
+        first_step = step - step % self.window_steps
+        return first_step, first_step + self.window_steps - 1
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of the observations of a block; the three add up to its size."""
+
+    accepted: int
+    """Among the bottom-k, duplicates included."""
+    late: int
+    """Their window had closed."""
+    beyond: int
+    """Not among the bottom-k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The windows of all groups that end at the same step."""
+
+    attempt: int
+    first_step: int
+    step: int
+    """Last step covered."""
+    windows: Mapping[str, WindowArrays]
+    """By group, sorted; a group of which no sample came complete is missing."""
+    partial: bool
+    """True when ranks or fragments were missing."""
+    missing_ranks: tuple[int, ...]
+    """Ranks that had not passed the end of the windows, ascending."""
+
+
+@dataclass(slots=True)
+class _OpenWindow:
+    first_step: int
+    step: int
+    newest_step: int
+    """Newest step observed."""
+    passed_at: float | None = None
+    """When it first held observations and a rank had passed its end; the grace time counts from here."""
+    groups: dict[str, WindowSketch] = field(default_factory=dict)
+
+
+class RunSketch:
+    """Open windows of a run. The caller brings the time (any steady clock, seconds) and serializes the calls.
+
+    After a restart of the service, pass the attempt and the step of the newest closed round, join the
+    ranks, repeat their watermarks and add the stored blocks again: the state is the same.
+    """
+
+    def __init__(self, settings: SketchSettings, *, attempt: int = 0, closed_step: int = -1) -> None:
+        self.closed_step = closed_step
+        """Step of the newest closed round, −1 before the first; after a rewind at most the step before it."""
+        self._settings = settings
+        self._attempt = attempt
+        self._ranks = RankWatermarks()
+        self._open: dict[int, _OpenWindow] = {}  # by last step
+
+    def join(self, rank: int, world_size: int) -> None:
+        """A rank has introduced itself. Raises SketchError where rank and world size do not fit."""
+        self._ranks.join(rank, world_size)
+
+    def add(self, block: ObservationBlock, now: float) -> AddResult:
+        """Take in a block. Raises SketchError, then nothing of it is stored."""
+        self._check(block)
+        n = len(block.sample_ids_N)
+        first_step, step = self._settings.window_of(block.step)
+        if step <= self.closed_step:
+            return AddResult(accepted=0, late=n, beyond=0)
+        if n == 0:
+            return AddResult(accepted=0, late=0, beyond=0)
+        window = self._open.get(step) or _OpenWindow(first_step, step, newest_step=block.step)
+        sketch = window.groups.get(block.group) or WindowSketch(
+            layers=self._settings.layers, experts=self._settings.experts, capacity=self._settings.capacity
+        )
+        accepted = sketch.add(block, sample_hash(self._settings.run, block.group, block.sample_ids_N))
+        window.groups[block.group] = sketch
+        window.newest_step = max(window.newest_step, block.step)
+        self._open[step] = window
+        self._note_passing(window, now)
+        return AddResult(accepted=accepted, late=0, beyond=n - accepted)
+
+    def watermark(self, rank: int, step: int, now: float) -> None:
+        """A rank has sent everything up to `step`. Raises SketchError for a rank that has not joined."""
+        self._ranks.advance(rank, step)
+        for window in self._open.values():
+            self._note_passing(window, now)
+
+    def close_ready(self, now: float) -> list[Round]:
+        """Rounds that are complete, or whose grace time is over, in step order; each is given once."""
+        rounds = []
+        for step in sorted(self._open):
+            window = self._open[step]
+            overdue = window.passed_at is not None and now >= window.passed_at + self._settings.grace_seconds
+            if not (self._ranks.all_passed(step) or overdue):
+                break
+            rounds.append(self._close(window, missing_ranks=self._ranks.behind(step)))
+        return rounds
+
+    def close_all(self, now: float) -> list[Round]:
+        """All open rounds, in step order: the run is over.
+
+        A window that reaches beyond the end of the run is complete when all ranks have passed the
+        last step that any of them is known to have reached.
+        """
+        rounds = self.close_ready(now)
+        end = max([self._ranks.newest, *(window.newest_step for window in self._open.values())])
+        for step in sorted(self._open):
+            rounds.append(self._close(self._open[step], missing_ranks=self._ranks.behind(min(step, end))))
+        return rounds
+
+    def next_deadline(self) -> float | None:
+        """Time at which close_ready has more if no watermark comes; None = it will not."""
+        if not self._open:
+            return None
+        passed_at = self._open[min(self._open)].passed_at
+        return None if passed_at is None else passed_at + self._settings.grace_seconds
+
+    def begin_attempt(self, attempt: int, first_step: int) -> None:
+        """The run goes on as another attempt from `first_step`: open windows and watermarks are forgotten.
+
+        Windows that end at `first_step` or later are open again, closed before or not.
+        """
+        if attempt <= self._attempt:
+            raise ValueError(f"attempt {attempt} cannot follow attempt {self._attempt}")
+        self._attempt = attempt
+        self.closed_step = min(self.closed_step, first_step - 1)
+        self._open.clear()
+        self._ranks.restart()
+
+    def advice(self, group: str) -> int | None:
+        """Samples with a hash at or above it change nothing in the newest open window; None = send all."""
+        steps = [step for step, window in self._open.items() if group in window.groups]
+        return self._open[max(steps)].groups[group].hash_limit if steps else None
+
+    def _note_passing(self, window: _OpenWindow, now: float) -> None:
+        if window.passed_at is None and self._ranks.newest >= window.step:
+            window.passed_at = now
+
+    def _close(self, window: _OpenWindow, *, missing_ranks: tuple[int, ...]) -> Round:
+        del self._open[window.step]
+        self.closed_step = window.step
+        arrays = {
+            group: window.groups[group].arrays(
+                group=group,
+                first_step=window.first_step,
+                step=window.step,
+                ranks_missing=bool(missing_ranks),
+            )
+            for group in sorted(window.groups)
+        }
+        windows = {
+            group: window_arrays for group, window_arrays in arrays.items() if window_arrays is not None
+        }
+        return Round(
+            attempt=self._attempt,
+            first_step=window.first_step,
+            step=window.step,
+            windows=windows,
+            partial=len(windows) < len(arrays) or any(one.partial for one in windows.values()),
+            missing_ranks=missing_ranks,
+        )
+
+    def _check(self, block: ObservationBlock) -> None:
+        """Refuse what does not fit the run."""
+        settings = self._settings
+        if block.attempt != self._attempt:
+            raise SketchError(
+                "hello.attempt", f"attempt {block.attempt} is not the current one, which is {self._attempt}"
+            )
+        if not 1 <= block.token_parts <= MAX_TOKEN_PARTS:
+            raise SketchError(
+                "batch.fragment.token_parts", f"{block.token_parts} is outside 1 … {MAX_TOKEN_PARTS}"
+            )
+        if not 0 <= block.token_part < block.token_parts:
+            raise SketchError(
+                "batch.fragment.token_part",
+                f"{block.token_part} is outside 0 … {block.token_parts - 1}, the parts it is one of",
+            )
+        layers = block.layers if block.layers is not None else tuple(range(settings.layers))
+        if (
+            not layers
+            or list(layers) != sorted(set(layers))
+            or layers[0] < 0
+            or layers[-1] >= settings.layers
+        ):
+            raise SketchError(
+                "batch.fragment.layers",
+                f"{list(layers)} must be different, ascending and within 0 … {settings.layers - 1}, "
+                "the layers of the run",
+            )
+        expected = (len(block.sample_ids_N), len(layers), settings.experts)
+        for name, weights_NLK in (
+            ("batch.weights", block.weights_NLK),
+            ("batch.target_weights", block.target_weights_NLK),
+        ):
+            if weights_NLK is not None and weights_NLK.shape != expected:
+                raise SketchError(
+                    name,
+                    f"shape {list(weights_NLK.shape)} should be {list(expected)}: samples, layers, experts",
+                )
