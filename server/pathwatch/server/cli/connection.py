@@ -57,6 +57,9 @@ class Connection:
             fail(error)
 
 
+_WHO = ("tls", "tls_ca", "tls_cert", "tls_key", "token", "insecure")
+
+
 def connection_options(default: str | None = "127.0.0.1:50051") -> Callable[[F], F]:
     """Adds the options of a connection and hands them to the command as one argument, `connection`;
     None where `default` is None and no server was named."""
@@ -80,14 +83,12 @@ def connection_options(default: str | None = "127.0.0.1:50051") -> Callable[[F],
     def decorate(function: F) -> F:
         @wraps(function)
         def command(*, server: str | None, **rest: Any) -> Any:
-            fields = {
-                name: rest.pop(name) for name in ("tls", "tls_ca", "tls_cert", "tls_key", "token", "insecure")
-            }
-            connection = None if server is None else Connection(address=server, **fields)
+            who = {name: rest.pop(name) for name in _WHO}
+            connection = None if server is None else Connection(address=server, **who)
             return function(connection=connection, **rest)
 
         for option in reversed(options):
-            command = option(command)  # type: ignore[assignment]
+            command = option(command)
         return command  # type: ignore[return-value]
 
     return decorate

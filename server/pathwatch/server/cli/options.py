@@ -42,7 +42,7 @@ def _options_by_key(command: click.Command) -> dict[str, click.Option]:
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Options by name, with dashes or underscores; a mapping under a command's name is for that command alone."""
+    """Options by name, dashes or underscores; a mapping under a command's name is for that command alone."""
     if path is None:
         return
     import yaml

@@ -46,7 +46,7 @@ class JudgedStep:
 
 
 def step_batches(trace: Trace, index: int) -> list[Batch]:
-    """All observations of one step. Samples without a finite loss go in a batch of their own, without losses."""
+    """All observations of a step. Samples without a finite loss go in a batch of their own, without losses."""
     batches = []
     for g, group in enumerate(trace.groups):
         finite_N = np.isfinite(trace.losses_TGN[index, g])
@@ -75,7 +75,7 @@ def replay(
     credentials: Credentials | None = None,
     batches: Callable[[Trace, int], Sequence[Batch]] = step_batches,
 ) -> Iterator[JudgedStep]:
-    """Creates the run, sends step after step, each only after the one before was judged, and finishes the run.
+    """Creates the run, sends each step only after the one before was judged, and finishes the run.
 
     Every step is registered as a checkpoint before its watermark. Raises `ReplayError`, and
     `pathwatch.client.PathwatchError` for calls that fail.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option(
     "--run",
-    help="Name of the run. Default: `replay-` and the file's name; an earlier replay of that name is replaced.",
+    help="Name of the run. Default: `replay-` and the file's name, replacing an earlier replay of it.",
 )
 @connection_options(default=None)
 @json_option

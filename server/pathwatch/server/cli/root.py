@@ -1,4 +1,4 @@
-"""The command group: which commands there are. Each lives in a module of its own, imported when it is used."""
+"""Which commands there are. Each lives in a module of its own, imported when it is used."""
 
 from __future__ import annotations
 
