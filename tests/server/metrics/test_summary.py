@@ -1,0 +1,216 @@
+"""All metrics of a round together: golden values under their published names, and what is absent when."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pathwatch.server.metrics.consistency import grams
+from pathwatch.server.metrics.summary import MetricSettings, group_metrics
+from pathwatch.server.metrics.window import Geometry
+
+ALWAYS = {"window_samples", "effective_dimension", "routing_entropy", "expert_load_max_ratio", "train_loss"}
+PAIRED = {"path_distance", "path_distance_normalized"} | {f"path_distance_tau_0_{tau}" for tau in (5, 6, 8)}
+CROSS = {"path_distance_cross", "path_distance_ratio"}
+
+
+def geometry_of(router_weights) -> Geometry:
+    gram_self, gram_next = grams(router_weights)
+    return Geometry(
+        step=0, gram_self_LKK=gram_self.astype(np.float32), gram_next_LKK=gram_next.astype(np.float32)
+    )
+
+
+def test_golden_under_published_names(golden, make_window):
+    inputs, expected = golden.inputs, golden.expected
+    windows = {
+        "math": make_window(inputs["weights"], group="math", targets_N=inputs["targets"]),
+        "code": make_window(inputs["other_group_weights"], group="code"),
+    }
+
+    metrics = group_metrics(windows, geometry_of(inputs["router_weights"]), MetricSettings(per_layer=True))
+
+    assert set(metrics) == {"math", "code"}
+    values = metrics["math"].values
+    assert values["path_distance"] == pytest.approx(expected["path_distance"]["0.7"])
+    for threshold in ("0.5", "0.6", "0.8"):
+        name = "path_distance_tau_" + threshold.replace(".", "_")
+        assert values[name] == pytest.approx(expected["path_distance"][threshold])
+    assert values["path_distance_normalized"] == pytest.approx(expected["path_distance_normalized"])
+    assert values["path_distance_cross"] == pytest.approx(expected["cross_path_distance"])
+    assert values["path_distance_ratio"] == pytest.approx(expected["path_distance_ratio"])
+    assert values["effective_dimension"] == pytest.approx(expected["effective_dimension"]["0.01"])
+    assert values["routing_entropy"] == pytest.approx(expected["routing_entropy"])
+    assert values["expert_load_max_ratio"] == pytest.approx(max(expected["expert_load_max_ratio"]), rel=1e-7)
+    assert values["same_target_pairs"] == expected["same_target_pairs"]
+    assert "target_affinity" not in values  # Fewer than 100 pairs.
+    np.testing.assert_allclose(metrics["math"].layer_path_distance_L, expected["layer_path_distance"])
+    if expected["adjacent_cosine"] is None:
+        assert values["path_consistency_samples"] == 0
+        assert not {"path_consistency", "path_smoothness", "adjacent_cosine"} & set(values)
+    else:
+        consistency = np.mean(expected["path_consistency"])
+        assert values["path_consistency"] == pytest.approx(consistency, rel=1e-4)
+        assert values["path_smoothness"] == pytest.approx(1 - consistency, rel=1e-6)
+        assert values["adjacent_cosine"] == pytest.approx(np.mean(expected["adjacent_cosine"]), rel=1e-6)
+        assert values["path_consistency_samples"] == len(inputs["weights"])
+
+
+def test_every_value_there_is(make_weights, make_window):
+    targets = np.arange(60) % 3
+    window = make_window(
+        make_weights(60, 3, 8),
+        targets_N=targets,
+        target_weights_NLK=make_weights(60, 3, 8, seed=5),
+        visits_N=np.arange(60) % 5,
+    )
+    router = np.random.default_rng(0).normal(size=(3, 8, 4)) + 1
+    values = group_metrics(
+        {"a": window, "b": make_window(make_weights(50, 3, 8, seed=1))}, geometry_of(router), MetricSettings()
+    )["a"].values
+
+    consistency = {"path_consistency", "path_smoothness", "path_consistency_samples", "adjacent_cosine"}
+    targets_too = {"target_affinity", "same_target_pairs", "target_effective_dimension"}
+    losses = {"unseen_loss", "loss_gap", "loss_gap_stderr"}
+    assert set(values) == (
+        ALWAYS | PAIRED | CROSS | {"path_distance_stderr"} | consistency | targets_too | losses
+    )
+    assert all(re.fullmatch("[a-z0-9_]+", name) for name in values)
+
+
+def test_target_metrics_use_target_tokens(make_window):
+    # Over all tokens routing is the same for every sample; over target tokens it follows the target.
+    targets = np.arange(60) % 4
+    window = make_window(
+        np.full((60, 1, 4), 0.25, np.float32),
+        targets_N=targets,
+        target_weights_NLK=np.eye(4, dtype=np.float32)[targets][:, None],
+    )
+    values = group_metrics({"a": window}, None, MetricSettings())["a"].values
+    assert values["target_affinity"] == 0
+    assert values["target_effective_dimension"] > 3 > 1 > values["effective_dimension"]
+
+
+def test_one_sample_alone(make_weights, make_window):
+    values = group_metrics({"a": make_window(make_weights(1, 3, 8))}, None, MetricSettings())["a"].values
+    assert set(values) == ALWAYS
+
+
+def test_one_sample_beside_another_group_has_a_cross_distance_but_no_ratio(make_weights, make_window):
+    metrics = group_metrics(
+        {"one": make_window(make_weights(1, 3, 8)), "many": make_window(make_weights(9, 3, 8, seed=1))},
+        None,
+        MetricSettings(),
+    )
+    assert set(metrics["one"].values) == ALWAYS | {"path_distance_cross"}
+    assert set(metrics["many"].values) == ALWAYS | PAIRED | CROSS | {"path_distance_stderr"}
+
+
+def test_a_window_without_samples(make_weights, make_window):
+    metrics = group_metrics(
+        {"none": make_window(make_weights(0, 3, 8)), "many": make_window(make_weights(9, 3, 8))},
+        None,
+        MetricSettings(per_layer=True),
+    )
+    assert metrics["none"].values == {"window_samples": 0}
+    assert metrics["none"].layer_path_distance_L is None
+    assert not CROSS & set(metrics["many"].values)
+
+
+def test_no_ratio_to_a_cross_distance_of_zero(make_window):
+    uniform = np.full((4, 2, 8), 1 / 8, np.float32)
+    metrics = group_metrics({"a": make_window(uniform), "b": make_window(uniform)}, None, MetricSettings())
+    assert metrics["a"].values["path_distance_cross"] == 0
+    assert "path_distance_ratio" not in metrics["a"].values
+
+
+def test_one_expert(make_window):
+    window = make_window(np.ones((5, 2, 1), np.float32), targets_N=np.zeros(5, np.int32))
+    values = group_metrics({"a": window}, None, MetricSettings())["a"].values
+    assert values["path_distance"] == 0
+    assert values["routing_entropy"] == 0
+    assert values["expert_load_max_ratio"] == 1
+
+
+def test_other_groups_count_alike_however_large(make_weights, make_window):
+    weights = {
+        "a": make_weights(20, 3, 8),
+        "b": make_weights(30, 3, 8, seed=1),
+        "c": make_weights(4, 3, 8, seed=2),
+    }
+    windows = {group: make_window(weights_NLK, group=group) for group, weights_NLK in weights.items()}
+
+    def cross(*groups: str) -> float:
+        chosen = {group: windows[group] for group in groups}
+        return group_metrics(chosen, None, MetricSettings())["a"].values["path_distance_cross"]
+
+    assert cross("a", "b", "c") == pytest.approx((cross("a", "b") + cross("a", "c")) / 2)
+
+
+def test_the_first_threshold_is_the_published_one(make_weights, make_window):
+    windows = {"a": make_window(make_weights(20, 3, 8))}
+    published, other = (
+        group_metrics(windows, None, MetricSettings(thresholds=thresholds))["a"].values
+        for thresholds in ((0.5, 0.7), (0.7, 0.5))
+    )
+    assert published["path_distance"] == other["path_distance_tau_0_5"]
+    assert published["path_distance_tau_0_7"] == other["path_distance"]
+    assert "path_distance_tau_0_6" not in published
+
+
+@pytest.mark.parametrize("n", [40, 200])
+def test_the_same_round_gives_the_same_numbers_to_the_bit(make_weights, make_window, n):
+    def compute():
+        windows = {
+            name: make_window(make_weights(n, 4, 16, seed=seed), targets_N=np.arange(n) % 7)
+            for seed, name in enumerate("abc")
+        }
+        return group_metrics(windows, None, MetricSettings())
+
+    assert {g: dict(m.values) for g, m in compute().items()} == {
+        g: dict(m.values) for g, m in compute().items()
+    }
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 12),
+    layers=st.integers(1, 3),
+    experts=st.integers(1, 6),
+    kind=st.sampled_from(["random", "one-hot", "uniform", "duplicated"]),
+)
+def test_values_are_finite_and_independent_of_sample_order(make_window, seed, n, layers, experts, kind):
+    generator = np.random.default_rng(seed)
+    weights = generator.dirichlet(np.ones(experts), size=(n, layers)).astype(np.float32)
+    if kind == "one-hot":
+        weights = np.eye(experts, dtype=np.float32)[generator.integers(experts, size=(n, layers))]
+    elif kind == "uniform":
+        weights[:] = 1 / experts
+    elif kind == "duplicated":
+        weights = np.concatenate([weights, weights])
+    geometry = geometry_of(generator.normal(size=(layers, experts, 5)))
+    targets = generator.integers(-1, 3, size=len(weights))
+    losses = generator.exponential(size=len(weights))
+    order = generator.permutation(len(weights))
+
+    def compute(rows):
+        window = make_window(weights[rows], targets_N=targets[rows], losses_N=losses[rows])
+        others = make_window(weights[::2])
+        return group_metrics({"a": window, "b": others}, geometry, MetricSettings(per_layer=True))["a"]
+
+    straight, shuffled = compute(np.arange(len(weights))), compute(order)
+
+    assert np.isfinite(list(straight.values.values())).all()
+    assert set(shuffled.values) == set(straight.values)
+    for name, value in straight.values.items():
+        assert shuffled.values[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+    if len(weights) > 1:
+        assert straight.layer_path_distance_L.shape == (layers,)
+        np.testing.assert_array_equal(straight.layer_path_distance_L, shuffled.layer_path_distance_L)
+    else:
+        assert straight.layer_path_distance_L is None
