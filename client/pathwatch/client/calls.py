@@ -1,0 +1,139 @@
+"""The synchronous client of schedulers and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from pathwatch.client.channel import Credentials, open_channel
+from pathwatch.client.errors import PathwatchError, explain, status_of
+from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
+
+
+class Client:
+    """Calls to one server, one at a time or from several threads.
+
+    Every method raises `PathwatchError`, whose `code` is the gRPC status code and whose text is one line.
+    """
+
+    def __init__(
+        self, address: str, *, timeout: float = 10.0, credentials: Credentials | None = None
+    ) -> None:
+        """`address` is HOST:PORT; each call may take `timeout` seconds. Connects with the first call."""
+        self._address = address
+        self._timeout = timeout
+        try:
+            self._channel = open_channel(address, credentials)
+        except (ValueError, OSError) as error:
+            raise PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        self._runs = run_pb2_grpc.RunServiceStub(self._channel)
+        self._signals = signal_pb2_grpc.SignalServiceStub(self._channel)
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for the server to accept a connection."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout)
+        except grpc.FutureTimeoutError as error:
+            raise PathwatchError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"no pathwatch server at {self._address} (not reachable within {timeout:g} s)",
+            ) from error
+
+    def validate_run(self, name: str, config: run_pb2.RunConfig) -> Sequence[run_pb2.Violation]:
+        """All problems that would keep the run from being created; empty = none."""
+        request = run_pb2.ValidateRunRequest(name=name, config=config)
+        response: run_pb2.ValidateRunResponse = self._call(self._runs.ValidateRun, request)
+        return response.violations
+
+    def create_run(self, name: str, config: run_pb2.RunConfig, *, attempt: int = 0) -> run_pb2.Run:
+        """Create the run, or return the existing one of the same configuration; a higher attempt starts."""
+        request = run_pb2.CreateRunRequest(name=name, config=config, attempt=attempt)
+        response: run_pb2.CreateRunResponse = self._call(self._runs.CreateRun, request)
+        return response.run
+
+    def get_run(self, name: str) -> run_pb2.Run:
+        """The run of that name."""
+        response: run_pb2.GetRunResponse = self._call(self._runs.GetRun, run_pb2.GetRunRequest(name=name))
+        return response.run
+
+    def list_runs(self) -> Sequence[run_pb2.Run]:
+        """All runs, newest first."""
+        response: run_pb2.ListRunsResponse = self._call(self._runs.ListRuns, run_pb2.ListRunsRequest())
+        return response.runs
+
+    def finish_run(self, name: str) -> run_pb2.Run:
+        """End the run: its open windows are closed, no more data is taken."""
+        request = run_pb2.FinishRunRequest(name=name)
+        response: run_pb2.FinishRunResponse = self._call(self._runs.FinishRun, request)
+        return response.run
+
+    def delete_run(self, name: str) -> None:
+        """Remove the run and all its data."""
+        self._call(self._runs.DeleteRun, run_pb2.DeleteRunRequest(name=name))
+
+    def register_checkpoint(self, run: str, *, step: int, tag: str = "", attempt: int = 0) -> None:
+        """Make a saved checkpoint known. Idempotent per (attempt, step)."""
+        checkpoint = run_pb2.Checkpoint(step=step, tag=tag, attempt=attempt)
+        request = run_pb2.RegisterCheckpointRequest(run=run, checkpoint=checkpoint)
+        self._call(self._runs.RegisterCheckpoint, request)
+
+    def rank_checkpoints(
+        self, run: str, *, group: str = "", limit: int = 0
+    ) -> Sequence[run_pb2.RankedCheckpoint]:
+        """Registered checkpoints, best first, for a group ("" = overall); at most `limit` (0 = all)."""
+        request = run_pb2.RankCheckpointsRequest(run=run, group=group, limit=limit)
+        response: run_pb2.RankCheckpointsResponse = self._call(self._runs.RankCheckpoints, request)
+        return response.checkpoints
+
+    def get_signal(self, run: str) -> signal_pb2.Signal:
+        """What the run should do, as of now."""
+        request = signal_pb2.GetSignalRequest(run=run)
+        response: signal_pb2.GetSignalResponse = self._call(self._signals.GetSignal, request)
+        return response.signal
+
+    def watch_signals(self, run: str, *, timeout: float | None = None) -> Iterator[signal_pb2.Signal]:
+        """The newest signal at once, then each change; ends with the run or after `timeout` seconds."""
+        call = self._signals.WatchSignals(signal_pb2.WatchSignalsRequest(run=run), timeout=timeout)
+        try:
+            for response in call:
+                yield response.signal
+        except grpc.RpcError as error:
+            if timeout is not None and status_of(error)[0] is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return
+            raise explain(error, self._address) from error
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]
+
+    def get_metrics(
+        self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0
+    ) -> signal_pb2.GetMetricsResponse:
+        """Closed windows and signals of steps above `after_step`.
+
+        Of one group ("" = all), at most `limit` windows (0 = all).
+        """
+        request = signal_pb2.GetMetricsRequest(run=run, after_step=after_step, group=group, limit=limit)
+        response: signal_pb2.GetMetricsResponse = self._call(self._signals.GetMetrics, request)
+        return response
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: object) -> Any:
+        try:
+            return method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise explain(error, self._address, self._timeout) from error
+        except ValueError as error:  # what grpc raises on a closed channel
+            raise PathwatchError(grpc.StatusCode.CANCELLED, "this pathwatch client is closed") from error

@@ -1,0 +1,48 @@
+"""What can go wrong with a call, in one clear line."""
+
+from __future__ import annotations
+
+import grpc
+
+_PREFIXES = ("failed to connect to all addresses; last error: ", "UNKNOWN: ", "UNAVAILABLE: ")
+
+
+class PathwatchError(Exception):
+    """A call failed. The text is one line that says what was wrong, where, and what to do."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """gRPC status code of the failure."""
+
+
+def explain(error: grpc.RpcError, address: str, timeout: float | None = None) -> PathwatchError:
+    """The failure of a call to `address` that was given `timeout` seconds."""
+    code, details = status_of(error)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return PathwatchError(code, f"no pathwatch server at {address} ({_reason(details)})")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        within = f" within {timeout:g} s" if timeout is not None else " in time"
+        return PathwatchError(code, f"pathwatch server at {address} did not answer{within}")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return PathwatchError(
+            code, f"the server at {address} does not speak pathwatch.v1 ({_reason(details)})"
+        )
+    return PathwatchError(code, _one_line(details) or f"pathwatch server at {address}: {code.name}")
+
+
+def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    """Status code and details of a failed call."""
+    if not isinstance(error, grpc.Call):
+        return grpc.StatusCode.UNKNOWN, str(error)
+    return error.code() or grpc.StatusCode.UNKNOWN, error.details() or ""
+
+
+def _reason(details: str) -> str:
+    for prefix in _PREFIXES:
+        details = details.removeprefix(prefix)
+    return _one_line(details) or "no reason given"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,140 @@
+"""A connection that is made again and again, in a daemon thread that never raises."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+
+from pathwatch.client.channel import Credentials, open_channel
+from pathwatch.client.errors import PathwatchError, explain
+from pathwatch.client.retry_info import retry_delay
+
+_logger = logging.getLogger("pathwatch.client")
+
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 30.0
+_FIRST_DELAY_REFUSED = 1.0
+_LONGEST_DELAY_REFUSED = 60.0
+# Somebody has to do something before these go away.
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+class Reconnecting:
+    """Runs `attempt` with a fresh channel until stopped; waits longer after every failure, with jitter.
+
+    `attempt(channel)` returns or raises when its connection is over. Nothing it raises gets out: the
+    first of a series of equal failures is logged as a warning.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        credentials: Credentials | None,
+        attempt: Callable[[grpc.Channel], None],
+        *,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Starts at once; `on_end` is called when no further attempt will be made."""
+        self._address = address
+        self._credentials = credentials
+        self._attempt = attempt
+        self._on_end = on_end
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._channel: grpc.Channel | None = None
+        self._warned: grpc.StatusCode | None = None
+        self.last_error: str | None = None
+        """Newest failure, kept after recovery."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """No more waiting: a connection that is down gets one last attempt, at once."""
+        self._hurry.set()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread within `timeout` seconds; by itself if it can, else by closing its channel."""
+        deadline = time.monotonic() + timeout
+        self._stop.set()
+        self._hurry.set()
+        self._thread.join(timeout / 2)
+        if self._thread.is_alive():
+            if (channel := self._channel) is not None:
+                channel.close()
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def succeeded(self) -> None:
+        """For `attempt` to call when the server has answered: the next failure is news again."""
+        if self._warned is not None:
+            _logger.info("pathwatch: connected to %s again", self._address)
+            self._warned = None
+
+    def _run(self) -> None:
+        failures, delay = 0, 0.0
+        try:
+            while not self._stop.is_set():
+                last = self._hurry.is_set()
+                started = time.monotonic()
+                error, asked = self._try()
+                if last or self._stop.is_set():
+                    return
+                refused = error is not None and error.code in _REFUSALS
+                # A connection that lasted longer than the wait before it was a good one: start over.
+                failures = 0 if time.monotonic() - started > delay else failures + 1
+                delay = max(asked, _delay(failures, refused))
+                self._hurry.wait(delay)
+        finally:
+            self._on_end()
+
+    def _try(self) -> tuple[PathwatchError | None, float]:
+        """One attempt: how it failed, and how long the server asked to wait, in seconds."""
+        asked = 0.0
+        try:
+            channel = self._channel = open_channel(self._address, self._credentials)
+            try:
+                self._attempt(channel)
+            finally:
+                channel.close()
+        except PathwatchError as error:
+            failure = error
+        except grpc.RpcError as error:
+            failure, asked = explain(error, self._address), retry_delay(error)
+        except (ValueError, OSError) as error:
+            failure = PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Exception as error:  # a fault of ours must not reach training
+            failure = PathwatchError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        else:
+            return None, asked
+        if not self._stop.is_set():
+            self._report(failure)
+        return failure, asked
+
+    def _report(self, failure: PathwatchError) -> None:
+        self.last_error = str(failure)
+        level = logging.DEBUG if failure.code is self._warned else logging.WARNING
+        self._warned = failure.code
+        _logger.log(level, "pathwatch: %s; training goes on, data is buffered, trying again", failure)
+
+
+def _delay(failures: int, refused: bool) -> float:
+    """Seconds to wait: doubled with every failure, with jitter so that ranks do not come at once."""
+    first, longest = (
+        (_FIRST_DELAY_REFUSED, _LONGEST_DELAY_REFUSED) if refused else (_FIRST_DELAY, _LONGEST_DELAY)
+    )
+    return min(longest, first * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311

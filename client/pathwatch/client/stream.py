@@ -1,0 +1,303 @@
+"""The stream of a training job: hands everything to a background thread at once and never raises."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import operator
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import grpc
+from numpy.typing import ArrayLike
+
+from pathwatch.client.buffer import Message, SendBuffer
+from pathwatch.client.channel import Credentials
+from pathwatch.client.observations import RawScores, checked, checked_geometry
+from pathwatch.client.reconnect import Reconnecting
+from pathwatch.client.uplink import Identity, Uplink
+from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
+
+_logger = logging.getLogger("pathwatch.client")
+
+_MESSAGE_BYTES = 256 << 10
+"""Larger observations are sent in pieces: encoding a piece holds the interpreter for well under 1 ms."""
+_EXIT_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStats:
+    """What became of the messages of a stream so far."""
+
+    sent: int
+    """Messages handed to the transport, those sent again included."""
+    acked: int
+    """Messages the server has stored or refused."""
+    buffered_bytes: int
+    """Bytes held: not sent or not acknowledged."""
+    dropped_steps: int
+    """Steps dropped because the buffer was full."""
+    dropped_observations: int
+    """Observations dropped because the buffer was full."""
+    rejected: int
+    """Messages refused: by the server, or as malformed before they were sent."""
+    reconnects: int
+    """Streams opened after the first."""
+    connected: bool
+    """True while a stream to the server is open."""
+    last_error: str | None
+    """Newest connection failure, kept after recovery; None = there was none."""
+
+
+class RoutingStream:
+    """Sends what a rank observes to the sidecar, from a background thread.
+
+    No method blocks (but `flush` and `close`, for as long as they are told), none raises: what goes wrong is
+    logged, counted in `stats`, and training goes on. While the sidecar is away everything is kept, up to
+    `buffer_bytes`; beyond, whole oldest steps are dropped and counted. Every message is delivered at
+    least once; the server recognises the second time. In a forked child (a DataLoader worker) it is inert.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        run: str,
+        attempt: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        config: run_pb2.RunConfig | None = None,
+        credentials: Credentials | None = None,
+        buffer_bytes: int = 64 << 20,
+        watch: bool = False,
+        session: str | None = None,
+    ) -> None:
+        """Returns at once, whether or not there is a server.
+
+        With a `config` the run is created on connecting unless it exists. With `watch` signals are
+        followed too (one rank is enough). `session` names this life of this process; None = a random name.
+        """
+        identity = Identity(
+            run=run,
+            attempt=attempt,
+            rank=rank,
+            world_size=world_size,
+            session=session or os.urandom(16).hex(),
+        )
+        self._attempt = attempt
+        self._run = run
+        self._signal: signal_pb2.Signal | None = None
+        self._closed = False
+        self._warned_full = False
+        self._buffer = SendBuffer(buffer_bytes)
+        self._uplink = Uplink(identity, config, self._buffer)
+        self._sender = Reconnecting(
+            "pathwatch-stream", address, credentials, self._uplink.attempt, on_end=self._buffer.close
+        )
+        self._follower = (
+            Reconnecting("pathwatch-signals", address, credentials, self._follow) if watch else None
+        )
+        _open_streams.add(self)
+
+    def observe(
+        self,
+        *,
+        step: int,
+        group: str,
+        sample_ids: ArrayLike,
+        weights: ArrayLike | None = None,
+        raw: RawScores | None = None,
+        losses: ArrayLike | None = None,
+        token_counts: ArrayLike | None = None,
+        target_token_counts: ArrayLike | None = None,
+        target_weights: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
+        visits: ArrayLike | None = None,
+        layers: Sequence[int] | None = None,
+        token_part: int = 0,
+        token_parts: int = 1,
+    ) -> None:
+        """Send n samples of a group at a step; all arrays are copied, in host memory.
+
+        Args:
+            step: optimizer step, above the last watermark.
+            group: name of the samples' data group.
+            sample_ids: [n] integers, stable within the group.
+            weights: [n, L, K] mean routing weights over each sample's real tokens, rows summing to one;
+                float32, float16, or bfloat16 as uint16 bits. This or `raw`.
+            raw: per-token router scores, for the server to reduce.
+            losses: [n] mean loss over each sample's target tokens, nats.
+            token_counts: [n] real tokens held; None = 1 each.
+            target_token_counts: [n] target tokens held; None = `token_counts`.
+            target_weights: [n, L, K] mean over the target tokens, where it differs from `weights`.
+            targets: [n] class or token id a sample's target tokens share, -1 = none.
+            visits: [n] how often a sample was trained on before this step, -1 = not known.
+            layers: layers held, ascending, when not all are (pipeline parallel).
+            token_part, token_parts: which part of the samples' tokens is held (sequence parallel).
+        """
+        self._guarded(
+            "batch",
+            lambda: self._add_observations(
+                step=operator.index(step),
+                group=group,
+                sample_ids=sample_ids,
+                weights=weights,
+                raw=raw,
+                losses=losses,
+                token_counts=token_counts,
+                target_token_counts=target_token_counts,
+                target_weights=target_weights,
+                targets=targets,
+                visits=visits,
+                layers=layers,
+                token_part=token_part,
+                token_parts=token_parts,
+            ),
+        )
+
+    def geometry(self, *, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -> None:
+        """Send inner products of router rows, W_l·W_lᵀ [L, K, K] and W_l·W_{l+1}ᵀ [L - 1, K, K], float32."""
+        self._guarded("geometry", lambda: self._add_geometry(operator.index(step), gram_self, gram_next))
+
+    def watermark(self, step: int) -> None:
+        """Promise that nothing more comes from this rank for steps up to and including `step`."""
+        self._guarded("watermark", lambda: self._add_watermark(operator.index(step)))
+
+    def register_checkpoint(self, *, step: int, tag: str) -> None:
+        """Make a saved checkpoint known, under the path or tag by which the job finds it again.
+
+        It arrives after what was observed before and before any later watermark.
+        """
+        self._guarded("checkpoint", lambda: self._add_checkpoint(operator.index(step), tag))
+
+    @property
+    def signal(self) -> signal_pb2.Signal | None:
+        """Newest signal; None before the first, or without `watch`."""
+        return self._signal
+
+    @property
+    def advice(self) -> Mapping[str, int]:
+        """Group → newest sampling threshold: samples whose hash is at or above it need not be sent."""
+        return self._uplink.advice
+
+    @property
+    def stats(self) -> StreamStats:
+        """What became of the messages so far."""
+        counts = self._buffer.counts
+        return StreamStats(
+            sent=counts.sent,
+            acked=counts.acked,
+            buffered_bytes=self._buffer.nbytes,
+            dropped_steps=counts.dropped_steps,
+            dropped_observations=counts.dropped_observations,
+            rejected=self._uplink.rejected,
+            reconnects=max(0, self._uplink.connections - 1),
+            connected=self._uplink.connected,
+            last_error=self._sender.last_error,
+        )
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is acknowledged and all checkpoints registered; False after `timeout` seconds."""
+        return self._buffer.wait_empty(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver what is buffered and end the thread, within `timeout` seconds.
+
+        A server that is away gets one last attempt, at once; what is left then is lost and said so.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        _open_streams.discard(self)
+        deadline = time.monotonic() + timeout
+        self._sender.hurry()
+        # Part of the time is kept for taking the connection down.
+        if not self._buffer.wait_empty(timeout * 0.8):
+            _logger.warning(
+                "pathwatch: closed with %d bytes not delivered (%s)",
+                self._buffer.nbytes,
+                self._sender.last_error or "the server has not acknowledged them",
+            )
+        self._buffer.close()
+        for thread in filter(None, (self._sender, self._follower)):
+            thread.stop(max(0.0, deadline - time.monotonic()))
+
+    def _guarded(self, kind: str, add: Callable[[], None]) -> None:
+        if self._closed:
+            return
+        try:
+            add()
+        except Exception as error:  # nothing of ours may reach training
+            self._uplink.reject(kind, type(error).__name__, str(error))
+
+    def _add_observations(self, **arguments: object) -> None:
+        observations = checked(**arguments)  # type: ignore[arg-type] # as given to observe, checked there
+        if observations.samples == 0:
+            return
+        for piece in observations.split(_MESSAGE_BYTES):
+            self._add(
+                Message(
+                    kind="batch",
+                    step=piece.step,
+                    encode=piece.request,
+                    nbytes=piece.nbytes,
+                    samples=piece.samples,
+                )
+            )
+
+    def _add_geometry(self, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -> None:
+        geometry = checked_geometry(step=step, gram_self=gram_self, gram_next=gram_next)
+        self._add(Message(kind="geometry", step=step, encode=geometry.request, nbytes=geometry.nbytes))
+
+    def _add_watermark(self, step: int) -> None:
+        if step < 0:
+            raise ValueError(f"step is {step}, must not be negative")
+        watermark = routing_pb2.Watermark(step=step)
+        self._add(
+            Message(
+                kind="watermark",
+                step=step,
+                encode=lambda: routing_pb2.StreamRoutingRequest(watermark=watermark),
+            )
+        )
+
+    def _add_checkpoint(self, step: int, tag: str) -> None:
+        checkpoint = run_pb2.Checkpoint(step=step, tag=tag, attempt=self._attempt)
+        self._add(Message(kind="checkpoint", step=step, checkpoint=checkpoint, nbytes=len(tag)))
+
+    def _add(self, message: Message) -> None:
+        if self._buffer.add(message) or self._warned_full:
+            return
+        self._warned_full = True
+        _logger.warning("pathwatch: the buffer is full, dropping the oldest steps (counted in stats)")
+
+    def _follow(self, channel: grpc.Channel) -> None:
+        request = signal_pb2.WatchSignalsRequest(run=self._run)
+        for response in signal_pb2_grpc.SignalServiceStub(channel).WatchSignals(request):
+            self._signal = response.signal
+
+    def _become_inert(self) -> None:
+        """In a forked child: there is no thread, and a lock may be held for ever; touch neither again."""
+        self._closed = True
+        self._buffer = SendBuffer(0)
+
+
+_open_streams: weakref.WeakSet[RoutingStream] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    deadline = time.monotonic() + _EXIT_TIMEOUT
+    for stream in list(_open_streams):
+        stream.close(max(0.0, deadline - time.monotonic()))
+
+
+def _disarm_all() -> None:
+    for stream in list(_open_streams):
+        stream._become_inert()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_disarm_all)

@@ -1,0 +1,39 @@
+"""NumPy arrays as pathwatch.v1 tensors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.v1 import tensor_pb2
+
+_DTYPES: dict[np.dtype[Any], tensor_pb2.DType.ValueType] = {
+    np.dtype(np.float32): tensor_pb2.D_TYPE_FLOAT32,
+    np.dtype(np.float16): tensor_pb2.D_TYPE_FLOAT16,
+    np.dtype(np.float64): tensor_pb2.D_TYPE_FLOAT64,
+    np.dtype(np.uint8): tensor_pb2.D_TYPE_UINT8,
+    np.dtype(np.int32): tensor_pb2.D_TYPE_INT32,
+    np.dtype(np.int64): tensor_pb2.D_TYPE_INT64,
+    # NumPy has no bfloat16; its bits travel as uint16 (torch: `x.view(torch.uint16).numpy()`).
+    np.dtype(np.uint16): tensor_pb2.D_TYPE_BFLOAT16,
+}
+
+
+def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
+    """The array's elements, row-major and little-endian; uint16 is taken as the bits of bfloat16.
+
+    Raises:
+        TypeError: an element type that pathwatch.v1 does not have.
+    """
+    dtype = _DTYPES.get(array.dtype.newbyteorder("="))
+    if dtype is None:
+        names = ", ".join(str(known) for known in _DTYPES)
+        raise TypeError(
+            f"no tensor of element type {array.dtype}; convert it to one of {names} (= bfloat16 bits)"
+        )
+    if (array.dtype.byteorder == ">") or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return tensor_pb2.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())

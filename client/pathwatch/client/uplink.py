@@ -1,0 +1,171 @@
+"""One connection's work: send what is buffered, take acknowledgements, rejections and advice."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from pathwatch.client.buffer import Message, SendBuffer
+from pathwatch.client.errors import explain, status_of
+from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
+
+_logger = logging.getLogger("pathwatch.client")
+
+_CALL_TIMEOUT = 10.0
+_RETRIED = frozenset(
+    {
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+_TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who sends: fixed for the life of a stream."""
+
+    run: str
+    attempt: int
+    rank: int
+    world_size: int
+    session: str
+
+
+class Uplink:
+    """Drives one StreamRouting call at a time out of a buffer that outlives it."""
+
+    def __init__(self, identity: Identity, config: run_pb2.RunConfig | None, buffer: SendBuffer) -> None:
+        """With a `config` the run is created, if it does not exist, before the first stream."""
+        self._identity = identity
+        self._config = config
+        self._buffer = buffer
+        self._reported: set[tuple[str, str]] = set()
+        self._generation = 0
+        self._greeted = -1
+        self.connections = 0
+        """Streams opened so far."""
+        self.rejected = 0
+        """Messages refused, here or by the server."""
+        self.advice: Mapping[str, int] = {}
+        """Group → threshold: samples whose hash is at or above it need not be sent."""
+
+    @property
+    def connected(self) -> bool:
+        """True while a stream is open on which the hello has left."""
+        return self._greeted == self._generation
+
+    def attempt(self, channel: grpc.Channel) -> None:
+        """Connect and work until the stream is over; raises what ended it."""
+        self._create_run(channel)
+        self._generation = generation = self._buffer.rewind()
+        call = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting(self._requests(channel, generation))
+        try:
+            for response in call:
+                self._take_in(response)
+        except grpc.RpcError as error:
+            self._notice_limit(error)
+            raise
+        finally:
+            self._generation = self._buffer.rewind()
+            call.cancel()  # type: ignore[no-untyped-call]
+
+    def reject(self, kind: str, field: str, why: str) -> None:
+        """Count a message that will not be stored; say so once per field and kind of message."""
+        self.rejected += 1
+        if (kind, field) in self._reported:
+            return
+        self._reported.add((kind, field))
+        _logger.warning("pathwatch: %s refused: %s (more of this kind are only counted)", kind, why)
+
+    def _create_run(self, channel: grpc.Channel) -> None:
+        if self._config is None:
+            return
+        request = run_pb2.CreateRunRequest(
+            name=self._identity.run, config=self._config, attempt=self._identity.attempt
+        )
+        run_pb2_grpc.RunServiceStub(channel).CreateRun(request, timeout=_CALL_TIMEOUT)
+
+    def _requests(self, channel: grpc.Channel, generation: int) -> Iterator[routing_pb2.StreamRoutingRequest]:
+        """What gRPC sends; it asks for the next message when the last has left. Runs in gRPC's thread."""
+        yield routing_pb2.StreamRoutingRequest(hello=self._hello())
+        self._greeted = generation
+        self.connections += 1
+        while (message := self._buffer.take(generation)) is not None:
+            if message.checkpoint is not None:
+                if not self._register(channel, message):
+                    channel.close()
+                    return
+                continue
+            request = self._encoded(message)
+            if request is not None:
+                yield request
+
+    def _encoded(self, message: Message) -> routing_pb2.StreamRoutingRequest | None:
+        encode = message.encode
+        if encode is None:  # dropped since it was taken
+            return None
+        try:
+            request = encode()
+        except Exception as error:  # one bad message must not hold up the others
+            self._buffer.discard(message)
+            self.reject(message.kind, "", f"cannot be encoded: {error}")
+            return None
+        request.sequence = message.sequence
+        return request
+
+    def _hello(self) -> routing_pb2.StreamHello:
+        from importlib.metadata import version  # slow to import, and needed here only
+
+        who = self._identity
+        return routing_pb2.StreamHello(
+            run=who.run,
+            attempt=who.attempt,
+            rank=who.rank,
+            world_size=who.world_size,
+            session=who.session,
+            client_version=version("pathwatch"),
+        )
+
+    def _register(self, channel: grpc.Channel, message: Message) -> bool:
+        """Register a checkpoint in its place among the messages; False if the connection failed."""
+        request = run_pb2.RegisterCheckpointRequest(run=self._identity.run, checkpoint=message.checkpoint)
+        try:
+            run_pb2_grpc.RunServiceStub(channel).RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            if status_of(error)[0] in _RETRIED:
+                return False
+            self.reject(message.kind, "", str(explain(error, "the sidecar")))
+        self._buffer.discard(message)
+        return True
+
+    def _take_in(self, response: routing_pb2.StreamRoutingResponse) -> None:
+        kinds = {m.sequence: m.kind for m in self._buffer.acknowledge(response.acked_sequence)}
+        for rejection in response.rejections:
+            kind = kinds.get(rejection.sequence, "message")
+            where = f"{rejection.field}: " if rejection.field else ""
+            sample = f" (sample {rejection.sample_id})" if rejection.HasField("sample_id") else ""
+            self.reject(kind, rejection.field, f"{where}{rejection.message}{sample}")
+        if response.advice:
+            self.advice = {**self.advice, **{a.group: a.hash_threshold for a in response.advice}}
+
+    def _notice_limit(self, error: grpc.RpcError) -> None:
+        """A message over the server's limit ends the stream, and would again and again: let it go."""
+        code, details = status_of(error)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (found := _TOO_LARGE.search(details)):
+            for message in self._buffer.limit(int(found[1])):
+                self.reject(
+                    message.kind, "", f"{message.nbytes} bytes, the server takes {found[1]} in one message"
+                )
