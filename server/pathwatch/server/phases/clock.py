@@ -1,0 +1,55 @@
+"""A clock without a unit: time in bins of log points, counted from when a group had memorized."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_BINS = 96
+"""Bins kept; past it neighbours merge and a bin covers twice as much. A bin is then 1 to 2 % of the time passed."""
+
+
+class Bins:
+    """Means of log points over equal stretches; memory bounded by `MAX_BINS`, however long the run.
+
+    `width` is the number of log points a bin starts with.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._steps: list[int] = []
+        self._means: list[NDArray[np.float64]] = []
+        self._open: list[NDArray[np.float64]] = []
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, step: int, values: NDArray[np.float64]) -> bool:
+        """Take in a log point; True when it completed a bin."""
+        self._open.append(values)
+        if len(self._open) < self._width:
+            return False
+        self._steps.append(step)
+        self._means.append(np.mean(self._open, axis=0))
+        self._open.clear()
+        if len(self._steps) > MAX_BINS:
+            self._halve()
+        return True
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Last step of each complete bin."""
+        return np.array(self._steps, dtype=np.int64)
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of each complete bin, [bins, values]."""
+        return np.array(self._means)
+
+    def _halve(self) -> None:
+        even = len(self._steps) // 2 * 2
+        # An odd bin left over is half of the next.
+        self._open = [*(self._means[even:] * self._width), *self._open]
+        self._steps = self._steps[1:even:2]
+        self._means = [(a + b) / 2 for a, b in zip(self._means[:even:2], self._means[1:even:2], strict=True)]
+        self._width *= 2

@@ -1,0 +1,132 @@
+"""What the detector remembers of a window: the losses, and the routing statistics with their resamples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+
+from pathwatch.server.metrics.pairs import within_pairs
+from pathwatch.server.metrics.pathways import pathways, rank_experts
+from pathwatch.server.metrics.window import WindowArrays
+from pathwatch.server.phases.resampling import (
+    log_affinity,
+    log_effective_dimension,
+    log_pair_mean,
+    resample_weights,
+)
+from pathwatch.server.phases.verdict import Evidence
+
+MIN_SAMPLES = 16
+"""Fewer samples say nothing about routing."""
+MIN_TARGET_PAIRS = 40
+"""Pairs of samples with one target below which the affinity is silent (SIGNAL study: 60 misled, with an
+estimate of its error 40 do not)."""
+_DISTANCE_PAIRS = 2048
+_RIDGE = 1e-2
+"""λ of the effective dimension, the paper's."""
+_THRESHOLD = 0.7
+"""τ of the pathways, the paper's."""
+_FLOOR = 0.4
+"""x = log(K·g + 0.4): steady where experts have next to no weight, logarithmic where they matter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A window's evidence, typed. Statistics are logs, [B]: the estimate, then its resamples."""
+
+    sample_ids_N: NDArray[np.int64]
+    losses_N: NDArray[np.float64]
+    """Only samples that have a loss."""
+    visits_N: NDArray[np.int32]
+    """-1 = not known."""
+    sharing_B: NDArray[np.float64] | None
+    """What falls when samples come to share pathways: the last layer's target affinity, or, without targets,
+    the mean of effective dimension and normalized distance. None = too few samples."""
+    depth_B: NDArray[np.float64] | None
+    """The same over all layers; settles later than the last."""
+    dimension_B: NDArray[np.float64] | None
+    """Effective dimension."""
+    by_target: bool
+    """Whether `sharing_B` is a target affinity, which resists being dragged along."""
+
+
+def measure(window: WindowArrays) -> Evidence:
+    """The evidence of a window; a few KB."""
+    with_loss_N = np.isfinite(window.losses_N)
+    evidence: dict[str, NDArray[np.generic]] = {
+        "sample_ids": window.sample_ids_N[with_loss_N],
+        "losses": window.losses_N[with_loss_N].astype(np.float32),
+    }
+    if window.visits_N is not None:
+        evidence["visits"] = window.visits_N[with_loss_N]
+    if len(window.sample_ids_N) >= MIN_SAMPLES:
+        evidence |= _routing_evidence(window)
+    return evidence
+
+
+def read(evidence: Evidence) -> Reading:
+    """Evidence as `measure` made it, perhaps long ago and stored since."""
+    losses_N = evidence["losses"].astype(np.float64)
+    dimension_B = _floats(evidence, "log_dimension")
+    sharing_B, depth_B = _floats(evidence, "log_affinity"), _floats(evidence, "log_deep_affinity")
+    by_target = sharing_B is not None
+    distance_B = _floats(evidence, "log_distance")
+    if distance_B is not None and dimension_B is not None:
+        sharing_B = depth_B = (distance_B + dimension_B) / 2
+    return Reading(
+        sample_ids_N=evidence["sample_ids"].astype(np.int64),
+        losses_N=losses_N,
+        visits_N=evidence["visits"].astype(np.int32)
+        if "visits" in evidence
+        else np.full(len(losses_N), -1, dtype=np.int32),
+        sharing_B=sharing_B,
+        depth_B=depth_B,
+        dimension_B=dimension_B,
+        by_target=by_target,
+    )
+
+
+def _routing_evidence(window: WindowArrays) -> dict[str, NDArray[np.generic]]:
+    weights_NLK = window.carrying_weights_NLK.astype(np.float64)
+    samples, _, experts = weights_NLK.shape
+    weights_BN = resample_weights(window.sample_ids_N)
+    found = {"log_dimension": log_effective_dimension(weights_NLK, _RIDGE, weights_BN)}
+    if window.targets_N is not None and _same_target_pairs(window.targets_N) >= MIN_TARGET_PAIRS:
+        positions_NLK = np.log(experts * weights_NLK + _FLOOR)
+        found["log_affinity"] = log_affinity(positions_NLK[:, -1], window.targets_N, weights_BN)
+        found["log_deep_affinity"] = log_affinity(
+            positions_NLK.reshape(samples, -1), window.targets_N, weights_BN
+        )
+    elif window.targets_N is None or (window.targets_N < 0).all():
+        found["log_distance"] = _log_normalized_distance(weights_NLK, weights_BN)
+    return {name: values_B.astype(np.float32) for name, values_B in found.items()}
+
+
+def _log_normalized_distance(
+    weights_NLK: NDArray[np.float64], weights_BN: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Log of D_path divided by the longer pathway of each pair (DESIGN §2), over at most 2048 pairs."""
+    sequences = pathways(rank_experts(weights_NLK), _THRESHOLD)
+    blocks = list(within_pairs(len(sequences)))
+    first_P = np.concatenate([first for first, _ in blocks])[:_DISTANCE_PAIRS]
+    second_P = np.concatenate([second for _, second in blocks])[:_DISTANCE_PAIRS]
+    distances_P = cpdist(
+        [sequences[i] for i in first_P],
+        [sequences[i] for i in second_P],
+        scorer=Levenshtein.normalized_distance,
+        dtype=np.float64,
+    )
+    return log_pair_mean(distances_P, first_P, second_P, weights_BN)
+
+
+def _same_target_pairs(targets_N: NDArray[np.int32]) -> int:
+    counts = np.unique(targets_N[targets_N >= 0], return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _floats(evidence: Evidence, name: str) -> NDArray[np.float64] | None:
+    return evidence[name].astype(np.float64) if name in evidence else None

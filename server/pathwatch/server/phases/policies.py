@@ -1,0 +1,168 @@
+"""When to save and when to stop, from the verdicts of all groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
+
+STRAGGLER_PATIENCE = 1.5
+"""A group that is memorized but never generalizes is given this many times as long, since it was memorized,
+as the slowest finished group took."""
+SAVE_AGAIN = 1.1
+"""While groups generalize, another checkpoint is asked for each time the step has grown by this factor."""
+_WORTH_SAVING = (Phase.GENERALIZING, Phase.GENERALIZED, Phase.OVERFITTING)
+
+
+class _History:
+    """What policies remember of the rounds: when each group was memorized, finished, last saved."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, Phase] = {}
+        self._memorized: dict[str, int] = {}
+        self._saved_step: int | None = None
+
+    def note(self, verdicts: Mapping[str, GroupVerdict]) -> None:
+        """Take in a round before anything is asked about it."""
+        for group, verdict in verdicts.items():
+            if verdict.phase not in (Phase.UNKNOWN, Phase.LEARNING):
+                self._memorized.setdefault(group, verdict.since_step)
+
+    def stragglers(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
+        """Groups that memorized, never moved, and have had their time."""
+        took = [
+            verdict.since_step - self._memorized[group]
+            for group, verdict in verdicts.items()
+            if verdict.phase is Phase.GENERALIZED
+        ]
+        if not took:
+            return set()
+        return {
+            group
+            for group, verdict in verdicts.items()
+            if _waits(verdict) and step - self._memorized[group] >= STRAGGLER_PATIENCE * max(took)
+        }
+
+    def save(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> str | None:
+        """Why a checkpoint should be saved now; None = it need not be."""
+        changed = [
+            group
+            for group, verdict in sorted(verdicts.items())
+            if verdict.phase in _WORTH_SAVING and self._phases.get(group) is not verdict.phase
+        ]
+        self._phases = {group: verdict.phase for group, verdict in verdicts.items()}
+        if changed:
+            self._saved_step = step
+            return "; ".join(f"{group} is now {verdicts[group].phase.name}" for group in changed)
+        moving = [group for group, verdict in sorted(verdicts.items()) if verdict.phase is Phase.GENERALIZING]
+        if moving and (self._saved_step is None or step >= SAVE_AGAIN * self._saved_step):
+            self._saved_step = step
+            return f"{', '.join(moving)} still generalizing since the last checkpoint"
+        return None
+
+
+def _waits(verdict: GroupVerdict) -> bool:
+    """Whether a group is memorized without progress, but might still generalize."""
+    return verdict.phase is Phase.MEMORIZED or (
+        verdict.phase is Phase.OVERFITTING and _may_generalize(verdict)
+    )
+
+
+def _may_generalize(verdict: GroupVerdict) -> bool:
+    """Overfitting ends where routing can tell: such a group may yet generalize, as grokking does."""
+    return verdict.numbers.get("routing_by_target", 0.0) == 1.0
+
+
+def _finished(verdict: GroupVerdict) -> bool:
+    return verdict.phase is Phase.GENERALIZED or (
+        verdict.phase is Phase.OVERFITTING and not _may_generalize(verdict)
+    )
+
+
+class Quorum:
+    """STOP when a share `quorum` of the groups (0 < quorum ≤ 1) is finished: generalized or overfitting."""
+
+    def __init__(self, quorum: str = "0.5") -> None:
+        self._quorum = _number("quorum", quorum)
+        if not 0 < self._quorum <= 1:
+            raise ValueError(f"policy option quorum: {quorum!r} is not a share above 0 and up to 1")
+        self._history = _History()
+
+    def decide(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> Decision:
+        """Stop, save or train on."""
+        self._history.note(verdicts)
+        save = self._history.save(step, verdicts)
+        finished = sorted(group for group, verdict in verdicts.items() if _finished(verdict))
+        given_up = sorted(self._history.stragglers(step, verdicts))
+        needed = math.ceil(self._quorum * len(verdicts) - 1e-9)
+        if finished and len(finished) + len(given_up) >= needed:
+            return Decision(action=Action.STOP, reason=_stop_reason(verdicts, finished, given_up))
+        if save is not None:
+            return Decision(action=Action.CHECKPOINT, reason=save)
+        waiting = sorted(set(verdicts) - set(finished) - set(given_up))
+        return Decision(
+            action=Action.CONTINUE, reason=f"waiting for {', '.join(waiting) or 'the first group'}"
+        )
+
+
+class AllGroups(Quorum):
+    """STOP when every group is finished, or has been given its time beside finished ones."""
+
+    def __init__(self) -> None:
+        super().__init__(quorum="1")
+
+
+class Patience:
+    """STOP when no group has moved on for `patience` times as long as the run had taken to the last move.
+
+    A policy for runs that may never generalize: it gives up on them, which the others do not.
+    """
+
+    def __init__(self, patience: str = "1") -> None:
+        self._patience = _number("patience", patience)
+        if self._patience <= 0:
+            raise ValueError(f"policy option patience: {patience!r} is not above 0")
+        self._history = _History()
+        self._phases: dict[str, Phase] = {}
+        self._moved_step = 0
+
+    def decide(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> Decision:
+        """Stop, save or train on."""
+        save = self._history.save(step, verdicts)
+        phases = {group: verdict.phase for group, verdict in verdicts.items()}
+        still = {Phase.MEMORIZED, Phase.GENERALIZED, Phase.OVERFITTING}
+        if phases != self._phases or not phases or not still.issuperset(phases.values()):
+            self._phases, self._moved_step = phases, step
+        idle = step - self._moved_step
+        if idle >= self._patience * self._moved_step and self._moved_step > 0:
+            return Decision(
+                action=Action.STOP,
+                reason=f"no group has moved on since step {self._moved_step}, {idle} steps ago",
+            )
+        if save is not None:
+            return Decision(action=Action.CHECKPOINT, reason=save)
+        return Decision(
+            action=Action.CONTINUE, reason=f"a group moved on or is moving, last at step {self._moved_step}"
+        )
+
+
+def _stop_reason(verdicts: Mapping[str, GroupVerdict], finished: list[str], given_up: list[str]) -> str:
+    parts = [
+        f"{group} {verdicts[group].phase.name} since step {verdicts[group].since_step}" for group in finished
+    ]
+    parts += [
+        f"{group} {verdicts[group].phase.name} without progress {STRAGGLER_PATIENCE:g} times as long as the others took"
+        for group in given_up
+    ]
+    return "; ".join(parts)
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"policy option {option}: {text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"policy option {option}: {text!r} is not finite")
+    return value

@@ -1,0 +1,147 @@
+"""Which checkpoint to keep: loss on training's own samples where routing says it may be trusted.
+
+Scores are nats above the best seen, lower = better, so that groups add up. A checkpoint that a group rules
+out scores `RULED_OUT` more. Between checkpoints that all generalize, training loss follows accuracy's noise
+(SIGNAL study: correlation −0.5, −0.9 in a collapse); before that it misleads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
+
+RULED_OUT = 10.0
+"""Penalty of a checkpoint that should not be taken, in nats: no loss difference makes up for it."""
+RECENT_SHARE = 0.2
+"""Of the time since onset: earlier checkpoints have not generalized as far."""
+MAX_LOSSES = 2048
+
+
+class LossHistory:
+    """Mean training loss per step; past `MAX_LOSSES` every other entry of the older half is dropped."""
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._losses: list[float] = []
+
+    def take(self, step: int, loss: float) -> None:
+        """Take in the loss of a window."""
+        self._steps.append(step)
+        self._losses.append(loss)
+        if len(self._steps) > MAX_LOSSES:
+            half = MAX_LOSSES // 2
+            self._steps[:half] = self._steps[1:half:2]
+            self._losses[:half] = self._losses[1:half:2]
+
+    def at(self, steps_C: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Loss of the nearest entry at or before each step; of the first where there is none before."""
+        return last_at(np.array(self._steps), np.array(self._losses), steps_C)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One group's opinion of C checkpoints."""
+
+    nats_C: NDArray[np.float64]
+    allowed_C: NDArray[np.bool_]
+    reason: str
+    """Why the allowed ones stand where they do."""
+    ruled_out: str
+    """Why the others were ruled out."""
+    settled: bool
+    """Whether the group has anything to say; else it prefers the newest."""
+
+
+def newest_first(steps_C: NDArray[np.int64], reason: str) -> Scores:
+    """For a group that does not tell checkpoints apart."""
+    newest = max(int(steps_C.max(initial=0)), 1)
+    return Scores(
+        nats_C=1.0 - steps_C / newest,
+        allowed_C=np.ones(len(steps_C), dtype=np.bool_),
+        reason=reason,
+        ruled_out=reason,
+        settled=False,
+    )
+
+
+def by_training_loss(
+    steps_C: NDArray[np.int64], losses: LossHistory, *, onset_step: int, step: int, collapsed: bool
+) -> Scores:
+    """For a group that generalizes: smallest training loss among the checkpoints late enough after onset."""
+    first = onset_step if collapsed else step - RECENT_SHARE * (step - onset_step)
+    allowed_C = steps_C >= first
+    losses_C = losses.at(steps_C)
+    where = "since it generalizes" if collapsed else "in the last fifth of the time since it generalizes"
+    return Scores(
+        nats_C=_with_ruled_out(losses_C, allowed_C, steps_C),
+        allowed_C=allowed_C,
+        reason=f"smallest training loss {where} (onset at step {onset_step})",
+        ruled_out=f"from before step {int(first)}: had not generalized as far",
+        settled=True,
+    )
+
+
+def by_unseen_loss(
+    steps_C: NDArray[np.int64], curve: tuple[NDArray[np.int64], NDArray[np.float64]]
+) -> Scores:
+    """For an overfitting group: smallest loss on the samples training had not seen."""
+    steps_T, losses_T = curve
+    allowed_C = (steps_C >= steps_T[0]) & (steps_C <= steps_T[-1])
+    return Scores(
+        nats_C=_with_ruled_out(last_at(steps_T, losses_T, steps_C), allowed_C, steps_C),
+        allowed_C=allowed_C,
+        reason="smallest loss on training samples not yet seen",
+        ruled_out="its unseen loss is not known",
+        settled=True,
+    )
+
+
+def combine(scores: Sequence[Scores]) -> Scores:
+    """The overall opinion: nats averaged over the groups that have something to say, else the newest."""
+    settled = [score for score in scores if score.settled]
+    if not settled:
+        return scores[0]
+    if len(settled) == 1:
+        return settled[0]
+    return Scores(
+        nats_C=np.mean([score.nats_C for score in settled], axis=0),
+        allowed_C=np.all([score.allowed_C for score in settled], axis=0),
+        reason=f"best compromise between {len(settled)} groups",
+        ruled_out="ruled out by at least one group",
+        settled=True,
+    )
+
+
+def ranked(checkpoints: Sequence[Checkpoint], scores: Scores) -> list[RankedCheckpoint]:
+    """Checkpoints best first; of equals the newer first."""
+    steps_C = np.array([checkpoint.step for checkpoint in checkpoints])
+    order_C = np.lexsort((-steps_C, scores.nats_C))
+    return [
+        RankedCheckpoint(
+            checkpoint=checkpoints[i],
+            score=float(scores.nats_C[i]),
+            reason=scores.reason if scores.allowed_C[i] else scores.ruled_out,
+        )
+        for i in order_C
+    ]
+
+
+def last_at(
+    steps_T: NDArray[np.int64], values_T: NDArray[np.float64], steps_C: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Value of the nearest entry at or before each step; of the first where there is none before."""
+    return values_T[np.maximum(np.searchsorted(steps_T, steps_C, side="right") - 1, 0)]
+
+
+def _with_ruled_out(
+    losses_C: NDArray[np.float64], allowed_C: NDArray[np.bool_], steps_C: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Excess over the best allowed loss; ruled-out ones behind all of them, newest first."""
+    best = losses_C[allowed_C].min(initial=np.inf)
+    age_C = 1.0 - steps_C / max(int(steps_C.max(initial=0)), 1)
+    return np.where(allowed_C, losses_C - (best if np.isfinite(best) else 0.0), RULED_OUT + age_C)
