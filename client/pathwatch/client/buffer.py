@@ -30,7 +30,8 @@ class Message:
     samples: int = 0
     sequence: int = 0
     """Given when first sent and kept for ever, so that a resent message is recognised; 0 = not yet sent."""
-    dropped: bool = False
+    done: bool = False
+    """Acknowledged, dropped or discarded: no longer held."""
 
     @property
     def size(self) -> int:
@@ -132,8 +133,6 @@ class SendBuffer:
             while True:
                 if self._closed or generation != self._generation:
                     return None
-                while self._unsent and self._unsent[0].dropped:
-                    self._unsent.popleft()
                 if self._unsent:
                     break
                 self._changed.wait()
@@ -153,11 +152,10 @@ class SendBuffer:
         done = []
         with self._changed:
             for queue in (self._unacked, self._unsent):
-                while queue and (queue[0].dropped or 0 < queue[0].sequence <= sequence):
+                while queue and 0 < queue[0].sequence <= sequence:
                     message = queue.popleft()
-                    if not message.dropped:
-                        self._release(message)
-                        done.append(message)
+                    self._release(message)
+                    done.append(message)
             self._counts.acked += len(done)
             self._changed.notify_all()
         return done
@@ -165,11 +163,9 @@ class SendBuffer:
     def discard(self, message: Message) -> None:
         """One message is done with: a checkpoint that was registered, or a message that cannot be sent."""
         with self._changed:
-            if message is self._calling:
-                self._calling = None
-            if not message.dropped:
+            if not message.done:
+                self._unqueue(message)
                 self._release(message)
-                message.dropped = True
             self._changed.notify_all()
 
     def limit(self, nbytes: int) -> list[Message]:
@@ -204,12 +200,22 @@ class SendBuffer:
         self._counts.dropped_steps += any(message.kind != "watermark" for message in messages)
         self._dropped_through = max(self._dropped_through, step)
         for message in tuple(messages):
+            self._unqueue(message)
             self._release(message)
-            message.dropped = True
+
+    def _unqueue(self, message: Message) -> None:
+        """Quick for the oldest messages, which stand in front."""
+        if message is self._calling:
+            self._calling = None
+        elif message in self._unacked:
+            self._unacked.remove(message)
+        else:
+            self._unsent.remove(message)
 
     def _release(self, message: Message) -> None:
         self._bytes -= message.size
         self._held -= 1
+        message.done = True
         message.encode = None
         if message.kind == "checkpoint":
             return

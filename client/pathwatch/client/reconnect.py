@@ -37,8 +37,8 @@ _REFUSALS = frozenset(
 class Reconnecting:
     """Runs `attempt` with a fresh channel until stopped; waits longer after every failure, with jitter.
 
-    `attempt(channel)` returns or raises when its connection is over. Nothing it raises gets out: the
-    first of a series of equal failures is logged as a warning.
+    `attempt(channel, answered)` calls `answered` when the server answers, and returns or raises when its
+    connection is over. Nothing it raises gets out: the first of a series of equal failures is a warning in the log.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Reconnecting:
         name: str,
         address: str,
         credentials: Credentials | None,
-        attempt: Callable[[grpc.Channel], None],
+        attempt: Callable[[grpc.Channel, Callable[[], None]], None],
         *,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -79,12 +79,6 @@ class Reconnecting:
                 channel.close()
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
-    def succeeded(self) -> None:
-        """For `attempt` to call when the server has answered: the next failure is news again."""
-        if self._warned is not None:
-            _logger.info("pathwatch: connected to %s again", self._address)
-            self._warned = None
-
     def _run(self) -> None:
         failures, delay = 0, 0.0
         try:
@@ -108,7 +102,7 @@ class Reconnecting:
         try:
             channel = self._channel = open_channel(self._address, self._credentials)
             try:
-                self._attempt(channel)
+                self._attempt(channel, self._answered)
             finally:
                 channel.close()
         except PathwatchError as error:
@@ -124,6 +118,12 @@ class Reconnecting:
         if not self._stop.is_set():
             self._report(failure)
         return failure, asked
+
+    def _answered(self) -> None:
+        """The next failure is news again."""
+        if self._warned is not None:
+            _logger.info("pathwatch: connected to %s again", self._address)
+            self._warned = None
 
     def _report(self, failure: PathwatchError) -> None:
         self.last_error = str(failure)

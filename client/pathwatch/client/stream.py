@@ -7,7 +7,6 @@ import logging
 import operator
 import os
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +77,8 @@ class RoutingStream:
         """Returns at once, whether or not there is a server.
 
         With a `config` the run is created on connecting unless it exists. With `watch` signals are
-        followed too (one rank is enough). `session` names this life of this process; None = a random name.
+        followed too (one rank is enough). `session` names this life of this process, never to be
+        used again by another; None = a random name.
         """
         identity = Identity(
             run=run,
@@ -274,9 +274,10 @@ class RoutingStream:
         self._warned_full = True
         _logger.warning("pathwatch: the buffer is full, dropping the oldest steps (counted in stats)")
 
-    def _follow(self, channel: grpc.Channel) -> None:
+    def _follow(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
         request = signal_pb2.WatchSignalsRequest(run=self._run)
         for response in signal_pb2_grpc.SignalServiceStub(channel).WatchSignals(request):
+            answered()
             self._signal = response.signal
 
     def _become_inert(self) -> None:
@@ -285,7 +286,8 @@ class RoutingStream:
         self._buffer = SendBuffer(0)
 
 
-_open_streams: weakref.WeakSet[RoutingStream] = weakref.WeakSet()
+# Held until closed, so that what a forgotten stream has buffered is still delivered at exit.
+_open_streams: set[RoutingStream] = set()
 
 
 def _close_all() -> None:

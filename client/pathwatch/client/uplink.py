@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -53,6 +54,7 @@ class Uplink:
         self._config = config
         self._buffer = buffer
         self._reported: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
         self._generation = 0
         self._greeted = -1
         self.connections = 0
@@ -67,13 +69,16 @@ class Uplink:
         """True while a stream is open on which the hello has left."""
         return self._greeted == self._generation
 
-    def attempt(self, channel: grpc.Channel) -> None:
+    def attempt(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
         """Connect and work until the stream is over; raises what ended it."""
         self._create_run(channel)
+        hello = self._hello()
         self._generation = generation = self._buffer.rewind()
-        call = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting(self._requests(channel, generation))
+        requests = self._requests(channel, hello, generation)
+        call = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting(requests)
         try:
             for response in call:
+                answered()
                 self._take_in(response)
         except grpc.RpcError as error:
             self._notice_limit(error)
@@ -84,10 +89,11 @@ class Uplink:
 
     def reject(self, kind: str, field: str, why: str) -> None:
         """Count a message that will not be stored; say so once per field and kind of message."""
-        self.rejected += 1
-        if (kind, field) in self._reported:
-            return
-        self._reported.add((kind, field))
+        with self._lock:
+            self.rejected += 1
+            if (kind, field) in self._reported:
+                return
+            self._reported.add((kind, field))
         _logger.warning("pathwatch: %s refused: %s (more of this kind are only counted)", kind, why)
 
     def _create_run(self, channel: grpc.Channel) -> None:
@@ -98,9 +104,11 @@ class Uplink:
         )
         run_pb2_grpc.RunServiceStub(channel).CreateRun(request, timeout=_CALL_TIMEOUT)
 
-    def _requests(self, channel: grpc.Channel, generation: int) -> Iterator[routing_pb2.StreamRoutingRequest]:
+    def _requests(
+        self, channel: grpc.Channel, hello: routing_pb2.StreamHello, generation: int
+    ) -> Iterator[routing_pb2.StreamRoutingRequest]:
         """What gRPC sends; it asks for the next message when the last has left. Runs in gRPC's thread."""
-        yield routing_pb2.StreamRoutingRequest(hello=self._hello())
+        yield routing_pb2.StreamRoutingRequest(hello=hello)
         self._greeted = generation
         self.connections += 1
         while (message := self._buffer.take(generation)) is not None:
