@@ -46,7 +46,7 @@ class JudgedStep:
 
 
 def step_batches(trace: Trace, index: int) -> list[Batch]:
-    """All observations of a step. Samples without a finite loss go in a batch of their own, without losses."""
+    """All observations of a step; samples without a finite loss in a batch of their own, without losses."""
     batches = []
     for g, group in enumerate(trace.groups):
         finite_N = np.isfinite(trace.losses_TGN[index, g])

@@ -1,7 +1,7 @@
 """Scores that the service never saw, for judging it afterwards: test accuracy or validation loss per group.
 
 A labels file is an `.npz` without pickles: `steps [T]` int64, `groups [G]` str, and `test_acc [T, G]` or
-`val_loss [T, G]` float. Scores are smoothed over five log points: the raw best of a run is mostly noise.
+`val_loss [T, G]` float. Accuracy is smoothed over five log points: the raw best of a run is mostly noise.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ class Labels:
         return self.scores_TG[:, self.groups.index(group)] if group in self.groups else None
 
     def smoothed(self, group: str) -> NDArray[np.float64] | None:
-        """[T] centred moving average; None for a group without labels."""
+        """[T] accuracy as a centred moving average, validation loss as it is; None without labels."""
         raw_T = self.raw(group)
-        return None if raw_T is None else moving_average(raw_T, SMOOTHING_POINTS)
+        if raw_T is None or not self.higher_is_better:
+            return raw_T
+        return moving_average(raw_T, SMOOTHING_POINTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedCheckpoint:
-    """A checkpoint and its smoothed score."""
+    """A checkpoint and its score, smoothed where accuracy."""
 
     step: int
     score: float

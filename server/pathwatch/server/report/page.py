@@ -1,0 +1,31 @@
+"""The report as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import jinja2
+
+from pathwatch.server.report.data import RunHistory
+from pathwatch.server.report.labels import PATIENCE_POINTS, Labels, compare
+from pathwatch.server.report.phases import PHASE_STYLES
+
+
+def render(history: RunHistory, figure_svg: bytes, labels: Labels | None = None) -> str:
+    """The page; the figure is embedded, scores are shown only where labels are given."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html.jinja").render(
+        history=history,
+        labels=labels,
+        comparisons=[]
+        if labels is None
+        else [(group.group, compare(group, labels)) for group in history.groups],
+        patience=PATIENCE_POINTS,
+        styles=PHASE_STYLES,
+        figure=base64.b64encode(figure_svg).decode(),
+    )
