@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathwatch.server.metrics import distance
 from pathwatch.server.metrics.consistency import grams
 from pathwatch.server.metrics.summary import MetricSettings, group_metrics
 from pathwatch.server.metrics.window import Geometry
@@ -83,12 +84,13 @@ def test_every_value_there_is(make_weights, make_window):
 
 
 def test_target_metrics_use_target_tokens(make_window):
-    # Over all tokens routing is the same for every sample; over target tokens it follows the target.
-    targets = np.arange(60) % 4
+    # Over all tokens routing is the same for every sample; over target tokens it follows the target, in the
+    # last layer. In the first it follows something else.
+    targets, something_else = np.arange(60) % 4, np.arange(60) // 4 % 4
     window = make_window(
-        np.full((60, 1, 4), 0.25, np.float32),
+        np.full((60, 2, 4), 0.25, np.float32),
         targets_N=targets,
-        target_weights_NLK=np.eye(4, dtype=np.float32)[targets][:, None],
+        target_weights_NLK=np.eye(4, dtype=np.float32)[np.stack([something_else, targets], axis=1)],
     )
     values = group_metrics({"a": window}, None, MetricSettings())["a"].values
     assert values["target_affinity"] == 0
@@ -149,6 +151,30 @@ def test_other_groups_count_alike_however_large(make_weights, make_window):
         return group_metrics(chosen, None, MetricSettings())["a"].values["path_distance_cross"]
 
     assert cross("a", "b", "c") == pytest.approx((cross("a", "b") + cross("a", "c")) / 2)
+
+
+def test_cross_group_pairs_per_group_do_not_grow_with_the_number_of_groups(
+    make_weights, make_window, monkeypatch
+):
+    compared = 0
+
+    def counting(firsts, seconds, **options):
+        nonlocal compared
+        compared += len(firsts)
+        return cpdist(firsts, seconds, **options)
+
+    cpdist = distance.cpdist
+    monkeypatch.setattr(distance, "cpdist", counting)
+    settings = MetricSettings(thresholds=(0.7,), min_pairs=1024, max_pairs=1024)
+    for groups in (2, 5, 9):
+        compared = 0
+        group_metrics(
+            {str(seed): make_window(make_weights(130, 4, 16, seed=seed)) for seed in range(groups)},
+            None,
+            settings,
+        )
+        # Each group's own 1024 pairs, and as many with others, each of them shared by two groups.
+        assert groups * 1024 <= compared <= groups * (1024 + 1024)
 
 
 def test_the_first_threshold_is_the_published_one(make_weights, make_window):

@@ -58,6 +58,7 @@ def group_metrics(
 
     `path_distance_cross` is the mean over the other groups of the cross-group distance (§E.4), each other
     group counting alike; `path_distance_ratio` is `path_distance` divided by it.
+    `expert_load_max_ratio` is that of the most uneven layer, `target_affinity` that of the last layer.
     """
     budget = PairBudget(
         min_pairs=settings.min_pairs, max_pairs=settings.max_pairs, target_stderr=settings.target_stderr
