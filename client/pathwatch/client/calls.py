@@ -45,58 +45,64 @@ class Client:
     def validate_run(self, name: str, config: run_pb2.RunConfig) -> Sequence[run_pb2.Violation]:
         """All problems that would keep the run from being created; empty = none."""
         request = run_pb2.ValidateRunRequest(name=name, config=config)
-        response: run_pb2.ValidateRunResponse = self._call(self._runs.ValidateRun, request)
+        response: run_pb2.ValidateRunResponse = self._call(self._runs.ValidateRun, request, self._timeout)
         return response.violations
 
     def create_run(self, name: str, config: run_pb2.RunConfig, *, attempt: int = 0) -> run_pb2.Run:
         """Create the run, or return the existing one of the same configuration; a higher attempt starts."""
         request = run_pb2.CreateRunRequest(name=name, config=config, attempt=attempt)
-        response: run_pb2.CreateRunResponse = self._call(self._runs.CreateRun, request)
+        response: run_pb2.CreateRunResponse = self._call(self._runs.CreateRun, request, self._timeout)
         return response.run
 
     def get_run(self, name: str) -> run_pb2.Run:
         """The run of that name."""
-        response: run_pb2.GetRunResponse = self._call(self._runs.GetRun, run_pb2.GetRunRequest(name=name))
+        response: run_pb2.GetRunResponse = self._call(
+            self._runs.GetRun, run_pb2.GetRunRequest(name=name), self._timeout
+        )
         return response.run
 
     def list_runs(self) -> Sequence[run_pb2.Run]:
         """All runs, newest first."""
-        response: run_pb2.ListRunsResponse = self._call(self._runs.ListRuns, run_pb2.ListRunsRequest())
+        response: run_pb2.ListRunsResponse = self._call(
+            self._runs.ListRuns, run_pb2.ListRunsRequest(), self._timeout
+        )
         return response.runs
 
     def finish_run(self, name: str) -> run_pb2.Run:
         """End the run: its open windows are closed, no more data is taken."""
         request = run_pb2.FinishRunRequest(name=name)
-        response: run_pb2.FinishRunResponse = self._call(self._runs.FinishRun, request)
+        response: run_pb2.FinishRunResponse = self._call(self._runs.FinishRun, request, self._timeout)
         return response.run
 
     def delete_run(self, name: str) -> None:
         """Remove the run and all its data."""
-        self._call(self._runs.DeleteRun, run_pb2.DeleteRunRequest(name=name))
+        self._call(self._runs.DeleteRun, run_pb2.DeleteRunRequest(name=name), self._timeout)
 
     def register_checkpoint(self, run: str, *, step: int, tag: str = "", attempt: int = 0) -> None:
         """Make a saved checkpoint known. Idempotent per (attempt, step)."""
         checkpoint = run_pb2.Checkpoint(step=step, tag=tag, attempt=attempt)
         request = run_pb2.RegisterCheckpointRequest(run=run, checkpoint=checkpoint)
-        self._call(self._runs.RegisterCheckpoint, request)
+        self._call(self._runs.RegisterCheckpoint, request, self._timeout)
 
     def rank_checkpoints(
         self, run: str, *, group: str = "", limit: int = 0
     ) -> Sequence[run_pb2.RankedCheckpoint]:
         """Registered checkpoints, best first, for a group ("" = overall); at most `limit` (0 = all)."""
         request = run_pb2.RankCheckpointsRequest(run=run, group=group, limit=limit)
-        response: run_pb2.RankCheckpointsResponse = self._call(self._runs.RankCheckpoints, request)
+        response: run_pb2.RankCheckpointsResponse = self._call(
+            self._runs.RankCheckpoints, request, self._timeout
+        )
         return response.checkpoints
 
     def get_signal(self, run: str) -> signal_pb2.Signal:
         """What the run should do, as of now."""
         request = signal_pb2.GetSignalRequest(run=run)
-        response: signal_pb2.GetSignalResponse = self._call(self._signals.GetSignal, request)
+        response: signal_pb2.GetSignalResponse = self._call(self._signals.GetSignal, request, self._timeout)
         return response.signal
 
     def watch_signals(self, run: str, *, timeout: float | None = None) -> Iterator[signal_pb2.Signal]:
         """The newest signal at once, then each change; ends with the run or after `timeout` seconds."""
-        call = self._signals.WatchSignals(signal_pb2.WatchSignalsRequest(run=run), timeout=timeout)
+        call = self._call(self._signals.WatchSignals, signal_pb2.WatchSignalsRequest(run=run), timeout)
         try:
             for response in call:
                 yield response.signal
@@ -105,7 +111,7 @@ class Client:
                 return
             raise explain(error, self._address) from error
         finally:
-            call.cancel()  # type: ignore[no-untyped-call]
+            call.cancel()
 
     def get_metrics(
         self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0
@@ -115,7 +121,7 @@ class Client:
         Of one group ("" = all), at most `limit` windows (0 = all).
         """
         request = signal_pb2.GetMetricsRequest(run=run, after_step=after_step, group=group, limit=limit)
-        response: signal_pb2.GetMetricsResponse = self._call(self._signals.GetMetrics, request)
+        response: signal_pb2.GetMetricsResponse = self._call(self._signals.GetMetrics, request, self._timeout)
         return response
 
     def close(self) -> None:
@@ -130,10 +136,10 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Any], request: object) -> Any:
+    def _call(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise explain(error, self._address, self._timeout) from error
+            raise explain(error, self._address, timeout) from error
         except ValueError as error:  # what grpc raises on a closed channel
             raise PathwatchError(grpc.StatusCode.CANCELLED, "this pathwatch client is closed") from error

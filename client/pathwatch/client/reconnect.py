@@ -38,7 +38,7 @@ class Reconnecting:
     """Runs `attempt` with a fresh channel until stopped; waits longer after every failure, with jitter.
 
     `attempt(channel, answered)` calls `answered` when the server answers, and returns or raises when its
-    connection is over. Nothing it raises gets out: the first of a series of equal failures is a warning in the log.
+    connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning.
     """
 
     def __init__(
