@@ -75,7 +75,9 @@ class Decision:
 
 
 class Detector(Protocol):
-    """Turns the windows of one run into phases. `pathwatch.detectors` plug-in: a class, called without arguments.
+    """Turns the windows of one run into phases.
+
+    A `pathwatch.detectors` plug-in: a class, called without arguments.
 
     An instance lives as long as an attempt: after a restart or a rewind a fresh one is fed the
     stored evidence of all earlier rounds again, in order, and must come to the same verdicts.
@@ -86,8 +88,9 @@ class Detector(Protocol):
         ...
 
     def update(self, step: int, round_: Mapping[str, Evidence]) -> Mapping[str, GroupVerdict]:
-        """Take in all groups' windows that end at `step` (a group without data is missing); verdict per group ever seen.
+        """Take in all groups' windows that end at `step`; returns a verdict for every group ever seen.
 
+        A group without data in this round is missing from `round_`.
         Steps rise strictly. Only what was given before may be used.
         """
         ...
@@ -98,8 +101,11 @@ class Detector(Protocol):
 
 
 class Policy(Protocol):
-    """Turns verdicts into an action. `pathwatch.policies` plug-in: a class, called with its options as strings."""
+    """Turns verdicts into an action.
+
+    A `pathwatch.policies` plug-in: a class, called with its options as strings.
+    """
 
     def decide(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> Decision:
-        """Called once per round, in order, with the verdicts of all groups. Rebuilt like a detector after a restart."""
+        """Called once per round, in order, with all groups' verdicts; rebuilt like a detector."""
         ...
