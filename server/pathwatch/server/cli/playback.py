@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from pathwatch.client import Client, Credentials, RoutingStream
 from pathwatch.server.traces import Trace
 from pathwatch.v1 import run_pb2, signal_pb2
+
+_client_logger = logging.getLogger("pathwatch.client")
 
 JUDGED_WITHIN_SECONDS = 60.0
 """How long a step may take to be judged before the replay gives up."""
@@ -87,19 +90,22 @@ def replay(
     with Client(address, credentials=credentials) as client:
         client.create_run(run, config)
         stream = RoutingStream(address, run=run, credentials=credentials)
+        warnings = _NewestWarning()
+        _client_logger.addHandler(warnings)
         try:
             before, revision = -1, 0
             for index, step in enumerate(map(int, trace.steps_T)):
                 _send(stream, trace, index, batches(trace, index))
-                client.register_checkpoint(run, step=step, tag=f"step-{step}")
+                stream.register_checkpoint(step=step, tag=f"step-{step}")
                 stream.watermark(step)
-                _await_judged(client, stream, run, step)
+                _await_judged(client, stream, run, step, warnings)
                 said = client.get_metrics(run, after_step=before)
                 signals = [signal for signal in said.signals if signal.revision > revision]
                 before, revision = step, max([revision, *(signal.revision for signal in signals)])
                 yield JudgedStep(step=step, windows=said.windows, signals=signals)
         finally:
             stream.close()
+            _client_logger.removeHandler(warnings)
         client.finish_run(run)
 
 
@@ -122,21 +128,33 @@ def _send(stream: RoutingStream, trace: Trace, index: int, batches: Sequence[Bat
         )
 
 
-def _await_judged(client: Client, stream: RoutingStream, run: str, step: int) -> None:
+class _NewestWarning(logging.Handler):
+    """The client tells of refusals by its log alone."""
+
+    text = "no reason known"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self.text = record.getMessage()
+
+
+def _await_judged(
+    client: Client, stream: RoutingStream, run: str, step: int, warnings: _NewestWarning
+) -> None:
     deadline = time.monotonic() + JUDGED_WITHIN_SECONDS
     pause = 0.001
     while client.get_run(run).closed_step < step:
         if stream.stats.rejected:
-            raise ReplayError(f"the server refused step {step}: {stream.stats.last_error}")
+            break
         if time.monotonic() > deadline:
+            why = stream.stats.last_error or warnings.text
             raise ReplayError(
-                f"the server did not judge step {step} within {JUDGED_WITHIN_SECONDS:g} s: "
-                f"{stream.stats.last_error or 'no error known'}"
+                f"the server did not judge step {step} within {JUDGED_WITHIN_SECONDS:g} s ({why})"
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     if stream.stats.rejected:
-        raise ReplayError(f"the server refused part of step {step}: {stream.stats.last_error}")
+        raise ReplayError(f"the server refused part of step {step} ({warnings.text})")
 
 
 def _at(array: NDArray[Any] | None, index: tuple[Any, ...]) -> NDArray[Any] | None:

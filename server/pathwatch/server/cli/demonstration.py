@@ -1,0 +1,163 @@
+"""One real run on one machine: sidecar, DeepSpeed job, live table, and afterwards the judgement by test accuracy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from pathwatch.client import Client
+from pathwatch.server.cli.following import Update, follow
+from pathwatch.server.cli.livetable import show
+from pathwatch.server.cli.processes import deepspeed_job, sidecar
+from pathwatch.server.report.data import GroupHistory, NothingToReportError, RunHistory, run_history
+from pathwatch.server.report.labels import Comparison, JudgedCheckpoint, LabelsError, compare, load_labels
+from pathwatch.server.report.write import write_report
+from pathwatch.v1 import run_pb2
+
+RUN = "arithmetic"
+BEGINS_WITHIN_SECONDS = 120.0
+"""How long the job may take to make itself known."""
+JOB = Path("examples/arithmetic/train.py")
+
+
+class DemoError(RuntimeError):
+    """The demo could not be carried out; the message is one line."""
+
+
+def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: int | None) -> bool:
+    """Runs the demo into the folder `out`; True when a group was said to generalize and a checkpoint chosen."""
+    script = _job_script()
+    _clear(out)
+    with sidecar(out / "data", out / "server.log") as server:
+        console.print(
+            f"sidecar: gRPC {server.grpc}, Prometheus http://{server.http}/metrics", highlight=False
+        )
+        arguments = ["--server", server.grpc, "--run", RUN, "--out", str(out), "--seed", str(seed)]
+        if steps is not None:
+            arguments += ["--steps", str(steps)]
+        with (
+            deepspeed_job(script, arguments, workers=workers, log=out / "train.log") as job,
+            Client(server.grpc) as client,
+        ):
+            console.print(f"training: {workers} workers, log in {out / 'train.log'}", highlight=False)
+            _await_run(client, job, out)
+            show(_until_job_ends(client, job), console)
+            if job.wait() != 0:
+                raise DemoError(
+                    f"the training job failed (exit code {job.returncode}); see {out / 'train.log'}"
+                )
+            history = _history(client)
+    return _judge(out, console, history, seed=seed)
+
+
+def _job_script() -> Path:
+    """In the working folder or in the clone this package was installed from."""
+    for root in (Path.cwd(), *Path(__file__).resolve().parents):
+        if (root / JOB).is_file():
+            return root / JOB
+    raise DemoError(f"{JOB} was not found; run the demo in a clone of the pathwatch repository")
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier demo left, and nothing else."""
+    out.mkdir(parents=True, exist_ok=True)
+    for folder in ("data", "checkpoints"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for name in ("labels.npz", "report.html", "report.png", "summary.json", "server.log", "train.log"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _await_run(client: Client, job: subprocess.Popen[bytes], out: Path) -> None:
+    deadline = time.monotonic() + BEGINS_WITHIN_SECONDS
+    while not any(run.name == RUN for run in client.list_runs()):
+        if job.poll() is not None or time.monotonic() > deadline:
+            raise DemoError(f"the training job did not reach the sidecar; see {out / 'train.log'}")
+        time.sleep(0.2)
+
+
+def _until_job_ends(client: Client, job: subprocess.Popen[bytes]) -> Iterator[Update]:
+    for update in follow(client, RUN):
+        yield update
+        if job.poll() is not None and update.run.state == run_pb2.RUN_STATE_ACTIVE:
+            client.finish_run(RUN)
+
+
+def _history(client: Client) -> RunHistory:
+    try:
+        return run_history(client.get_run(RUN), client.get_metrics(RUN))
+    except NothingToReportError as error:
+        raise DemoError(str(error)) from None
+
+
+def _judge(out: Path, console: Console, history: RunHistory, *, seed: int) -> bool:
+    try:
+        labels = load_labels(out / "labels.npz")
+    except LabelsError as error:
+        raise DemoError(f"the training job left no labels to judge by: {error}") from None
+    write_report(out, history, labels)
+    comparisons = {group.group: compare(group, labels) for group in history.groups}
+    judged = any(_judged(group) for group in history.groups)
+    summary = {
+        "run": history.run,
+        "seed": seed,
+        "judged": judged,
+        "last_step": history.last_step,
+        "stop_at_step": history.stop_at_step,
+        "best_checkpoint_step": history.best_checkpoint_step,
+        "groups": {group.group: _summary(group, comparisons[group.group]) for group in history.groups},
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    for group in history.groups:
+        console.print(_line(group, comparisons[group.group]), highlight=False, soft_wrap=True)
+    return judged
+
+
+def _judged(group: GroupHistory) -> bool:
+    return group.first("GENERALIZING", "GENERALIZED") is not None and group.best_checkpoint_step is not None
+
+
+def _summary(group: GroupHistory, comparison: Comparison | None) -> dict[str, object]:
+    def of(checkpoint: JudgedCheckpoint | None) -> dict[str, object] | None:
+        return None if checkpoint is None else {"step": checkpoint.step, "score": round(checkpoint.score, 4)}
+
+    return {
+        "phase_history": [
+            {"phase": span.phase, "step": span.first_step, "reason": span.reason} for span in group.spans
+        ],
+        "chosen_checkpoint": group.best_checkpoint_step,
+        "test_accuracy": None
+        if comparison is None
+        else {
+            "chosen": of(comparison.chosen),
+            "best": of(comparison.best),
+            "last": of(comparison.last),
+            "loss_patience": of(comparison.loss_patience),
+        },
+    }
+
+
+def _line(group: GroupHistory, comparison: Comparison | None) -> str:
+    stands = f"{group.group}: {group.phase.lower()} since step {group.since_step}"
+    if comparison is None:
+        return f"{stands}; no labels to judge by"
+
+    def said(name: str, checkpoint: JudgedCheckpoint | None) -> str:
+        return (
+            f"{name} –" if checkpoint is None else f"{name} {checkpoint.score:.3f} (step {checkpoint.step})"
+        )
+
+    rules = ", ".join(
+        (
+            said("chosen", comparison.chosen),
+            said("best", comparison.best),
+            said("last", comparison.last),
+            said("loss patience", comparison.loss_patience),
+        )
+    )
+    return f"{stands}; {comparison.measure} of checkpoints: {rules}"
