@@ -2,16 +2,17 @@
 
 t* is the step after the last loss that violates a limit: above ε, above last + δ or below last − δ.
 The last loss above a limit is a *suffix maximum* (larger than all that follow), whatever the limit;
-the last one below is a suffix minimum. So two monotone stacks hold every candidate. Two kinds of
+the last one below is a suffix minimum. So two monotone stacks hold every candidate. Three kinds of
 candidates can go without changing any later answer:
 
 * of those more than 2δ from the newest loss y all but the newest: a future last loss v within δ of
   y is more than δ away from them, and for any other v it is y that violates, and comes later
   (3δ in the code: the exact bound would depend on rounding);
-* those equal to or less extreme than a later one.
+* those equal to or less extreme than a later one;
+* peaks of at most ε and δ: losses are >= 0, so they are within δ of anything below them.
 
-What remains lies strictly ordered within 3δ of the newest loss. Should that be more than
-MAX_CANDIDATES values (a loss that creeps for hundreds of windows), the candidate whose neighbours are
+What remains is strictly ordered, within 3δ of the newest loss and, for peaks, above δ: few, unless a
+loss creeps one way for hundreds of windows. Beyond MAX_CANDIDATES the one whose neighbours are
 closest is dropped: t* is then that of a limit at most 6δ / (MAX_CANDIDATES − 1) off, 5 % of δ.
 """
 
@@ -38,9 +39,14 @@ class LossTrail:
         self._peaks = _Peaks()
         self._valleys = _Peaks()  # of the losses' negatives
 
-    def append(self, step: int, loss: float, delta: float) -> None:
-        """Add the loss at a later step."""
-        self._peaks.push(self.loss, followed_at=step)
+    def __len__(self) -> int:
+        """Candidates held."""
+        return len(self._peaks) + len(self._valleys)
+
+    def append(self, step: int, loss: float, *, delta: float, least_epsilon: float) -> None:
+        """Add the loss at a later step, to be asked about for this δ and any ε from `least_epsilon` up."""
+        if self.loss > min(delta, least_epsilon):
+            self._peaks.push(self.loss, followed_at=step)
         self._valleys.push(-self.loss, followed_at=step)
         self._peaks.forget(loss, 3 * delta)
         self._valleys.forget(-loss, 3 * delta)
@@ -48,7 +54,7 @@ class LossTrail:
         self.loss = loss
 
     def memorized_step(self, epsilon: float, delta: float) -> int:
-        """t* for these limits, −1 = not memorized. `delta` as in `append`."""
+        """t* for these limits, −1 = not memorized."""
         if self.loss > epsilon:
             return -1
         return max(
@@ -67,6 +73,9 @@ class _Peaks:
     def __init__(self) -> None:
         self._values = array("d")
         self._followed_at = array("q")
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def push(self, value: float, *, followed_at: int) -> None:
         while self._values and self._values[-1] <= value:

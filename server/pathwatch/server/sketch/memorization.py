@@ -6,6 +6,7 @@ Memorized at t*: the earliest step with loss <= ε and |loss − last loss| <= �
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Final
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.sketch.loss_trail import LossTrail
+
+AUTO_PER_NAT: Final = 10
+"""`auto` ε is a multiple of 1/10 nats (paper B.1)."""
 
 MAX_SAMPLES: Final = 8192
 """Samples a tracker remembers; beyond, those not seen for longest go (of equal age the larger ids)."""
@@ -58,6 +62,7 @@ class MemorizationTracker:
         if step <= self._step:
             raise ValueError(f"step {step} does not come after step {self._step}")
         self._step = step
+        least_epsilon = 1 / AUTO_PER_NAT if self._fixed_epsilon is None else self._fixed_epsilon
         for sample_id, loss in zip(sample_ids_N.tolist(), losses_N.tolist(), strict=True):
             if math.isnan(loss):
                 continue
@@ -65,7 +70,7 @@ class MemorizationTracker:
             if trail is None:
                 self._trails[sample_id] = LossTrail(step, loss)
             else:
-                trail.append(step, loss, self._delta)
+                trail.append(step, loss, delta=self._delta, least_epsilon=least_epsilon)
         if len(self._trails) > MAX_SAMPLES:
             by_age = sorted(self._trails, key=lambda sample_id: (-self._trails[sample_id].step, sample_id))
             for sample_id in by_age[MAX_SAMPLES:]:
@@ -78,11 +83,10 @@ class MemorizationTracker:
             return self._fixed_epsilon
         losses = np.sort(self._last_losses())
         fifth = losses[-(-len(losses) // 5) - 1]
-        tenths = max(1, int(np.ceil(fifth * 10)))
-        # The product is rounded: the multiple just below may do, or this one just not.
-        if tenths > 1 and (tenths - 1) / 10 >= fifth:
-            tenths -= 1
-        return (tenths if tenths / 10 >= fifth else tenths + 1) / 10
+        # The product is rounded: the multiple below it may do already, or itself just not do.
+        first = max(1, math.ceil(fifth * AUTO_PER_NAT) - 1)
+        multiples = (units / AUTO_PER_NAT for units in itertools.count(first))
+        return next(epsilon for epsilon in multiples if epsilon >= fifth)
 
     @property
     def ratio(self) -> float | None:
@@ -94,13 +98,11 @@ class MemorizationTracker:
 
     def memorized_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sample ids, ascending, and their t*; −1 = not memorized."""
-        sample_ids = sorted(self._trails)
         epsilon = self.epsilon
-        steps = (
-            []
-            if epsilon is None
-            else [self._trails[i].memorized_step(epsilon, self._delta) for i in sample_ids]
-        )
+        if epsilon is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        sample_ids = sorted(self._trails)
+        steps = [self._trails[sample_id].memorized_step(epsilon, self._delta) for sample_id in sample_ids]
         return np.array(sample_ids, np.int64), np.array(steps, np.int64)
 
     def _last_losses(self) -> NDArray[np.float64]:

@@ -4,46 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.sketch.errors import SketchError
 from pathwatch.server.sketch.hashing import sample_hash
 from pathwatch.server.sketch.observations import ObservationBlock
+from pathwatch.server.sketch.settings import SketchSettings, check_fit
 from pathwatch.server.sketch.watermarks import RankWatermarks
 from pathwatch.server.sketch.window_sketch import WindowSketch
 
 __all__ = ["AddResult", "Round", "RunSketch", "SketchError", "SketchSettings"]
-
-MAX_TOKEN_PARTS = 4096
-"""Largest number of parts the tokens of a sample may be split into."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SketchSettings:
-    """What is fixed for a run."""
-
-    run: str
-    """Name of the run; part of the sample hash."""
-    layers: int
-    """Routed MoE layers L."""
-    experts: int
-    """Routed experts per layer K."""
-    mode: Literal["probe", "stream"]
-    """probe: every observed step is a window. stream: windows are [k·window_steps, (k+1)·window_steps)."""
-    window_steps: int
-    """Steps per window in stream mode; not used in probe mode."""
-    capacity: int = 512
-    """Samples kept per group and window."""
-    grace_seconds: float = 60.0
-    """Seconds a window waits for the other ranks once the first has passed its end."""
-
-    def window_of(self, step: int) -> tuple[int, int]:
-        """First and last step of the window that holds `step`."""
-        if self.mode == "probe":
-            return step, step
-        first_step = step - step % self.window_steps
-        return first_step, first_step + self.window_steps - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +76,9 @@ class RunSketch:
 
     def add(self, block: ObservationBlock, now: float) -> AddResult:
         """Take in a block. Raises SketchError, then nothing of it is stored."""
-        self._check(block)
+        if block.attempt != self._attempt:
+            raise SketchError("hello.attempt", f"attempt {block.attempt} is not current, {self._attempt} is")
+        check_fit(block, self._settings)
         n = len(block.sample_ids_N)
         first_step, step = self._settings.window_of(block.step)
         if step <= self.closed_step:
@@ -204,42 +176,3 @@ class RunSketch:
             partial=len(windows) < len(arrays) or any(one.partial for one in windows.values()),
             missing_ranks=missing_ranks,
         )
-
-    def _check(self, block: ObservationBlock) -> None:
-        """Refuse what does not fit the run."""
-        settings = self._settings
-        if block.attempt != self._attempt:
-            raise SketchError(
-                "hello.attempt", f"attempt {block.attempt} is not the current one, which is {self._attempt}"
-            )
-        if not 1 <= block.token_parts <= MAX_TOKEN_PARTS:
-            raise SketchError(
-                "batch.fragment.token_parts", f"{block.token_parts} is outside 1 … {MAX_TOKEN_PARTS}"
-            )
-        if not 0 <= block.token_part < block.token_parts:
-            raise SketchError(
-                "batch.fragment.token_part",
-                f"{block.token_part} is outside 0 … {block.token_parts - 1}, the parts it is one of",
-            )
-        layers = block.layers if block.layers is not None else tuple(range(settings.layers))
-        if (
-            not layers
-            or list(layers) != sorted(set(layers))
-            or layers[0] < 0
-            or layers[-1] >= settings.layers
-        ):
-            raise SketchError(
-                "batch.fragment.layers",
-                f"{list(layers)} must be different, ascending and within 0 … {settings.layers - 1}, "
-                "the layers of the run",
-            )
-        expected = (len(block.sample_ids_N), len(layers), settings.experts)
-        for name, weights_NLK in (
-            ("batch.weights", block.weights_NLK),
-            ("batch.target_weights", block.target_weights_NLK),
-        ):
-            if weights_NLK is not None and weights_NLK.shape != expected:
-                raise SketchError(
-                    name,
-                    f"shape {list(weights_NLK.shape)} should be {list(expected)}: samples, layers, experts",
-                )

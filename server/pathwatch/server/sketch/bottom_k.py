@@ -1,0 +1,68 @@
+"""Bottom-k: the `capacity` samples of smallest hash among all that were ever offered, each with a row.
+
+Order-free: a sample goes only when `capacity` others of smaller hash were seen, and those only make
+way for smaller ones still.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_HASH = 2**64 - 1
+
+
+class BottomK:
+    """Rows are 0 … size − 1 without holes; a sample keeps its row until it is pushed out."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._row_of: dict[int, int] = {}
+        self.ids_S = np.zeros(0, np.int64)
+        """Sample in each row."""
+        self._hashes_S = np.zeros(0, np.uint64)
+
+    @property
+    def size(self) -> int:
+        """Samples held."""
+        return len(self._row_of)
+
+    @property
+    def hash_limit(self) -> int | None:
+        """Samples with a hash at or above it will not be admitted any more; None while there is room."""
+        if self.size < self._capacity:
+            return None
+        limit = int(self._hashes_S.max()) + 1
+        return limit if limit <= _MAX_HASH else None
+
+    def rows(self, sample_ids_N: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Row of each sample, −1 = none."""
+        row_of = self._row_of
+        return np.array([row_of.get(sample_id, -1) for sample_id in sample_ids_N.tolist()], np.intp)
+
+    def admit(
+        self, sample_ids_N: NDArray[np.int64], hashes_N: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Offer different samples: row of each (−1 = not among the smallest), and all rows given anew."""
+        rows_N = self.rows(sample_ids_N)
+        new_N = np.flatnonzero(rows_N < 0)
+        held = self.size
+        freed = np.zeros(0, np.intp)
+        if held + new_N.size > self._capacity:
+            hashes = np.concatenate([self._hashes_S, hashes_N[new_N]])
+            largest_kept = np.partition(hashes, self._capacity - 1)[self._capacity - 1]
+            new_N = new_N[hashes_N[new_N] <= largest_kept]
+            freed = np.flatnonzero(self._hashes_S > largest_kept)
+            for sample_id in self.ids_S[freed].tolist():
+                del self._row_of[sample_id]
+            rows_N[np.isin(rows_N, freed)] = -1
+        # As many leave as room is short of, so the freed rows are all taken again.
+        added = np.zeros(new_N.size - freed.size)
+        self.ids_S = np.concatenate([self.ids_S, added.astype(np.int64)])
+        self._hashes_S = np.concatenate([self._hashes_S, added.astype(np.uint64)])
+        changed = np.concatenate([freed, np.arange(held, held + added.size)])
+        rows_N[new_N] = changed
+        self.ids_S[changed] = sample_ids_N[new_N]
+        self._hashes_S[changed] = hashes_N[new_N]
+        self._row_of.update(zip(sample_ids_N[new_N].tolist(), changed.tolist(), strict=True))
+        return rows_N, changed

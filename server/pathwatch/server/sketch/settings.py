@@ -1,0 +1,69 @@
+"""What is fixed for a run's sketch, and what a block must have to fit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pathwatch.server.sketch.errors import SketchError
+from pathwatch.server.sketch.observations import ObservationBlock
+
+MAX_TOKEN_PARTS: Final = 4096
+"""Largest number of parts the tokens of a sample may be split into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SketchSettings:
+    """What is fixed for a run."""
+
+    run: str
+    """Name of the run; part of the sample hash."""
+    layers: int
+    """Routed MoE layers L."""
+    experts: int
+    """Routed experts per layer K."""
+    mode: Literal["probe", "stream"]
+    """probe: every observed step is a window. stream: windows are [k·window_steps, (k+1)·window_steps)."""
+    window_steps: int
+    """Steps per window in stream mode; not used in probe mode."""
+    capacity: int = 512
+    """Samples kept per group and window."""
+    grace_seconds: float = 60.0
+    """Seconds a window waits for the other ranks once the first has passed its end."""
+
+    def window_of(self, step: int) -> tuple[int, int]:
+        """First and last step of the window that holds `step`."""
+        if self.mode == "probe":
+            return step, step
+        first_step = step - step % self.window_steps
+        return first_step, first_step + self.window_steps - 1
+
+
+def check_fit(block: ObservationBlock, settings: SketchSettings) -> None:
+    """Raise SketchError unless the layers, token parts and shapes of a block fit the run and each other."""
+    if not 1 <= block.token_parts <= MAX_TOKEN_PARTS:
+        raise SketchError(
+            "batch.fragment.token_parts", f"{block.token_parts} is outside 1 … {MAX_TOKEN_PARTS}"
+        )
+    if not 0 <= block.token_part < block.token_parts:
+        raise SketchError(
+            "batch.fragment.token_part",
+            f"{block.token_part} is outside 0 … {block.token_parts - 1}, the parts it is one of",
+        )
+    layers = range(settings.layers) if block.layers is None else block.layers
+    ascending = list(layers) == sorted(set(layers))
+    if not layers or not ascending or layers[0] < 0 or layers[-1] >= settings.layers:
+        raise SketchError(
+            "batch.fragment.layers",
+            f"{list(layers)} must be ascending, without repetition and within 0 … {settings.layers - 1}, "
+            "the layers of the run",
+        )
+    expected = (len(block.sample_ids_N), len(layers), settings.experts)
+    for field, weights_NLK in (
+        ("batch.weights", block.weights_NLK),
+        ("batch.target_weights", block.target_weights_NLK),
+    ):
+        if weights_NLK is not None and weights_NLK.shape != expected:
+            raise SketchError(
+                field, f"shape {list(weights_NLK.shape)} should be {list(expected)}: samples, layers, experts"
+            )
