@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from numpy.typing import NDArray
 
 from pathwatch.server.metrics.window import WindowArrays
 
-# How long an example takes says nothing about its result.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
