@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pathwatch.server.metrics.window import WindowArrays
 
-
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
 
