@@ -1,0 +1,243 @@
+"""RoutingService: streams of observations in, acknowledgements out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from pathwatch.server.api.flow import Flow
+from pathwatch.server.api.status import abort, answer
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
+from pathwatch.server.engine.engine import Engine
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.streams import (
+    Ack,
+    Batch,
+    End,
+    Message,
+    RankStream,
+    RouterGeometry,
+    Watermark,
+)
+from pathwatch.server.engine.tensors import invalid
+from pathwatch.v1 import routing_pb2, routing_pb2_grpc
+
+LARGE_BYTES = 128 << 10
+"""Messages from this size on are decoded off the event loop."""
+
+SHUTTING_DOWN = RefusedError(Code.UNAVAILABLE, "the server is shutting down; connect again later")
+
+
+class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
+    """The servicer; one instance, used on the event loop."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="pathwatch-decode")
+        self._open: set[_StreamCall] = set()
+        self._draining = False
+
+    async def StreamRouting(
+        self,
+        request_iterator: AsyncIterator[routing_pb2.StreamRoutingRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[routing_pb2.StreamRoutingResponse]:
+        """See routing.proto."""
+        if self._draining:
+            await abort(context, SHUTTING_DOWN)
+        if len(self._open) >= self._limits.streams:
+            most = f"{self._limits.streams} streams are open, as many as this server takes"
+            await abort(context, RefusedError(Code.RESOURCE_EXHAUSTED, most))
+        call = _StreamCall(self._engine, self._limits, self._decoders, aiter(request_iterator))
+        self._open.add(call)
+        try:
+            async for response in call.serve(context):
+                yield response
+        finally:
+            self._open.discard(call)
+            call.close()
+
+    def drain(self) -> None:
+        """Read no more; streams end once what they sent is acknowledged."""
+        self._draining = True
+        for call in self._open:
+            call.drain()
+
+    def close(self) -> None:
+        """Let go of the decoding threads."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+class _StreamCall:
+    """One call of StreamRouting."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        decoders: ThreadPoolExecutor,
+        requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._decoders = decoders
+        self._requests = requests
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Ack | End | None] = asyncio.Queue()
+        self._flow = Flow(limits.unacked_bytes_per_stream)
+        self._stream: RankStream | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def serve(
+        self, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[routing_pb2.StreamRoutingResponse]:
+        """Responses of the call, until the sender is done and has all its acks."""
+        stream, topology = await self._introduce(context)
+        self._reader = asyncio.create_task(self._read(stream, topology))
+        # None wakes the loop below when reading ends, whatever ended it.
+        self._reader.add_done_callback(lambda _: self._events.put_nowait(None))
+        if self._draining:
+            self._reader.cancel()
+        while True:
+            match await self._events.get():
+                case End(refusal=refusal):
+                    await abort(context, refusal)
+                case Ack() as ack:
+                    self._flow.release(ack.size)
+                    yield _response(ack)
+                case None if not self._reader.cancelled() and (error := self._reader.exception()):
+                    raise error
+            if self._reader.done() and self._flow.unacked == 0:
+                if self._draining:
+                    await abort(context, SHUTTING_DOWN)
+                return
+
+    def drain(self) -> None:
+        """Read no more; end when everything read is acknowledged."""
+        self._draining = True
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def close(self) -> None:
+        """The call is over."""
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._stream is not None:
+            self._engine.leave(self._stream)
+
+    async def _introduce(self, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[RankStream, Topology]:
+        first = await anext(self._requests, None)
+        if first is None or first.WhichOneof("payload") != "hello":
+            await abort(context, invalid("hello", "is missing; the first message introduces the rank"))
+        hello = first.hello
+        self._stream = RankStream(
+            run=hello.run,
+            attempt=hello.attempt,
+            rank=hello.rank,
+            world_size=hello.world_size,
+            session=hello.session,
+            deliver=self._deliver,
+        )
+        view = await answer(context, self._engine.hello(self._stream))
+        shape = view.run.config.topology
+        return self._stream, Topology(layers=shape.layers, experts=shape.experts, limits=self._limits)
+
+    def _deliver(self, event: Ack | End) -> None:
+        """Called in the writer thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the server is gone
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def _read(self, stream: RankStream, topology: Topology) -> None:
+        async for request in self._requests:
+            size = request.ByteSize()
+            await self._flow.acquire(size)
+            if size >= LARGE_BYTES:
+                decoding = self._loop.run_in_executor(
+                    self._decoders, _decode, request, size, stream, topology
+                )
+                message = await decoding
+            else:
+                message = _decode(request, size, stream, topology)
+            self._engine.ingest(message)
+
+
+def _decode(
+    request: routing_pb2.StreamRoutingRequest, size: int, stream: RankStream, topology: Topology
+) -> Message:
+    try:
+        payload: Batch | RouterGeometry | Watermark | RefusedError = _payload(
+            request, size, stream.attempt, topology
+        )
+    except RefusedError as refusal:
+        payload = refusal
+    shape = request.batch.sample_ids.shape
+    return Message(
+        stream=stream,
+        sequence=request.sequence,
+        payload=payload,
+        size=size,
+        observations=len(payload.block.sample_ids_N)
+        if isinstance(payload, Batch)
+        else _plausible(shape[0] if shape else 0, request),
+    )
+
+
+def _plausible(declared: int, request: routing_pb2.StreamRoutingRequest) -> int:
+    """Observations of a refused batch: no more than its sample ids have room for."""
+    return max(0, min(declared, len(request.batch.sample_ids.data) // 8))
+
+
+def _payload(
+    request: routing_pb2.StreamRoutingRequest, size: int, attempt: int, topology: Topology
+) -> Batch | RouterGeometry | Watermark:
+    most = topology.limits.message_bytes
+    if size > most:
+        raise RefusedError(
+            Code.RESOURCE_EXHAUSTED, f"the message has {size} bytes; at most {most} are taken: split it"
+        )
+    match request.WhichOneof("payload"):
+        case "batch":
+            block = decode_batch(request.batch, attempt, topology)
+            return Batch(block=block, serialized=request.batch.SerializeToString())
+        case "geometry":
+            geometry = decode_geometry(request.geometry, topology)
+            return RouterGeometry(geometry=geometry, serialized=request.geometry.SerializeToString())
+        case "watermark":
+            if request.watermark.step < 0:
+                raise invalid("watermark.step", f"is {request.watermark.step}; steps count from 0")
+            return Watermark(step=request.watermark.step)
+        case "hello":
+            raise invalid("hello", "was sent already; it is the first message of a stream only")
+    raise invalid("payload", "is missing or of a newer protocol; send a batch, watermark or geometry")
+
+
+def _response(ack: Ack) -> routing_pb2.StreamRoutingResponse:
+    return routing_pb2.StreamRoutingResponse(
+        acked_sequence=ack.sequence,
+        rejections=[
+            routing_pb2.Rejection(
+                sequence=rejected.sequence,
+                code=rejected.refusal.code,
+                message=rejected.refusal.message,
+                field=rejected.refusal.field,
+                sample_id=rejected.refusal.sample_id,
+            )
+            for rejected in ack.rejected
+        ],
+        advice=[
+            routing_pb2.SamplingAdvice(
+                group=advice.group, until_step=advice.until_step, hash_threshold=advice.threshold
+            )
+            for advice in ack.advice
+        ],
+        accepted_observations=ack.accepted,
+        late_observations=ack.late,
+    )

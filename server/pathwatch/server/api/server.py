@@ -1,0 +1,93 @@
+"""The gRPC server: all services, health and reflection on one address."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pathwatch.server.api.routing import RoutingService
+from pathwatch.server.api.runs import RunService
+from pathwatch.server.api.signals import SignalService
+from pathwatch.server.config import AddressError, ServerConfig, TlsFiles, split_address
+from pathwatch.server.engine.engine import Engine
+from pathwatch.server.store.interface import Store
+from pathwatch.v1 import (
+    routing_pb2,
+    routing_pb2_grpc,
+    run_pb2,
+    run_pb2_grpc,
+    signal_pb2,
+    signal_pb2_grpc,
+)
+
+SERVICES = (
+    routing_pb2.DESCRIPTOR.services_by_name["RoutingService"].full_name,
+    run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
+    signal_pb2.DESCRIPTOR.services_by_name["SignalService"].full_name,
+)
+
+
+class GrpcServer:
+    """All services on one port. Made and used on the event loop."""
+
+    def __init__(self, config: ServerConfig, engine: Engine, store: Store) -> None:
+        """Raises AddressError where `config.listen` cannot be had."""
+        self._drain_seconds = config.drain_seconds
+        self._routing = RoutingService(engine, config.limits)
+        self._signals = SignalService(engine, store)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
+        self._server = grpc.aio.server(
+            options=(
+                # Somewhat larger messages are read, refused, and the stream goes on.
+                ("grpc.max_receive_message_length", 2 * config.limits.message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                # Senders may ping an idle stream every ten seconds to notice a dead network.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)
+        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine, config.limits), self._server)
+        signal_pb2_grpc.add_SignalServiceServicer_to_server(self._signals, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.address = self._bind(config)
+        """HOST:PORT that is listened on."""
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+        for service in (health.OVERALL_HEALTH, *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING, let streams end with all they sent acknowledged, then take no more calls."""
+        await self._health.enter_graceful_shutdown()
+        self._routing.drain()
+        self._signals.drain()
+        await self._server.stop(self._drain_seconds)
+        self._routing.close()
+
+    def _bind(self, config: ServerConfig) -> str:
+        host, _ = split_address(config.listen)
+        try:
+            if config.tls is None:
+                port = self._server.add_insecure_port(config.listen)
+            else:
+                port = self._server.add_secure_port(config.listen, _credentials(config.tls))
+        except RuntimeError as error:
+            raise AddressError(f"cannot listen on {config.listen}: {error}") from error
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    client_ca = files.client_ca.read_bytes() if files.client_ca else None
+    return grpc.ssl_server_credentials(
+        [(files.key.read_bytes(), files.cert.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )

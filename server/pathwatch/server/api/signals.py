@@ -1,0 +1,104 @@
+"""SignalService: what a run should do, and the history behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from pathwatch.server.api.runs import find_run
+from pathwatch.server.api.status import abort
+from pathwatch.server.api.watchers import Watchers
+from pathwatch.server.engine.engine import Engine
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.store.interface import Store
+from pathwatch.server.store.rows import WindowRow
+from pathwatch.v1 import run_pb2, signal_pb2, signal_pb2_grpc
+
+
+class SignalService(signal_pb2_grpc.SignalServiceServicer):
+    """The servicer; one instance, used on the event loop."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._watchers = Watchers()
+        engine.listen(self._watchers.notify)
+        self._draining = False
+
+    async def GetSignal(
+        self, request: signal_pb2.GetSignalRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> signal_pb2.GetSignalResponse:
+        """See signal.proto."""
+        view = await find_run(self._engine, request.run, context)
+        return signal_pb2.GetSignalResponse(signal=view.signal(self._engine.now()))
+
+    async def WatchSignals(
+        self, request: signal_pb2.WatchSignalsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[signal_pb2.WatchSignalsResponse]:
+        """See signal.proto. Going stale is a change too."""
+        await find_run(self._engine, request.run, context)
+        sent: tuple[int, bool] | None = None
+        with self._watchers.watch(request.run) as changed:
+            while not self._draining:
+                changed.clear()
+                view = self._engine.views.get(request.run)
+                if view is None:
+                    gone = f"run {request.run!r} was deleted"
+                    await abort(context, RefusedError(Code.NOT_FOUND, gone))
+                now = self._engine.now()
+                signal = view.signal(now)
+                if (signal.revision, signal.stale) != sent:
+                    sent = signal.revision, signal.stale
+                    yield signal_pb2.WatchSignalsResponse(signal=signal)
+                if view.run.state == run_pb2.RUN_STATE_FINISHED:
+                    return
+                stale_at = view.stale_at()
+                wait = None if signal.stale or stale_at is None else max(0.0, stale_at - now) + 0.01
+                try:
+                    await asyncio.wait_for(changed.wait(), wait)
+                except TimeoutError:
+                    continue
+        shutting_down = "the server is shutting down; connect again later"
+        await abort(context, RefusedError(Code.UNAVAILABLE, shutting_down))
+
+    async def GetMetrics(
+        self, request: signal_pb2.GetMetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> signal_pb2.GetMetricsResponse:
+        """See signal.proto."""
+        await find_run(self._engine, request.run, context)
+        # Steps count from 0; -2 takes in signals given before the first window, whose step is -1.
+        after_step = request.after_step if request.HasField("after_step") else -1
+        history = await asyncio.to_thread(
+            self._store.history,
+            request.run,
+            after_step=after_step if after_step >= 0 else -2,
+            group=request.group,
+            limit=request.limit,
+        )
+        return signal_pb2.GetMetricsResponse(
+            windows=[_window(row) for row in history.windows],
+            signals=[signal_pb2.Signal.FromString(row.signal) for row in history.signals],
+            closed_step=history.closed_step,
+        )
+
+    def drain(self) -> None:
+        """End all watches."""
+        self._draining = True
+        self._watchers.wake_all()
+
+
+def _window(row: WindowRow) -> signal_pb2.Window:
+    return signal_pb2.Window(
+        group=row.group,
+        attempt=row.attempt,
+        first_step=row.first_step,
+        step=row.step,
+        phase=signal_pb2.Phase.ValueType(row.phase),
+        metrics=row.metrics,
+        partial=row.partial,
+        layer_path_distance=row.layer_path_distance,
+        reason=row.reason,
+    )

@@ -1,0 +1,145 @@
+"""The whole server: store, engine, gRPC and HTTP, from start to drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from pathwatch.server.api.server import GrpcServer
+from pathwatch.server.config import AddressError, ServerConfig, check
+from pathwatch.server.engine.engine import Engine
+from pathwatch.server.exporter.http import HttpServer
+from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.sqlite import SqliteStore
+
+log = logging.getLogger("pathwatch.server")
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server is reached, HOST:PORT."""
+
+    grpc: str
+    http: str
+
+
+async def serve(config: ServerConfig, *, ready: Callable[[Addresses], None]) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the process's exit code.
+
+    `ready` is called once both addresses answer. Raises StartError.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await _serve_until(config, ready, stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None], stop: asyncio.Event) -> None:
+    if problems := check(config):
+        raise StartError("; ".join(problems))
+    async with AsyncExitStack() as closing:
+        try:
+            http, grpc_server = _assemble(config, closing)
+        except (StoreError, AddressError) as error:
+            raise StartError(str(error)) from error
+        closing.push_async_callback(grpc_server.drain)
+        closing.callback(http.drain)
+        await grpc_server.start()
+        http.start()
+        ready(Addresses(grpc=grpc_server.address, http=http.address))
+        await stop.wait()
+        log.info("draining")
+
+
+def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
+    """Everything from the store up; `closing` takes it down again in the right order."""
+    store = SqliteStore(config.data)
+    closing.callback(store.close)
+    engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
+    engine.start()
+    closing.callback(engine.stop)
+    http = HttpServer(config.http, engine)
+    closing.callback(http.close)
+    return http, GrpcServer(config, engine, store)
+
+
+class BackgroundServer:
+    """A server in a thread of this process, on free loopback ports; for replay, tests and the like.
+
+    A context manager: ready when entered, drained when left. Errors at the start are raised on entering.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        """`config` sets everything but the addresses."""
+        self._config = replace(config, listen="127.0.0.1:0", http="127.0.0.1:0")
+        self._started = threading.Event()
+        self._addresses: Addresses | None = None
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="pathwatch-server")
+
+    @property
+    def grpc_address(self) -> str:
+        """HOST:PORT of the gRPC services."""
+        return self._require().grpc
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT of /metrics."""
+        return self._require().http
+
+    def __enter__(self) -> BackgroundServer:
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _require(self) -> Addresses:
+        if self._addresses is None:
+            raise RuntimeError("the server runs only inside `with`")
+        return self._addresses
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            if self._started.is_set():
+                raise
+            self._error = error
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def ready(addresses: Addresses) -> None:
+            self._addresses = addresses
+            self._started.set()
+
+        await _serve_until(self._config, ready, self._stop)

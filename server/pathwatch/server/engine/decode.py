@@ -1,0 +1,328 @@
+"""Messages of a rank as arrays, refused where they are wrong (DESIGN §5, promise 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.tensors import HALF, WEIGHTS, invalid, to_array
+from pathwatch.server.metrics.routing import ScoreKind, routing_weights
+from pathwatch.server.metrics.window import Geometry
+from pathwatch.server.sketch.observations import ObservationBlock
+from pathwatch.v1 import routing_pb2, tensor_pb2
+
+INT32 = (tensor_pb2.D_TYPE_INT32,)
+INT64 = (tensor_pb2.D_TYPE_INT64,)
+FLOAT32 = (tensor_pb2.D_TYPE_FLOAT32,)
+LOSSES = (tensor_pb2.D_TYPE_FLOAT32, tensor_pb2.D_TYPE_FLOAT64)
+UINT8 = (tensor_pb2.D_TYPE_UINT8,)
+
+MAX_NAME = 128
+HALF_TOLERANCE = 0.01
+"""How far from one a row of half precision may sum."""
+FLOAT32_TOLERANCE = 1e-3
+"""How far from one a row of single precision may sum."""
+NOT_ONE = "routing weights of a layer must be >= 0 and sum to one; router logits are sent as `raw` scores"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Shape of the routing weights of a run, and the bounds of its messages."""
+
+    layers: int
+    experts: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Routing:
+    weights_NLK: NDArray[np.float32]
+    target_weights_NLK: NDArray[np.float32] | None
+    tokens_N: NDArray[np.int64]
+    target_tokens_N: NDArray[np.int64]
+
+
+def group_problem(group: str) -> str | None:
+    """What is wrong with a group's name; None = nothing."""
+    if not group:
+        return "is empty; name the data group"
+    if len(group) > MAX_NAME or not group.isprintable():
+        return f"must be 1 to {MAX_NAME} printable characters"
+    return None
+
+
+def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology) -> ObservationBlock:
+    """The observations of a batch. Raises RefusedError naming field and sample."""
+    if batch.step < 0:
+        raise invalid("batch.step", f"is {batch.step}; steps count from 0")
+    if problem := group_problem(batch.group):
+        raise invalid("batch.group", problem)
+    ids_N = to_array(batch.sample_ids, "batch.sample_ids", dtypes=INT64, shape=[None], axes="[n]")
+    n = len(ids_N)
+    if n == 0:
+        raise invalid("batch.sample_ids", "is empty; a batch holds at least one observation")
+    if n > topology.limits.samples_per_message:
+        raise RefusedError(
+            Code.RESOURCE_EXHAUSTED,
+            f"{n} observations; at most {topology.limits.samples_per_message} go in one batch: split it",
+            "batch.sample_ids",
+        )
+    sample_ids_N = ids_N.astype(np.int64)
+    layers = _layers(batch.fragment, topology)
+    token_parts = max(batch.fragment.token_parts, 1)
+    if batch.fragment.token_part >= token_parts:
+        raise invalid(
+            "batch.fragment.token_part",
+            f"is {batch.fragment.token_part}; with token_parts {token_parts} it must be below",
+        )
+    routing = _routing(batch, sample_ids_N, len(layers) if layers else topology.layers, topology.experts)
+    if token_parts == 1:
+        _check_samples(
+            "batch.target_token_counts",
+            routing.target_tokens_N >= 1,
+            sample_ids_N,
+            "no target token; leave such samples out",
+        )
+    return ObservationBlock(
+        attempt=attempt,
+        step=batch.step,
+        group=batch.group,
+        sample_ids_N=sample_ids_N,
+        losses_N=_losses(batch, sample_ids_N),
+        tokens_N=routing.tokens_N,
+        target_tokens_N=routing.target_tokens_N,
+        weights_NLK=routing.weights_NLK,
+        target_weights_NLK=routing.target_weights_NLK,
+        targets_N=_integers(batch, "targets", sample_ids_N, least=-1),
+        visits_N=_integers(batch, "visits", sample_ids_N, least=-1),
+        layers=layers,
+        token_part=batch.fragment.token_part,
+        token_parts=token_parts,
+    )
+
+
+def decode_geometry(message: routing_pb2.ExpertGeometry, topology: Topology) -> Geometry:
+    """The inner products of expert embeddings. Raises RefusedError naming the field."""
+    if message.step < 0:
+        raise invalid("geometry.step", f"is {message.step}; steps count from 0")
+    grams = []
+    for name, layers in (("gram_self", topology.layers), ("gram_next", topology.layers - 1)):
+        gram_LKK = to_array(
+            getattr(message, name),
+            f"geometry.{name}",
+            dtypes=FLOAT32,
+            shape=[layers, topology.experts, topology.experts],
+            axes="[L, K, K]" if name == "gram_self" else "[L - 1, K, K]",
+        ).astype(np.float32)
+        if not np.isfinite(gram_LKK).all():
+            layer = int(np.argwhere(~np.isfinite(gram_LKK))[0][0])
+            raise invalid(f"geometry.{name}", f"layer {layer} has NaN or Inf")
+        grams.append(gram_LKK)
+    gram_self_LKK, gram_next_LKK = grams
+    if (np.diagonal(gram_self_LKK, axis1=1, axis2=2) < 0).any():
+        raise invalid("geometry.gram_self", "has a negative squared length on the diagonal; send W_l · W_lᵀ")
+    return Geometry(step=message.step, gram_self_LKK=gram_self_LKK, gram_next_LKK=gram_next_LKK)
+
+
+def _layers(fragment: routing_pb2.Fragment, topology: Topology) -> tuple[int, ...] | None:
+    layers = tuple(fragment.layers)
+    if not layers:
+        return None
+    if any(a >= b for a, b in pairwise(layers)) or layers[-1] >= topology.layers:
+        raise invalid(
+            "batch.fragment.layers",
+            f"{list(layers)} must ascend and stay below {topology.layers}, the layers of the run",
+        )
+    return None if len(layers) == topology.layers else layers
+
+
+def _routing(
+    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
+) -> _Routing:
+    match batch.WhichOneof("routing"):
+        case "weights":
+            return _reduced(batch, sample_ids_N, layers, experts)
+        case "raw":
+            return _raw(batch, sample_ids_N, layers, experts)
+    raise invalid("batch.routing", "is missing; send weights or raw scores")
+
+
+def _reduced(
+    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
+) -> _Routing:
+    tokens_N = _integers(batch, "token_counts", sample_ids_N, least=1)
+    if tokens_N is None:
+        tokens_N = np.ones(len(sample_ids_N), dtype=np.int32)
+    target_tokens_N = _integers(batch, "target_token_counts", sample_ids_N, least=0)
+    if target_tokens_N is None:
+        target_tokens_N = tokens_N
+    _check_samples(
+        "batch.target_token_counts",
+        target_tokens_N <= tokens_N,
+        sample_ids_N,
+        "more target tokens than tokens",
+    )
+    weights_NLK = _weights(batch.weights, "batch.weights", sample_ids_N, layers, experts)
+    target_weights_NLK = None
+    if batch.HasField("target_weights"):
+        target_weights_NLK = _weights(
+            batch.target_weights,
+            "batch.target_weights",
+            sample_ids_N,
+            layers,
+            experts,
+            empty_N=target_tokens_N == 0,
+        )
+    return _Routing(
+        weights_NLK=weights_NLK,
+        target_weights_NLK=target_weights_NLK,
+        tokens_N=tokens_N.astype(np.int64),
+        target_tokens_N=target_tokens_N.astype(np.int64),
+    )
+
+
+def _raw(
+    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
+) -> _Routing:
+    raw = batch.raw
+    for name in ("target_weights", "token_counts", "target_token_counts"):
+        if batch.HasField(name):
+            raise invalid(
+                f"batch.{name}", "goes with `weights` only; raw scores carry lengths and target_mask"
+            )
+    kind = _score_kind(raw.kind)
+    scores_TLK = to_array(
+        raw.scores, "batch.raw.scores", dtypes=WEIGHTS, shape=[None, layers, experts], axes="[T, L, K]"
+    )
+    lengths_N = to_array(
+        raw.lengths, "batch.raw.lengths", dtypes=INT32, shape=[len(sample_ids_N)], axes="[n]"
+    ).astype(np.int64)
+    _check_samples("batch.raw.lengths", lengths_N >= 1, sample_ids_N, "fewer than 1 token")
+    if int(lengths_N.sum()) != len(scores_TLK):
+        raise invalid(
+            "batch.raw.lengths", f"sum to {int(lengths_N.sum())}, but scores hold {len(scores_TLK)} tokens"
+        )
+    mask_T = None
+    if raw.HasField("target_mask"):
+        mask_T = to_array(
+            raw.target_mask, "batch.raw.target_mask", dtypes=UINT8, shape=[len(scores_TLK)], axes="[T]"
+        )
+        if not np.isin(mask_T, (0, 1)).all():
+            raise invalid("batch.raw.target_mask", "holds values other than 0 and 1")
+    _check_scores(scores_TLK.astype(np.float32), kind, raw.scores.dtype, np.repeat(sample_ids_N, lengths_N))
+    reduced = routing_weights(scores_TLK.astype(np.float32), kind, lengths_N, mask_T)
+    targets_NLK = reduced.target_weights_NLK
+    return _Routing(
+        weights_NLK=reduced.weights_NLK.astype(np.float32),
+        target_weights_NLK=None if targets_NLK is None else targets_NLK.astype(np.float32),
+        tokens_N=lengths_N,
+        target_tokens_N=reduced.target_tokens_N,
+    )
+
+
+def _score_kind(kind: int) -> ScoreKind:
+    try:
+        return ScoreKind(kind)
+    except ValueError:
+        raise invalid(
+            "batch.raw.kind", f"is {kind}; say whether scores are logits or probabilities"
+        ) from None
+
+
+def _check_scores(
+    scores_TLK: NDArray[np.float32], kind: ScoreKind, dtype: int, sample_ids_T: NDArray[np.int64]
+) -> None:
+    field = "batch.raw.scores"
+    _check_rows(field, np.isfinite(scores_TLK), sample_ids_T, "NaN or Inf")
+    match kind:
+        case ScoreKind.SOFTMAX:
+            _check_distributions(field, scores_TLK, dtype, sample_ids_T)
+        case ScoreKind.SIGMOID:
+            fine_TLK = (scores_TLK >= 0) & (scores_TLK <= 1)
+            _check_rows(field, fine_TLK, sample_ids_T, "sigmoid scores outside [0, 1]; are these logits?")
+            positive_TL = scores_TLK.sum(axis=-1) > 0
+            _check_rows(field, positive_TL, sample_ids_T, "sigmoid scores that are all 0")
+
+
+def _weights(
+    tensor: tensor_pb2.Tensor,
+    field: str,
+    sample_ids_N: NDArray[np.int64],
+    layers: int,
+    experts: int,
+    empty_N: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Weights [n, L, K]; rows of `empty_N` stand for no token at all and become zeros."""
+    weights_NLK = to_array(
+        tensor, field, dtypes=WEIGHTS, shape=[len(sample_ids_N), layers, experts], axes="[n, L, K]"
+    ).astype(np.float32)
+    if empty_N is not None and empty_N.any():
+        weights_NLK[empty_N] = 0
+        held_N = ~empty_N
+        _check_distributions(field, weights_NLK[held_N], tensor.dtype, sample_ids_N[held_N])
+    else:
+        _check_distributions(field, weights_NLK, tensor.dtype, sample_ids_N)
+    return weights_NLK
+
+
+def _check_distributions(
+    field: str, rows_NLK: NDArray[np.float32], dtype: int, sample_ids_N: NDArray[np.int64]
+) -> None:
+    tolerance = HALF_TOLERANCE if dtype in HALF else FLOAT32_TOLERANCE
+    sums_NL = rows_NLK.sum(axis=-1, dtype=np.float64)
+    # One pass in the good case: NaN and Inf make the sum fail, a negative weight the minimum.
+    if rows_NLK.size == 0 or (bool((np.abs(sums_NL - 1) <= tolerance).all()) and rows_NLK.min() >= 0):
+        return
+    _check_rows(field, np.isfinite(rows_NLK), sample_ids_N, "NaN or Inf")
+    _check_rows(field, rows_NLK >= 0, sample_ids_N, f"a negative weight; {NOT_ONE}")
+    wrong_NL = np.abs(sums_NL - 1) > tolerance
+    i, layer = np.argwhere(wrong_NL)[0]
+    _check_rows(field, ~wrong_NL, sample_ids_N, f"weights that sum to {sums_NL[i, layer]:.4g}; {NOT_ONE}")
+
+
+def _check_rows(field: str, fine: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str) -> None:
+    """Refuse the first sample (axis 0) and layer (axis 1) that is not fine."""
+    if fine.all():
+        return
+    i, layer = np.argwhere(~fine)[0][:2]
+    sample_id = int(sample_ids_N[i])
+    raise invalid(field, f"sample {sample_id}, layer {layer} has {message}", sample_id)
+
+
+def _check_samples(
+    field: str, fine_N: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str
+) -> None:
+    if not fine_N.all():
+        sample_id = int(sample_ids_N[np.argmin(fine_N)])
+        raise invalid(field, f"sample {sample_id} has {message}", sample_id)
+
+
+def _losses(
+    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    if not batch.HasField("losses"):
+        return None
+    losses_N = to_array(
+        batch.losses, "batch.losses", dtypes=LOSSES, shape=[len(sample_ids_N)], axes="[n]"
+    ).astype(np.float64)
+    _check_samples("batch.losses", np.isfinite(losses_N), sample_ids_N, "NaN or Inf as loss")
+    _check_samples("batch.losses", losses_N >= 0, sample_ids_N, "a negative loss")
+    return losses_N
+
+
+def _integers(
+    batch: routing_pb2.ObservationBatch, name: str, sample_ids_N: NDArray[np.int64], *, least: int
+) -> NDArray[np.int32] | None:
+    if not batch.HasField(name):  # type: ignore[arg-type]
+        return None
+    field = f"batch.{name}"
+    values_N = to_array(
+        getattr(batch, name), field, dtypes=INT32, shape=[len(sample_ids_N)], axes="[n]"
+    ).astype(np.int32)
+    _check_samples(field, values_N >= least, sample_ids_N, f"a value below {least}")
+    return values_N

@@ -1,0 +1,197 @@
+"""The queue of one run's closed rounds: judged one at a time, in order, on the compute pool."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pathwatch.server.engine.clock import Clock
+from pathwatch.server.engine.geometries import Geometries
+from pathwatch.server.engine.judge import Judge, PluginFailureError
+from pathwatch.server.engine.outbox import settle
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.rounds import JudgedRound, judge_round
+from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
+from pathwatch.server.sketch.run_sketch import Round
+from pathwatch.server.store.interface import Store
+from pathwatch.v1 import run_pb2
+
+log = logging.getLogger("pathwatch.server")
+
+Job: TypeAlias = Callable[[], Callable[[], None]]
+"""Work for the compute pool; what it returns is to be called in the writer thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ClosedRound:
+    round: Round
+    closed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _RankRequest:
+    group: str | None
+    limit: int
+    future: Future[list[RankedCheckpoint]]
+
+
+class JudgingQueue:
+    """Hands out the work on a run, one job at a time, so that rounds are judged in step order.
+
+    Used by the writer thread only. The judge is built from the stored rounds when it is first needed, and
+    anew after a rewind.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        config: run_pb2.RunConfig,
+        store: Store,
+        clock: Clock,
+        *,
+        on_judged: Callable[[JudgedRound, float], None],
+        on_rebuilt: Callable[[Judge, bool], None],
+    ) -> None:
+        """`on_judged` gets a round's result and when it closed, on the steady clock.
+
+        `on_rebuilt` gets the judge and whether a rewind was the cause.
+        """
+        self._run = run
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._on_judged = on_judged
+        self._on_rebuilt = on_rebuilt
+        self._todo: deque[_ClosedRound | _RankRequest] = deque()
+        self._judge: Judge | None = None
+        self._rewound = False
+        self._running: _ClosedRound | _RankRequest | None = None
+        self._rebuilding = False
+        self._broken: str | None = None
+
+    @property
+    def waiting_rounds(self) -> int:
+        """Closed rounds not judged yet."""
+        return sum(isinstance(job, _ClosedRound) for job in (*self._todo, self._running))
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether verdicts are still to come."""
+        return self._broken is None and (self._rewound or self._rebuilding or self.waiting_rounds > 0)
+
+    def add_rounds(self, rounds: Sequence[Round]) -> None:
+        """Queue rounds that closed now, in step order."""
+        now = self._clock.steady()
+        self._todo.extend(_ClosedRound(round_, now) for round_ in rounds)
+        self._drop_rounds_if_broken()
+
+    def add_ranking(self, group: str | None, limit: int, future: Future[list[RankedCheckpoint]]) -> None:
+        """Queue a ranking of checkpoints, best first, at most `limit` (0 = all)."""
+        self._todo.append(_RankRequest(group, limit, future))
+
+    def rewind(self, superseded: Callable[[Round], bool]) -> None:
+        """Forget the superseded rounds and judge what comes as if they had never been."""
+        self._todo = deque(
+            job for job in self._todo if not (isinstance(job, _ClosedRound) and superseded(job.round))
+        )
+        self._rewound = True
+
+    def drop(self, refusal: RefusedError) -> None:
+        """The run is gone: tell who waits."""
+        for job in (*self._todo, self._running):
+            if isinstance(job, _RankRequest):
+                settle(job.future, refusal)
+        self._todo.clear()
+
+    def next_job(self, attempt: int, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
+        """The next piece of work, unless one is under way. Everything decided so far must be committed."""
+        if self._running is not None or self._rebuilding:
+            return None
+        if self._broken is not None:
+            self.drop(RefusedError(Code.FAILED_PRECONDITION, self._broken))
+            return None
+        first = self._todo[0] if self._todo else None
+        # Rounds of an older attempt that a rewind left alone are judged before it takes effect.
+        older = isinstance(first, _ClosedRound) and first.round.attempt < attempt
+        if (self._rewound and not older) or (first is not None and self._judge is None):
+            return self._rebuild(checkpoints)
+        if first is None or self._judge is None:
+            return None
+        self._running = self._todo.popleft()
+        if isinstance(first, _ClosedRound):
+            return self._judge_round(first, self._judge, geometries, checkpoints)
+        return self._rank(first, self._judge, checkpoints)
+
+    def failed(self, error: Exception) -> None:
+        """The last job raised: a plug-in that is no longer there, or a fault of the service."""
+        if self._rebuilding:
+            self._rebuilding = False
+            self._broken = (
+                f"run {self._run!r} cannot be judged: {error}; restart the server when that is mended"
+            )
+            log.error("%s", self._broken, exc_info=error)
+            self._drop_rounds_if_broken()
+            return
+        job, self._running = self._running, None
+        self._judge = None  # it may have taken half a round; the stored ones make it anew
+        if isinstance(job, _RankRequest):
+            settle(job.future, error)
+        elif job is not None:
+            log.error("round %d of run %r could not be judged", job.round.step, self._run, exc_info=error)
+
+    def _drop_rounds_if_broken(self) -> None:
+        # Their batches stay in the store and are judged after a restart.
+        if self._broken is not None:
+            self._todo = deque(job for job in self._todo if isinstance(job, _RankRequest))
+
+    def _rebuild(self, checkpoints: Sequence[Checkpoint]) -> Job:
+        self._rebuilding = True
+        rewound, self._rewound = self._rewound, False
+        run, config, store = self._run, self._config, self._store
+
+        def work() -> Callable[[], None]:
+            judge = Judge(config)
+            judge.rebuild(store.windows(run), checkpoints)
+            return lambda: self._done_rebuilding(judge, rewound)
+
+        return work
+
+    def _done_rebuilding(self, judge: Judge, rewound: bool) -> None:
+        self._rebuilding = False
+        self._judge = judge
+        self._on_rebuilt(judge, rewound)
+
+    def _judge_round(
+        self, job: _ClosedRound, judge: Judge, geometries: Geometries, checkpoints: Sequence[Checkpoint]
+    ) -> Job:
+        run, config, geometry = self._run, self._config, geometries.at(job.round.step)
+
+        def work() -> Callable[[], None]:
+            judged = judge_round(run, config, job.round, geometry, judge, checkpoints)
+            return lambda: self._done_judging(judged, job.closed_at)
+
+        return work
+
+    def _done_judging(self, judged: JudgedRound, closed_at: float) -> None:
+        self._running = None
+        self._on_judged(judged, closed_at)
+
+    def _rank(self, job: _RankRequest, judge: Judge, checkpoints: Sequence[Checkpoint]) -> Job:
+        def work() -> Callable[[], None]:
+            try:
+                ranked = judge.rank(checkpoints, job.group)
+            except PluginFailureError as failure:
+                answer: list[RankedCheckpoint] | Exception = RefusedError(Code.INTERNAL, str(failure))
+            else:
+                answer = ranked[: job.limit] if job.limit else ranked
+            return lambda: self._done_ranking(job, answer)
+
+        return work
+
+    def _done_ranking(self, job: _RankRequest, answer: list[RankedCheckpoint] | Exception) -> None:
+        self._running = None
+        settle(job.future, answer)

@@ -1,0 +1,480 @@
+"""One run inside the writer thread: takes messages, closes rounds, hands out work, keeps the signal."""
+
+from __future__ import annotations
+
+import datetime
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.attempt import AttemptProgress
+from pathwatch.server.engine.clock import Clock
+from pathwatch.server.engine.geometries import Geometries
+from pathwatch.server.engine.judge import Judge, Judgement
+from pathwatch.server.engine.judging import Job, JudgingQueue
+from pathwatch.server.engine.outbox import Outbox, settle
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.rounds import JudgedRound
+from pathwatch.server.engine.run_config import sketch_settings
+from pathwatch.server.engine.signals import first_signal, next_signal
+from pathwatch.server.engine.stats import Stats
+from pathwatch.server.engine.streams import (
+    Ack,
+    Advice,
+    Batch,
+    Message,
+    RankStream,
+    Rejected,
+    RouterGeometry,
+    Watermark,
+)
+from pathwatch.server.engine.tensors import invalid
+from pathwatch.server.engine.view import RunView
+from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.sketch.run_sketch import Round, RunSketch, SketchError
+from pathwatch.server.store.interface import Store
+from pathwatch.server.store.rows import (
+    BatchRow,
+    BeginAttempt,
+    GeometryRow,
+    PutBatch,
+    PutCheckpoint,
+    PutGeometry,
+    PutRound,
+    PutRun,
+    PutSignal,
+    Rewind,
+    RunRow,
+    SignalRow,
+    WindowRow,
+)
+from pathwatch.v1 import run_pb2
+
+MAX_UNJUDGED_ROUNDS = 32
+"""Closed rounds that may wait for the compute pool before acks are held back, which slows the senders."""
+ADVICE_STEP = 0.9
+"""Advice is repeated once its threshold has fallen by this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all runs of an engine use."""
+
+    store: Store
+    limits: Limits
+    outbox: Outbox
+    stats: Stats
+    clock: Clock
+
+
+class LiveRun:
+    """State of one run. Used by the writer thread only."""
+
+    def __init__(self, row: RunRow, shared: Shared) -> None:
+        self.config = run_pb2.RunConfig.FromString(row.config)
+        self.attempt = AttemptProgress(row.name, row.attempt)
+        self.sketch = RunSketch(
+            sketch_settings(row.name, self.config), attempt=row.attempt, closed_step=row.closed_step
+        )
+        self.geometries = Geometries()
+        self.checkpoints: dict[tuple[int, int], Checkpoint] = {}
+        self.signal = first_signal(row.name, row.created_at)
+        self.windows: dict[str, WindowRow] = {}
+        self.phase_changes: dict[str, int] = {}
+        self.judging = JudgingQueue(
+            row.name,
+            self.config,
+            shared.store,
+            shared.clock,
+            on_judged=self._judged,
+            on_rebuilt=self._rebuilt,
+        )
+        self._row = row
+        self._shared = shared
+        self._row_changed = False
+        self._streams: dict[int, RankStream] = {}
+        self._owing: list[RankStream] = []
+        self._finishing: list[Future[run_pb2.Run]] | None = None
+
+    @classmethod
+    def create(cls, row: RunRow, shared: Shared) -> LiveRun:
+        """A new run, stored with the next commit."""
+        run = cls(row, shared)
+        run._row_changed = True
+        run._put_signal()
+        return run
+
+    @property
+    def row(self) -> RunRow:
+        """The run's durable row, as it is to be."""
+        return self._row
+
+    # Streams and their messages.
+
+    def hello(self, stream: RankStream) -> None:
+        """A rank opens a stream. Raises RefusedError where the stream must not go on."""
+        self._check_open()
+        if stream.attempt < self._row.attempt:
+            raise self._stale_attempt(stream.attempt)
+        if not stream.session:
+            raise invalid("hello.session", "is empty; name the life of the client process")
+        if stream.attempt > self._row.attempt:
+            AttemptProgress(self._row.name, stream.attempt).join(stream)
+            self.start_attempt(stream.attempt)
+        self.attempt.join(stream)
+        self.sketch.join(stream.rank, stream.world_size)
+        if older := self._streams.get(stream.rank):
+            older.end(
+                RefusedError(Code.FAILED_PRECONDITION, f"another stream of rank {stream.rank} took over")
+            )
+        self._streams[stream.rank] = stream
+        self._update(world_size=stream.world_size)
+        self._owe(stream)
+
+    def leave(self, stream: RankStream) -> None:
+        """A stream is gone."""
+        stream.ended = True
+        if self._streams.get(stream.rank) is stream:
+            del self._streams[stream.rank]
+
+    def ingest(self, message: Message) -> None:
+        """Apply one message of a stream: taken, refused, or known already."""
+        stream, stats = message.stream, self._shared.stats
+        if stream.ended:
+            return
+        stream.size += message.size
+        stats.bytes += message.size
+        self._owe(stream)
+        if message.sequence < 1:
+            stats.observations["rejected"] += message.observations
+            refusal = invalid("sequence", "is 0; messages after the hello count from 1")
+            stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
+            return
+        if self.attempt.is_duplicate(stream, message.sequence):
+            stats.observations["duplicate"] += message.observations
+            stream.accepted += message.observations
+        else:
+            try:
+                self._apply(message)
+            except RefusedError as refusal:
+                stats.observations["rejected"] += message.observations
+                stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
+            self.attempt.applied(stream, message.sequence)
+        stream.acked = max(stream.acked, message.sequence)
+
+    def _apply(self, message: Message) -> None:
+        match message.payload:
+            case RefusedError() as refusal:
+                raise refusal
+            case Batch() as batch:
+                self._apply_batch(message.stream, batch)
+            case Watermark(step=step):
+                self.attempt.advance(message.stream.rank, step)
+                self.sketch.watermark(message.stream.rank, step, self._shared.clock.steady())
+                self._saw(step)
+            case RouterGeometry(geometry=geometry, serialized=serialized):
+                self.geometries.add(self._row.attempt, geometry)
+                self._shared.outbox.writes.append(
+                    PutGeometry(
+                        row=GeometryRow(
+                            run=self._row.name,
+                            attempt=self._row.attempt,
+                            step=geometry.step,
+                            geometry=serialized,
+                        )
+                    )
+                )
+
+    def _apply_batch(self, stream: RankStream, batch: Batch) -> None:
+        block = batch.block
+        self.attempt.check_step(stream.rank, block.step)
+        groups = self._row.groups
+        if block.group not in groups and len(groups) >= self._shared.limits.groups_per_run:
+            raise RefusedError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{block.group!r} would be group {len(groups) + 1}; a run has at most "
+                f"{self._shared.limits.groups_per_run}",
+                "batch.group",
+            )
+        if self._row.first_step < 0:
+            self._begin_at(block.step)
+        try:
+            result = self.sketch.add(block, self._shared.clock.steady())
+        except SketchError as error:
+            raise invalid(error.field, error.message, error.sample_id) from error
+        counts = self._shared.stats.observations
+        counts["accepted"] += result.accepted
+        counts["late"] += result.late
+        counts["beyond"] += result.beyond
+        stream.accepted += result.accepted + result.beyond
+        stream.late += result.late
+        if result.accepted:
+            self._shared.outbox.writes.append(
+                PutBatch(
+                    row=BatchRow(
+                        run=self._row.name, attempt=block.attempt, step=block.step, batch=batch.serialized
+                    )
+                )
+            )
+        if block.group not in groups:
+            self._update(groups=tuple(sorted((*groups, block.group))))
+        self._saw(block.step)
+        self._advise(stream, block.group, block.step)
+
+    def _advise(self, stream: RankStream, group: str, step: int) -> None:
+        if self.config.mode != run_pb2.OBSERVATION_MODE_STREAM:
+            return  # a probe's windows end with the step: there is nothing left to spare
+        threshold = self.sketch.advice(group)
+        if threshold is None:
+            return
+        until = step - step % self.config.window_steps + self.config.window_steps - 1
+        known = stream.advised.get(group)
+        if known and known.until_step == until and threshold > known.threshold * ADVICE_STEP:
+            return
+        advice = Advice(group=group, until_step=until, threshold=threshold)
+        stream.advised[group] = advice
+        stream.advice.append(advice)
+
+    def _saw(self, step: int) -> None:
+        self._update(step=max(self._row.step, step), updated_at=self._shared.clock.wall())
+
+    def _owe(self, stream: RankStream) -> None:
+        if stream not in self._owing:
+            self._owing.append(stream)
+
+    # Attempts.
+
+    def start_attempt(self, number: int) -> None:
+        """A restarted or rewound job: older attempts send no more."""
+        self._check_open()
+        stale = self._stale_attempt(self._row.attempt, number)
+        for stream in self._streams.values():
+            stream.end(stale)
+        self._streams.clear()
+        self._shared.outbox.writes.append(
+            BeginAttempt(run=self._row.name, attempt=number, closed_step=self.sketch.closed_step)
+        )
+        self.attempt = AttemptProgress(self._row.name, number)
+        self._update(attempt=number, first_step=-1, world_size=0)
+        self._restart_sketch(self.sketch.closed_step)
+
+    def _begin_at(self, step: int) -> None:
+        """The attempt's first observation: it supersedes what older attempts did from `step` on."""
+        self._update(first_step=step)
+        if self._row.attempt == 0:
+            return
+        self._shared.outbox.writes.append(
+            Rewind(run=self._row.name, attempt=self._row.attempt, first_step=step)
+        )
+        self.judging.rewind(self._superseded)
+        self.checkpoints = {
+            key: checkpoint
+            for key, checkpoint in self.checkpoints.items()
+            if not self._superseded(checkpoint)
+        }
+        self.geometries.rewind(self._row.attempt, step)
+        self._update(step=step, closed_step=min(self._row.closed_step, step - 1))
+        self._restart_sketch(min(self.sketch.closed_step, step - 1))
+
+    def _restart_sketch(self, closed_step: int) -> None:
+        self.sketch = RunSketch(
+            sketch_settings(self._row.name, self.config), attempt=self._row.attempt, closed_step=closed_step
+        )
+        for rank, watermark in self.attempt.watermarks.items():
+            self.sketch.join(rank, self.attempt.world_size)
+            self.sketch.watermark(rank, watermark, self._shared.clock.steady())
+
+    def _superseded(self, item: Round | Checkpoint) -> bool:
+        """Whether a newer attempt has gone over the step of a round or checkpoint again."""
+        return item.attempt < self._row.attempt and 0 <= self._row.first_step <= item.step
+
+    def _stale_attempt(self, stale: int, current: int | None = None) -> RefusedError:
+        current = self._row.attempt if current is None else current
+        return RefusedError(
+            Code.FAILED_PRECONDITION,
+            f"attempt {stale} of run {self._row.name!r} is over; the current one is {current}",
+            "hello.attempt",
+        )
+
+    # Calls about the run.
+
+    def register(self, checkpoint: Checkpoint) -> None:
+        """Make a checkpoint known. Raises RefusedError."""
+        if checkpoint.step < 0:
+            raise invalid("checkpoint.step", f"is {checkpoint.step}; steps count from 0")
+        if checkpoint.attempt > self._row.attempt:
+            raise RefusedError(
+                Code.FAILED_PRECONDITION,
+                f"attempt {checkpoint.attempt} has not started; the current one is {self._row.attempt}",
+                "checkpoint.attempt",
+            )
+        if self._superseded(checkpoint):
+            raise RefusedError(
+                Code.FAILED_PRECONDITION,
+                f"attempt {self._row.attempt} went on from step {self._row.first_step}; "
+                f"step {checkpoint.step} of attempt {checkpoint.attempt} is superseded",
+                "checkpoint.step",
+            )
+        self.checkpoints[checkpoint.attempt, checkpoint.step] = checkpoint
+        self._shared.outbox.writes.append(PutCheckpoint(run=self._row.name, checkpoint=checkpoint))
+
+    def finish(self, future: Future[run_pb2.Run]) -> None:
+        """Close what is open; the future gets the run when all of it is judged."""
+        if self._row.finished:
+            self._answer_finished(future)
+        elif self._finishing is not None:
+            self._finishing.append(future)
+        else:
+            self._finishing = [future]
+            for stream in self._streams.values():
+                stream.end(self._finished_refusal())
+            self.judging.add_rounds(self.sketch.close_all(self._shared.clock.steady()))
+            self._settle_finish()
+
+    def _check_open(self) -> None:
+        if self._row.finished or self._finishing is not None:
+            raise self._finished_refusal()
+
+    def _finished_refusal(self) -> RefusedError:
+        return RefusedError(
+            Code.FAILED_PRECONDITION, f"run {self._row.name!r} is finished; it takes no more data"
+        )
+
+    def _answer_finished(self, future: Future[run_pb2.Run]) -> None:
+        self._shared.outbox.effects.append(lambda: settle(future, self.view().run))
+
+    def drop(self) -> None:
+        """The run is deleted: end its streams, answer who waits."""
+        gone = RefusedError(Code.NOT_FOUND, f"run {self._row.name!r} was deleted")
+        for stream in self._streams.values():
+            stream.end(gone)
+        self.judging.drop(gone)
+        for future in self._finishing or []:
+            settle(future, gone)
+
+    # Rounds and what is said after them.
+
+    def close_ready(self) -> None:
+        """Queue the rounds that are complete or whose grace time is over."""
+        if not self._row.finished:
+            self.judging.add_rounds(self.sketch.close_ready(self._shared.clock.steady()))
+
+    def next_deadline(self) -> float | None:
+        """When `close_ready` has more for want of a rank, on the steady clock."""
+        return None if self._row.finished else self.sketch.next_deadline()
+
+    def next_job(self) -> Job | None:
+        """Work for the compute pool. Call it only when everything decided so far is committed."""
+        return self.judging.next_job(self._row.attempt, self.geometries, tuple(self.checkpoints.values()))
+
+    def job_failed(self, error: Exception) -> None:
+        """The last job raised, which only a fault of the service or a missing plug-in can cause."""
+        self.judging.failed(error)
+        self._settle_finish()
+
+    def _rebuilt(self, judge: Judge, rewound: bool) -> None:
+        if rewound:
+            self._update(closed_step=judge.last.step)
+            self.windows = {
+                group: window
+                for group, window in self.windows.items()
+                if group in judge.last.verdicts and window.step <= judge.last.step
+            }
+            self._give_signal(judge.last, keep_stop=False)
+        self._settle_finish()
+
+    def _judged(self, judged: JudgedRound, closed_at: float) -> None:
+        round_ = judged.round
+        if self._superseded(round_):
+            return
+        self._shared.outbox.writes.append(
+            PutRound(run=self._row.name, attempt=round_.attempt, step=round_.step, windows=judged.windows)
+        )
+        self.geometries.forget_before(round_.step)
+        for row in judged.windows:
+            before = self.windows.get(row.group)
+            if before and before.phase != row.phase:
+                self.phase_changes[row.group] = self.phase_changes.get(row.group, 0) + 1
+            self.windows[row.group] = replace(row, evidence=b"", losses=b"")
+        self._update(closed_step=round_.step)
+        self._give_signal(judged.judgement)
+        clock, histogram = self._shared.clock, self._shared.stats.window_close
+        self._shared.outbox.effects.append(lambda: histogram.observe(clock.steady() - closed_at))
+        self._settle_finish()
+
+    def _give_signal(self, judgement: Judgement, *, keep_stop: bool = True) -> None:
+        self.signal = next_signal(
+            self.signal,
+            judgement,
+            newest_step=self._row.step,
+            stop_margin_steps=self.config.stop_margin_steps,
+            now=self._shared.clock.wall(),
+            keep_stop=keep_stop,
+        )
+        self._put_signal()
+
+    def _put_signal(self) -> None:
+        self._shared.outbox.writes.append(
+            PutSignal(
+                row=SignalRow(
+                    run=self._row.name,
+                    revision=self.signal.revision,
+                    step=self.signal.step,
+                    signal=self.signal.SerializeToString(),
+                )
+            )
+        )
+
+    def _settle_finish(self) -> None:
+        if self._finishing is None or self._row.finished or self.judging.has_rounds:
+            return
+        self._update(finished=True)
+        for future in self._finishing:
+            self._answer_finished(future)
+
+    # What goes out.
+
+    def flush(self) -> None:
+        """Put everything that changed since the last time into the outbox."""
+        writes = self._shared.outbox.writes
+        writes.extend(self.attempt.take_writes())
+        if self._row_changed:
+            writes.append(PutRun(row=self._row))
+            self._row_changed = False
+        if self.judging.waiting_rounds <= MAX_UNJUDGED_ROUNDS:
+            for stream in self._owing:
+                self._shared.outbox.effects.append(partial(_deliver, stream, stream.take_ack()))
+            self._owing.clear()
+
+    def view(self) -> RunView:
+        """The run as readers are to see it."""
+        row = self._row
+        run = run_pb2.Run(
+            name=row.name,
+            config=self.config,
+            state=run_pb2.RUN_STATE_FINISHED if row.finished else run_pb2.RUN_STATE_ACTIVE,
+            attempt=row.attempt,
+            step=row.step,
+            world_size=row.world_size,
+            groups=row.groups,
+            closed_step=row.closed_step,
+        )
+        for stamp, seconds in ((run.created_at, row.created_at), (run.updated_at, row.updated_at)):
+            stamp.FromDatetime(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
+        return RunView(
+            run=run,
+            last_signal=self.signal,
+            windows=dict(self.windows),
+            phase_changes=dict(self.phase_changes),
+            updated_at=row.updated_at,
+        )
+
+    def _update(self, **changes: object) -> None:
+        self._row = replace(self._row, **changes)  # type: ignore[arg-type]  # names are checked by replace
+        self._row_changed = True
+
+
+def _deliver(stream: RankStream, ack: Ack) -> None:
+    if not stream.ended:
+        stream.deliver(ack)

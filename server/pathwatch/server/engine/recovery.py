@@ -1,0 +1,64 @@
+"""Runs as they were when the server stopped, from the store."""
+
+from __future__ import annotations
+
+from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
+from pathwatch.server.engine.live_run import LiveRun, Shared
+from pathwatch.server.engine.run_config import sketch_settings
+from pathwatch.server.sketch.observations import ObservationBlock
+from pathwatch.server.sketch.run_sketch import RunSketch
+from pathwatch.server.store.rows import BatchRow, RunRow
+from pathwatch.v1 import routing_pb2, signal_pb2
+
+
+def recover(row: RunRow, shared: Shared) -> LiveRun:
+    """The run with its open windows, checkpoints, newest windows and signal."""
+    run = LiveRun(row, shared)
+    store, name = shared.store, row.name
+    if signal := store.last_signal(name):
+        run.signal = signal_pb2.Signal.FromString(signal.signal)
+    run.checkpoints = {(point.attempt, point.step): point for point in store.checkpoints(name)}
+    run.windows = {window.group: window for window in store.newest_windows(name)}
+    if row.finished:
+        return run
+    run.phase_changes = dict(store.phase_changes(name))
+    run.attempt.restore(store.ranks(name, row.attempt), store.sessions(name, row.attempt))
+    topology = Topology(
+        layers=run.config.topology.layers, experts=run.config.topology.experts, limits=shared.limits
+    )
+    for geometry in store.geometries(name):
+        message = routing_pb2.ExpertGeometry.FromString(geometry.geometry)
+        run.geometries.add(geometry.attempt, decode_geometry(message, topology))
+    _refill(run, row, shared, topology)
+    return run
+
+
+def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> None:
+    """Open windows again, and queue the rounds that had closed but were not judged."""
+    now = shared.clock.steady()
+    older: dict[int, list[BatchRow]] = {}
+    for batch in shared.store.batches(row.name):
+        if batch.attempt < row.attempt:
+            older.setdefault(batch.attempt, []).append(batch)
+        else:
+            run.sketch.add(_block(batch, topology), now)
+    for attempt, batches in sorted(older.items()):
+        # What is left of an older attempt had closed: one rank that has passed everything closes it again.
+        sketch = RunSketch(
+            sketch_settings(row.name, run.config), attempt=attempt, closed_step=row.closed_step
+        )
+        sketch.join(0, 1)
+        for batch in batches:
+            sketch.add(_block(batch, topology), now)
+        run.judging.add_rounds(sketch.close_all(now))
+    for rank, watermark in run.attempt.watermarks.items():
+        run.sketch.join(rank, run.attempt.world_size)
+        run.sketch.watermark(rank, watermark, now)
+    if run.signal.step > row.closed_step:
+        # The server stopped between a rewind and the signal that follows from it.
+        run.judging.rewind(lambda _: False)
+    run.close_ready()
+
+
+def _block(batch: BatchRow, topology: Topology) -> ObservationBlock:
+    return decode_batch(routing_pb2.ObservationBatch.FromString(batch.batch), batch.attempt, topology)

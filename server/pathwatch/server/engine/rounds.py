@@ -1,0 +1,115 @@
+"""The work on one closed round: metrics, evidence, verdict. Runs on the compute pool."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pathwatch.server import plugins
+from pathwatch.server.engine.arrays import pack
+from pathwatch.server.engine.judge import (
+    Judge,
+    Judgement,
+    PluginFailureError,
+    pack_losses,
+    sample_losses,
+)
+from pathwatch.server.engine.run_config import metric_settings
+from pathwatch.server.metrics.summary import GroupMetrics, group_metrics
+from pathwatch.server.metrics.window import Geometry, WindowArrays
+from pathwatch.server.phases.verdict import Checkpoint, Phase
+from pathwatch.server.sketch.run_sketch import Round
+from pathwatch.server.store.rows import WindowRow
+from pathwatch.v1 import run_pb2
+
+log = logging.getLogger("pathwatch.server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedRound:
+    """What became of a round."""
+
+    round: Round
+    windows: tuple[WindowRow, ...]
+    judgement: Judgement
+
+
+def judge_round(
+    run: str,
+    config: run_pb2.RunConfig,
+    round_: Round,
+    geometry: Geometry | None,
+    judge: Judge,
+    checkpoints: Sequence[Checkpoint],
+) -> JudgedRound:
+    """Compute and judge a round; the judge must have taken all rounds before it."""
+    metrics = _metrics(config, round_, geometry)
+    losses = {group: sample_losses(window) for group, window in round_.windows.items()}
+    evidence: Mapping[str, bytes] = {}
+    ranks = ", ".join(str(rank) for rank in round_.missing_ranks)
+    unjudged = f"Data of rank {ranks} is missing at step {round_.step}." if ranks else None
+    if unjudged is None:
+        try:
+            measured = judge.measure(round_.windows)
+            evidence = {group: pack(arrays) for group, arrays in measured.items()}
+        except (PluginFailureError, ValueError) as failure:
+            unjudged = str(failure)
+    if unjudged is None:
+        judgement = judge.take(round_.step, measured, losses, checkpoints)
+    else:
+        judgement = judge.pass_over(round_.step, round_.windows, unjudged, checkpoints)
+    rows = []
+    for group, window in round_.windows.items():
+        verdict = judgement.verdicts.get(group)
+        values = dict(metrics[group].values)
+        if group in judgement.memorized_ratio:
+            values["memorized_ratio"] = judgement.memorized_ratio[group]
+        layers_L = metrics[group].layer_path_distance_L
+        rows.append(
+            WindowRow(
+                run=run,
+                attempt=round_.attempt,
+                first_step=round_.first_step,
+                step=round_.step,
+                group=group,
+                partial=window.partial,
+                judged=unjudged is None,
+                phase=verdict.phase if verdict else Phase.UNKNOWN,
+                reason=unjudged or (verdict.reason if verdict else "The detector said nothing."),
+                metrics={name: value for name, value in sorted(values.items()) if math.isfinite(value)},
+                layer_path_distance=() if layers_L is None else tuple(layers_L.tolist()),
+                evidence=evidence.get(group, b""),
+                losses=pack_losses(losses[group]),
+            )
+        )
+    return JudgedRound(round=round_, windows=tuple(rows), judgement=judgement)
+
+
+def _metrics(config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None) -> dict[str, GroupMetrics]:
+    computed = group_metrics(round_.windows, geometry, metric_settings(config))
+    return {
+        group: GroupMetrics(
+            values=dict(metrics.values) | _plugin_metrics(config, round_.windows, group, geometry),
+            layer_path_distance_L=metrics.layer_path_distance_L,
+        )
+        for group, metrics in computed.items()
+    }
+
+
+def _plugin_metrics(
+    config: run_pb2.RunConfig,
+    windows: Mapping[str, WindowArrays],
+    group: str,
+    geometry: Geometry | None,
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    others = [window for name, window in windows.items() if name != group]
+    for name in config.metrics:
+        try:
+            metric = plugins.load_metric(name)
+            values |= {key: float(v) for key, v in metric(windows[group], others, geometry).items()}
+        except Exception:  # a plug-in may fail in any way; its values are then absent
+            log.exception("the metric plug-in %r failed on group %r", name, group)
+    return values

@@ -1,0 +1,142 @@
+"""The configuration of a run: defaults, problems, and the settings other rooms take."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from pathwatch.server import plugins
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.decode import MAX_NAME, group_problem
+from pathwatch.server.metrics.summary import MetricSettings
+from pathwatch.server.sketch.run_sketch import SketchSettings
+from pathwatch.v1 import run_pb2
+
+DEFAULT_CAPACITY = 512
+DEFAULT_GRACE_SECONDS = 60.0
+DEFAULT_THRESHOLDS = (0.7, 0.5, 0.6, 0.8)
+DEFAULT_DELTA = 0.05
+DEFAULT_RIDGE = 0.01
+MAX_THRESHOLDS = 8
+
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
+
+
+def with_defaults(config: run_pb2.RunConfig) -> run_pb2.RunConfig:
+    """A copy in which nothing that has a default is left open."""
+    full = run_pb2.RunConfig()
+    full.CopyFrom(config)
+    full.mode = config.mode or run_pb2.OBSERVATION_MODE_PROBE
+    full.capacity = config.capacity or DEFAULT_CAPACITY
+    full.grace_seconds = config.grace_seconds or DEFAULT_GRACE_SECONDS
+    if not config.thresholds:
+        full.thresholds.extend(DEFAULT_THRESHOLDS)
+    full.delta = config.delta or DEFAULT_DELTA
+    full.ridge = config.ridge or DEFAULT_RIDGE
+    full.detector = config.detector or plugins.DEFAULT_DETECTOR
+    full.policy = config.policy or plugins.DEFAULT_POLICY
+    full.stop_margin_steps = config.stop_margin_steps or 1
+    return full
+
+
+def violations(name: str, config: run_pb2.RunConfig, limits: Limits) -> list[run_pb2.Violation]:
+    """All problems of a run's name and configuration, each with its field."""
+    found = [
+        *_name_problems(name),
+        *_shape_problems(config, limits),
+        *_number_problems(config),
+        *_group_problems(config, limits),
+        *_plugin_problems(config),
+    ]
+    return [run_pb2.Violation(field=field, message=message) for field, message in found]
+
+
+def sketch_settings(name: str, config: run_pb2.RunConfig) -> SketchSettings:
+    """Settings of the run's sketch, from a configuration with defaults filled in."""
+    stream = config.mode == run_pb2.OBSERVATION_MODE_STREAM
+    return SketchSettings(
+        run=name,
+        layers=config.topology.layers,
+        experts=config.topology.experts,
+        mode="stream" if stream else "probe",
+        window_steps=config.window_steps if stream else 1,
+        capacity=config.capacity,
+        grace_seconds=config.grace_seconds,
+    )
+
+
+def metric_settings(config: run_pb2.RunConfig) -> MetricSettings:
+    """Settings of the run's metrics, from a configuration with defaults filled in."""
+    return MetricSettings(thresholds=tuple(config.thresholds), ridge=config.ridge, per_layer=config.per_layer)
+
+
+def _name_problems(name: str) -> Iterator[tuple[str, str]]:
+    if not _NAME.fullmatch(name):
+        yield "name", f"{name!r} must be 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -"
+
+
+def _shape_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple[str, str]]:
+    for letter, field, value, most in (
+        ("L", "layers", config.topology.layers, limits.layers),
+        ("K", "experts", config.topology.experts, limits.experts),
+    ):
+        if not 1 <= value <= most:
+            yield f"config.topology.{field}", f"{letter} is {value}; it must be from 1 to {most}"
+    if config.mode not in run_pb2.ObservationMode.values():
+        yield "config.mode", f"{config.mode} is unknown; use probe or stream"
+    elif config.mode == run_pb2.OBSERVATION_MODE_STREAM:
+        if config.window_steps == 0:
+            yield "config.window_steps", "is required in stream mode: steps per window"
+    elif config.window_steps:
+        yield "config.window_steps", "goes with stream mode only; in probe mode every step is a window"
+    if config.capacity > limits.capacity:
+        yield "config.capacity", f"is {config.capacity}; at most {limits.capacity} observations are kept"
+
+
+def _number_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
+    for field, value in (
+        ("grace_seconds", config.grace_seconds),
+        ("delta", config.delta),
+        ("ridge", config.ridge),
+    ):
+        if not (math.isfinite(value) and value >= 0):
+            yield f"config.{field}", f"is {value}; it must be a finite number, 0 or more"
+    if len(config.thresholds) > MAX_THRESHOLDS:
+        yield "config.thresholds", f"has {len(config.thresholds)} values; at most {MAX_THRESHOLDS}"
+    for i, threshold in enumerate(config.thresholds):
+        if not 0 < threshold < 1:
+            yield f"config.thresholds[{i}]", f"is {threshold}; it must be between 0 and 1"
+        elif threshold in config.thresholds[:i]:
+            yield f"config.thresholds[{i}]", f"{threshold} is given twice"
+
+
+def _group_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple[str, str]]:
+    if len(config.groups) > limits.groups_per_run:
+        yield "config.groups", f"has {len(config.groups)} groups; at most {limits.groups_per_run}"
+    seen: set[str] = set()
+    for i, settings in enumerate(config.groups):
+        if problem := group_problem(settings.group):
+            yield f"config.groups[{i}].group", problem
+        elif settings.group in seen:
+            yield f"config.groups[{i}].group", f"{settings.group!r} is given twice"
+        seen.add(settings.group)
+        if not (math.isfinite(settings.epsilon) and settings.epsilon >= 0):
+            yield f"config.groups[{i}].epsilon", f"is {settings.epsilon}; it must be a loss, or 0 for auto"
+
+
+def _plugin_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
+    try:
+        plugins.load_detector(config.detector)
+    except plugins.PluginError as error:
+        yield "config.detector", str(error)
+    try:
+        plugins.load_policy(config.policy, config.policy_options)
+    except plugins.PluginError as error:
+        known = (config.policy or plugins.DEFAULT_POLICY) in plugins.available(plugins.POLICIES)
+        yield "config.policy_options" if known else "config.policy", str(error)
+    for i, name in enumerate(config.metrics):
+        try:
+            plugins.load_metric(name)
+        except plugins.PluginError as error:
+            yield f"config.metrics[{i}]", str(error)

@@ -1,0 +1,46 @@
+"""Counts of what the server did since it started; written by the writer thread, read by anyone."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+
+CLOSE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds, seconds."""
+RESULTS = ("accepted", "late", "beyond", "duplicate", "rejected")
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of durations by upper bound."""
+
+    bounds: tuple[float, ...] = CLOSE_BUCKETS
+    counts: list[int] = field(default_factory=lambda: [0] * (len(CLOSE_BUCKETS) + 1))
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect.bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """(upper bound, durations up to it), the last bound infinite."""
+        running, pairs = 0, []
+        for bound, count in zip((*self.bounds, float("inf")), tuple(self.counts), strict=True):
+            running += count
+            pairs.append((bound, running))
+        return pairs
+
+
+@dataclass(slots=True)
+class Stats:
+    """Ingest and window counters."""
+
+    observations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
+    """Observations by result (RESULTS)."""
+    bytes: int = 0
+    """Serialized size of all messages of streams."""
+    commit_failures: int = 0
+    """Transactions that could not be written."""
+    window_close: Histogram = field(default_factory=Histogram)
+    """Seconds from the close of a round to its durable verdict."""

@@ -1,0 +1,128 @@
+"""What passes between a rank's open stream and the writer thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pathwatch.server.engine.refusal import RefusedError
+from pathwatch.server.metrics.window import Geometry
+from pathwatch.server.sketch.observations import ObservationBlock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Decoded observations and the bytes they came as."""
+
+    block: ObservationBlock
+    serialized: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterGeometry:
+    """Decoded inner products and the bytes they came as."""
+
+    geometry: Geometry
+    serialized: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watermark:
+    """A rank's promise to send nothing more up to `step`."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """One message that was not taken."""
+
+    sequence: int
+    refusal: RefusedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Samples of `group` with a hash from `threshold` up need not be sent for steps up to `until_step`."""
+
+    group: str
+    until_step: int
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Everything up to `sequence` is durable or refused."""
+
+    sequence: int
+    rejected: tuple[Rejected, ...]
+    advice: tuple[Advice, ...]
+    accepted: int
+    """Observations accepted since the stream began."""
+    late: int
+    """Observations too late since the stream began."""
+    size: int
+    """Bytes of the messages this answers; they no longer count as unacknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The stream is to be ended by the server."""
+
+    refusal: RefusedError
+
+
+@dataclass(slots=True, kw_only=True)
+class RankStream:
+    """One open stream. After its hello, only the writer thread touches it."""
+
+    run: str
+    attempt: int
+    rank: int
+    world_size: int
+    session: str
+    deliver: Callable[[Ack | End], None]
+    """Hands an event to the stream's servicer; called from the writer thread."""
+    ended: bool = False
+    acked: int = 0
+    accepted: int = 0
+    late: int = 0
+    size: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    advice: list[Advice] = field(default_factory=list)
+    advised: dict[str, Advice] = field(default_factory=dict)
+    """Newest advice by group."""
+
+    def take_ack(self) -> Ack:
+        """What is to be answered since the last time."""
+        ack = Ack(
+            sequence=self.acked,
+            rejected=tuple(self.rejected),
+            advice=tuple(self.advice),
+            accepted=self.accepted,
+            late=self.late,
+            size=self.size,
+        )
+        self.rejected.clear()
+        self.advice.clear()
+        self.size = 0
+        return ack
+
+    def end(self, refusal: RefusedError) -> None:
+        """End the stream; further messages of it are ignored."""
+        if not self.ended:
+            self.ended = True
+            self.deliver(End(refusal=refusal))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a stream, decoded; a RefusedError where that failed."""
+
+    stream: RankStream
+    sequence: int
+    payload: Batch | RouterGeometry | Watermark | RefusedError
+    size: int
+    """Bytes on the wire."""
+    observations: int
+    """Observations it holds, as far as that can be told."""

@@ -1,0 +1,72 @@
+"""pathwatch.v1.Tensor as NumPy arrays, with everything checked that a tensor can be wrong in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.metrics.routing import bfloat16_to_float32
+from pathwatch.v1 import tensor_pb2
+
+# NumPy's element type on the wire; bfloat16 travels as its bit pattern.
+_WIRE: dict[int, np.dtype[np.generic]] = {
+    tensor_pb2.D_TYPE_FLOAT32: np.dtype("<f4"),
+    tensor_pb2.D_TYPE_FLOAT16: np.dtype("<f2"),
+    tensor_pb2.D_TYPE_BFLOAT16: np.dtype("<u2"),
+    tensor_pb2.D_TYPE_FLOAT64: np.dtype("<f8"),
+    tensor_pb2.D_TYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.D_TYPE_INT32: np.dtype("<i4"),
+    tensor_pb2.D_TYPE_INT64: np.dtype("<i8"),
+}
+
+HALF = (tensor_pb2.D_TYPE_FLOAT16, tensor_pb2.D_TYPE_BFLOAT16)
+WEIGHTS = (tensor_pb2.D_TYPE_FLOAT32, *HALF)
+
+
+def invalid(field: str, message: str, sample_id: int | None = None) -> RefusedError:
+    """The refusal of a wrong value."""
+    return RefusedError(Code.INVALID_ARGUMENT, message, field, sample_id)
+
+
+def to_array(
+    tensor: tensor_pb2.Tensor, field: str, *, dtypes: Sequence[int], shape: Sequence[int | None], axes: str
+) -> NDArray[np.generic]:
+    """The tensor's elements; float16 and bfloat16 come as float32.
+
+    `shape` gives the wanted size of each axis, None = any; `axes` names them in messages, e.g. "[n, L, K]".
+    Raises RefusedError for an unknown or wrong element type, a wrong shape, too few or too many bytes.
+    """
+    if tensor.dtype not in dtypes:
+        wanted = ", ".join(_dtype_name(dtype) for dtype in dtypes)
+        raise invalid(field, f"element type is {_dtype_name(tensor.dtype)}; send one of {wanted}")
+    actual = list(tensor.shape)
+    if len(actual) != len(shape) or any(
+        size < 0 or (want is not None and size != want) for size, want in zip(actual, shape, strict=True)
+    ):
+        wanted = ", ".join(
+            letter if want is None else str(want)
+            for letter, want in zip(axes.strip("[]").split(", "), shape, strict=True)
+        )
+        raise invalid(field, f"shape is {actual}; wanted {axes} = [{wanted}]")
+    dtype = _WIRE[tensor.dtype]
+    size = math.prod(actual) * dtype.itemsize
+    if len(tensor.data) != size:
+        raise invalid(
+            field, f"has {len(tensor.data)} bytes; shape {actual} of {_dtype_name(tensor.dtype)} takes {size}"
+        )
+    array: NDArray[np.generic] = np.frombuffer(tensor.data, dtype=dtype).reshape(actual)
+    if tensor.dtype == tensor_pb2.D_TYPE_BFLOAT16:
+        return bfloat16_to_float32(array.astype(np.uint16))
+    if tensor.dtype == tensor_pb2.D_TYPE_FLOAT16:
+        return array.astype(np.float32)
+    return array
+
+
+def _dtype_name(dtype: int) -> str:
+    if dtype in tensor_pb2.DType.values():
+        return tensor_pb2.DType.Name(tensor_pb2.DType.ValueType(dtype)).removeprefix("D_TYPE_").lower()
+    return f"unknown ({dtype})"

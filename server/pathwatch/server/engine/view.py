@@ -1,0 +1,38 @@
+"""What readers see of a run: swapped in whole after each commit, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pathwatch.server.engine.signals import stale_signal
+from pathwatch.server.store.rows import WindowRow
+from pathwatch.v1 import run_pb2, signal_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run at one moment. The messages in it are shared: copy before changing."""
+
+    run: run_pb2.Run
+    last_signal: signal_pb2.Signal
+    """As it was given; see `signal`."""
+    windows: Mapping[str, WindowRow]
+    """Newest window of each group, without evidence and losses."""
+    phase_changes: Mapping[str, int]
+    """Changes of phase of each group so far."""
+    updated_at: float
+    """When data last came, seconds since the epoch."""
+
+    def stale_at(self) -> float | None:
+        """When the signal becomes stale if no data comes, seconds since the epoch; None = never."""
+        if self.run.state != run_pb2.RUN_STATE_ACTIVE:
+            return None
+        return self.updated_at + self.run.config.grace_seconds
+
+    def signal(self, now: float) -> signal_pb2.Signal:
+        """The signal as it reads at `now` (seconds since the epoch)."""
+        stale_at = self.stale_at()
+        if stale_at is not None and now > stale_at:
+            return stale_signal(self.last_signal, self.updated_at)
+        return self.last_signal

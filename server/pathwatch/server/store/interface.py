@@ -1,0 +1,94 @@
+"""What the engine needs of a place to keep state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.store.rows import (
+    BatchRow,
+    GeometryRow,
+    RankRow,
+    RunRow,
+    SessionRow,
+    SignalRow,
+    WindowRow,
+    Write,
+)
+
+
+class StoreError(Exception):
+    """The store cannot be opened, read or written; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Windows and signals that belong together, read at one moment."""
+
+    windows: Sequence[WindowRow]
+    """By step, then group; without evidence and losses (empty bytes)."""
+    signals: Sequence[SignalRow]
+    """Oldest first."""
+    closed_step: int
+    """Newest judged step of the run; -1 = none."""
+
+
+class Store(Protocol):
+    """Durable state. `commit` is called by one thread; reads may come from any thread at any time."""
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all writes in order, durably, or none of them: then StoreError."""
+        ...
+
+    def runs(self) -> list[RunRow]:
+        """All runs, oldest first."""
+        ...
+
+    def ranks(self, run: str, attempt: int) -> list[RankRow]:
+        """Ranks of an attempt."""
+        ...
+
+    def sessions(self, run: str, attempt: int) -> list[SessionRow]:
+        """Sessions of an attempt."""
+        ...
+
+    def batches(self, run: str) -> Iterator[BatchRow]:
+        """Batches of windows not judged yet, in the order they came."""
+        ...
+
+    def geometries(self, run: str) -> list[GeometryRow]:
+        """Geometries still needed, by step."""
+        ...
+
+    def windows(self, run: str) -> Iterator[WindowRow]:
+        """All windows that are not superseded, complete, by step, then group."""
+        ...
+
+    def newest_windows(self, run: str) -> list[WindowRow]:
+        """The newest window of each group, without evidence and losses."""
+        ...
+
+    def phase_changes(self, run: str) -> Mapping[str, int]:
+        """How often the phase of each group has changed from one window to the next."""
+        ...
+
+    def checkpoints(self, run: str) -> list[Checkpoint]:
+        """Checkpoints that are not superseded, by step."""
+        ...
+
+    def last_signal(self, run: str) -> SignalRow | None:
+        """The newest signal."""
+        ...
+
+    def history(self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0) -> History:
+        """Windows and signals with step > after_step.
+
+        Only windows of `group` where named, and at most `limit` windows, the first ones (0 = all).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the store; the next server may take it."""
+        ...

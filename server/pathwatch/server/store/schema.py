@@ -1,0 +1,59 @@
+"""Tables of the SQLite store."""
+
+VERSION = 1
+"""Raised with every change of the schema; kept in PRAGMA user_version."""
+APPLICATION_ID = 0x70617468
+"""Marks the file as pathwatch's: "path" in ASCII."""
+
+TABLES_OF_A_RUN = (
+    "ranks",
+    "sessions",
+    "batches",
+    "geometries",
+    "windows",
+    "checkpoints",
+    "signals",
+    "last_signals",
+)
+
+SCHEMA = """
+CREATE TABLE runs (
+    name TEXT PRIMARY KEY, config BLOB NOT NULL, finished INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    first_step INTEGER NOT NULL, step INTEGER NOT NULL, closed_step INTEGER NOT NULL,
+    world_size INTEGER NOT NULL, groups TEXT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL
+);
+CREATE TABLE ranks (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, rank INTEGER NOT NULL, world_size INTEGER NOT NULL,
+    watermark INTEGER NOT NULL, PRIMARY KEY (run, attempt, rank)
+);
+CREATE TABLE sessions (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, rank INTEGER NOT NULL, session TEXT NOT NULL,
+    last_sequence INTEGER NOT NULL, PRIMARY KEY (run, attempt, rank, session)
+);
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
+    batch BLOB NOT NULL
+);
+CREATE INDEX batches_by_step ON batches (run, step);
+CREATE TABLE geometries (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, geometry BLOB NOT NULL,
+    PRIMARY KEY (run, step)
+);
+CREATE TABLE windows (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, first_step INTEGER NOT NULL, step INTEGER NOT NULL,
+    "group" TEXT NOT NULL, partial INTEGER NOT NULL, judged INTEGER NOT NULL, phase INTEGER NOT NULL,
+    reason TEXT NOT NULL, metrics TEXT NOT NULL, layer_path_distance TEXT NOT NULL, evidence BLOB NOT NULL,
+    losses BLOB NOT NULL, superseded INTEGER NOT NULL, PRIMARY KEY (run, step, "group", attempt)
+);
+CREATE TABLE checkpoints (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, tag TEXT NOT NULL,
+    superseded INTEGER NOT NULL, PRIMARY KEY (run, attempt, step)
+);
+CREATE TABLE signals (
+    run TEXT NOT NULL, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL,
+    PRIMARY KEY (run, revision)
+);
+CREATE TABLE last_signals (
+    run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
+);
+"""
