@@ -1,4 +1,4 @@
-"""One real run on one machine: sidecar, DeepSpeed job, live table, and afterwards the judgement by test accuracy."""
+"""One real run on one machine: sidecar, DeepSpeed job, live table, and the judgement by test accuracy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DemoError(RuntimeError):
 
 
 def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: int | None) -> bool:
-    """Runs the demo into the folder `out`; True when a group was said to generalize and a checkpoint chosen."""
+    """Runs the demo into `out`; True when a group was said to generalize and a checkpoint chosen."""
     script = _job_script()
     _clear(out)
     with sidecar(out / "data", out / "server.log") as server:

@@ -1,4 +1,4 @@
-"""The two processes of the demo, a sidecar and a training job: started, watched, and ended whatever happens."""
+"""The two processes of the demo, a sidecar and a training job: started, and ended whatever happens."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def deepspeed_job(
 def _process(
     command: Sequence[str], *, stdout: object, stderr: object, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own, so that Ctrl-C reaches us alone and we end it and its children in order."""
+    """A process in a group of its own: Ctrl-C reaches us alone, and we end it with its children."""
     process = subprocess.Popen(  # noqa: S603 (our own command)
         command,
         stdin=subprocess.DEVNULL,

@@ -52,7 +52,7 @@ def _own_server() -> Iterator[Connection]:
     from pathwatch.server.config import ServerConfig
 
     with tempfile.TemporaryDirectory(prefix="pathwatch-replay-") as folder:
-        config = ServerConfig(data=Path(folder), listen="127.0.0.1:0", http="127.0.0.1:0")
+        config = ServerConfig(data=Path(folder))
         with BackgroundServer(config) as server:
             yield Connection(address=server.grpc_address)
 

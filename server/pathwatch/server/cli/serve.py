@@ -78,9 +78,17 @@ def command(
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
     import asyncio
 
-    from pathwatch.server.app import Addresses, serve
+    import logging
+
+    from pathwatch.server.app import Addresses, StartError, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def ready(addresses: Addresses) -> None:
         click.echo(f"grpc={addresses.grpc} http={addresses.http}")
 
-    sys.exit(asyncio.run(serve(config, ready=ready)))
+    try:
+        code = asyncio.run(serve(config, ready=ready))
+    except StartError as error:
+        fail(error)
+    sys.exit(code)

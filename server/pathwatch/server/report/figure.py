@@ -101,6 +101,11 @@ def draw(history: RunHistory, labels: Labels | None = None) -> Figure:
             frameon=False,
             fontsize=8.5,
         )
+        # The layout takes most of the time: once is enough for all formats.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
     return figure
 
 
