@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pathwatch.server import plugins
 from pathwatch.server.engine.arrays import pack, unpack
+from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.phases.verdict import (
     Action,
@@ -76,6 +77,8 @@ class Judge:
         self._config = config
         self._detector = plugins.load_detector(config.detector)
         self._policy = plugins.load_policy(config.policy, config.policy_options)
+        self.metrics = _load_metrics(config.metrics)
+        """Further metrics by plug-in name."""
         self._epsilon = {group.group: group.epsilon or None for group in config.groups}
         self._memorization: dict[str, MemorizationTracker] = {}
         self._last = NOTHING_JUDGED
@@ -177,6 +180,17 @@ class Judge:
         if group not in self._memorization:
             self._memorization[group] = MemorizationTracker(self._epsilon.get(group), self._config.delta)
         return self._memorization[group]
+
+
+def _load_metrics(names: Iterable[str]) -> dict[str, Metric]:
+    """The metric plug-ins that can be loaded; the values of others are absent."""
+    metrics = {}
+    for name in names:
+        try:
+            metrics[name] = plugins.load_metric(name)
+        except plugins.PluginError as error:
+            log.error("metric plug-in left out: %s", error)
+    return metrics
 
 
 def sample_losses(window: WindowArrays) -> SampleLosses:

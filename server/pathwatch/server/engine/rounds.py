@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pathwatch.server import plugins
 from pathwatch.server.engine.arrays import pack
 from pathwatch.server.engine.judge import (
     Judge,
@@ -17,6 +16,7 @@ from pathwatch.server.engine.judge import (
     sample_losses,
 )
 from pathwatch.server.engine.run_config import metric_settings
+from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.summary import GroupMetrics, group_metrics
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 from pathwatch.server.phases.verdict import Checkpoint, Phase
@@ -45,7 +45,7 @@ def judge_round(
     checkpoints: Sequence[Checkpoint],
 ) -> JudgedRound:
     """Compute and judge a round; the judge must have taken all rounds before it."""
-    metrics = _metrics(config, round_, geometry)
+    metrics = _metrics(config, round_, geometry, judge.metrics)
     losses = {group: sample_losses(window) for group, window in round_.windows.items()}
     evidence: Mapping[str, bytes] = {}
     ranks = ", ".join(str(rank) for rank in round_.missing_ranks)
@@ -87,11 +87,13 @@ def judge_round(
     return JudgedRound(round=round_, windows=tuple(rows), judgement=judgement)
 
 
-def _metrics(config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None) -> dict[str, GroupMetrics]:
+def _metrics(
+    config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None, plugins: Mapping[str, Metric]
+) -> dict[str, GroupMetrics]:
     computed = group_metrics(round_.windows, geometry, metric_settings(config))
     return {
         group: GroupMetrics(
-            values=dict(metrics.values) | _plugin_metrics(config, round_.windows, group, geometry),
+            values=dict(metrics.values) | _plugin_metrics(plugins, round_.windows, group, geometry),
             layer_path_distance_L=metrics.layer_path_distance_L,
         )
         for group, metrics in computed.items()
@@ -99,16 +101,15 @@ def _metrics(config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None
 
 
 def _plugin_metrics(
-    config: run_pb2.RunConfig,
+    plugins: Mapping[str, Metric],
     windows: Mapping[str, WindowArrays],
     group: str,
     geometry: Geometry | None,
 ) -> dict[str, float]:
     values: dict[str, float] = {}
     others = [window for name, window in windows.items() if name != group]
-    for name in config.metrics:
+    for name, metric in plugins.items():
         try:
-            metric = plugins.load_metric(name)
             values |= {key: float(v) for key, v in metric(windows[group], others, geometry).items()}
         except Exception:  # a plug-in may fail in any way; its values are then absent
             log.exception("the metric plug-in %r failed on group %r", name, group)

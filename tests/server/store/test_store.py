@@ -1,0 +1,245 @@
+"""What the engine relies on, whatever keeps the state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pathwatch.server.phases.verdict import Checkpoint, Phase
+from pathwatch.server.store.interface import Store, StoreError
+from pathwatch.server.store.rows import (
+    BatchRow,
+    BeginAttempt,
+    DeleteRun,
+    GeometryRow,
+    PutBatch,
+    PutCheckpoint,
+    PutGeometry,
+    PutRank,
+    PutRound,
+    PutRun,
+    PutSession,
+    PutSignal,
+    RankRow,
+    Rewind,
+    RunRow,
+    SessionRow,
+    SignalRow,
+    WindowRow,
+)
+
+RUN = RunRow(
+    name="run",
+    config=b"\x00config\xff",
+    finished=False,
+    attempt=0,
+    first_step=-1,
+    step=12,
+    closed_step=10,
+    world_size=2,
+    groups=("code", "math"),
+    created_at=1_700_000_000.25,
+    updated_at=1_700_000_100.5,
+)
+
+
+def window(step: int, group: str = "math", *, attempt: int = 0, phase: Phase = Phase.LEARNING) -> WindowRow:
+    return WindowRow(
+        run="run",
+        attempt=attempt,
+        first_step=step,
+        step=step,
+        group=group,
+        partial=False,
+        judged=True,
+        phase=phase,
+        reason=f"reason at {step}",
+        metrics={"path_distance": 0.1 + step / 3, "train_loss": 1e-300},
+        layer_path_distance=(1.5, 2.25),
+        evidence=bytes(range(256)),
+        losses=b"losses",
+    )
+
+
+def round_(step: int, *groups: str, attempt: int = 0, phase: Phase = Phase.LEARNING) -> PutRound:
+    windows = tuple(window(step, group, attempt=attempt, phase=phase) for group in groups or ("math",))
+    return PutRound(run="run", attempt=attempt, step=step, windows=windows)
+
+
+def batch(step: int, content: bytes = b"batch", *, attempt: int = 0, run: str = "run") -> PutBatch:
+    return PutBatch(row=BatchRow(run=run, attempt=attempt, step=step, batch=content))
+
+
+def signal(revision: int, step: int, content: bytes = b"signal") -> PutSignal:
+    return PutSignal(row=SignalRow(run="run", revision=revision, step=step, signal=content))
+
+
+def checkpoint(step: int, attempt: int = 0, tag: str = "tag") -> PutCheckpoint:
+    return PutCheckpoint(run="run", checkpoint=Checkpoint(step=step, tag=tag, attempt=attempt))
+
+
+def geometry(step: int, attempt: int = 0, content: bytes = b"gram") -> PutGeometry:
+    return PutGeometry(row=GeometryRow(run="run", attempt=attempt, step=step, geometry=content))
+
+
+def steps(store: Store) -> list[int]:
+    return [row.step for row in store.windows("run")]
+
+
+def test_everything_survives_a_restart(open_store: Callable[[], Store]) -> None:
+    rank = RankRow(run="run", attempt=0, rank=1, world_size=2, watermark=10)
+    session = SessionRow(run="run", attempt=0, rank=1, session="life", last_sequence=2**40)
+    store = open_store()
+    store.commit([PutRun(row=RUN), PutRank(row=rank), PutSession(row=session), batch(12), geometry(11)])
+    store.commit([round_(10, "math", "code"), signal(1, -1), checkpoint(9)])
+
+    store = open_store()
+    assert store.runs() == [RUN]
+    assert store.ranks("run", 0) == [rank]
+    assert store.sessions("run", 0) == [session]
+    assert [row.batch for row in store.batches("run")] == [b"batch"]
+    assert store.geometries("run") == [GeometryRow(run="run", attempt=0, step=11, geometry=b"gram")]
+    assert list(store.windows("run")) == [window(10, "code"), window(10, "math")]
+    assert store.last_signal("run") == SignalRow(run="run", revision=1, step=-1, signal=b"signal")
+    assert store.checkpoints("run") == [Checkpoint(step=9, tag="tag", attempt=0)]
+
+
+def test_rows_are_replaced_not_doubled(store: Store) -> None:
+    later = replace(RUN, step=20, finished=True)
+    store.commit([PutRun(row=RUN), checkpoint(5, tag="old"), geometry(3, content=b"old")])
+    store.commit([PutRun(row=later), checkpoint(5, tag="new"), geometry(3, content=b"new")])
+    assert store.runs() == [later]
+    assert [point.tag for point in store.checkpoints("run")] == ["new"]
+    assert [row.geometry for row in store.geometries("run")] == [b"new"]
+
+
+def test_a_commit_is_all_or_nothing(store: Store) -> None:
+    broken = BatchRow(run="run", attempt=0, step=1, batch=None)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="cannot write"):
+        store.commit([PutRun(row=RUN), batch(1), PutBatch(row=broken)])
+    assert store.runs() == []
+    assert list(store.batches("run")) == []
+    store.commit([PutRun(row=RUN)])
+    assert store.runs() == [RUN]
+
+
+def test_batches_come_back_in_order_until_their_round_is_judged(store: Store) -> None:
+    store.commit([batch(2, b"b"), batch(1, b"a"), batch(3, b"c"), batch(1, b"other", run="other")])
+    assert [row.batch for row in store.batches("run")] == [b"b", b"a", b"c"]
+    store.commit([round_(2)])
+    assert [row.batch for row in store.batches("run")] == [b"c"]
+    assert [row.batch for row in store.batches("other")] == [b"other"]
+
+
+def test_the_geometry_in_force_is_kept_and_older_ones_go(store: Store) -> None:
+    store.commit([geometry(step) for step in (0, 5, 10, 15)])
+    store.commit([round_(12)])
+    assert [row.step for row in store.geometries("run")] == [10, 15]
+
+
+def test_a_signal_said_again_replaces_the_last_but_not_history(store: Store) -> None:
+    store.commit([PutRun(row=RUN), signal(1, -1, b"first"), signal(2, 10, b"given"), signal(2, 20, b"again")])
+    last = store.last_signal("run")
+    assert last is not None
+    assert (last.revision, last.step, last.signal) == (2, 20, b"again")
+    assert [row.signal for row in store.history("run", after_step=-2).signals] == [b"first", b"given"]
+    assert store.last_signal("other") is None
+
+
+def test_history_by_step_group_and_count(store: Store) -> None:
+    store.commit([PutRun(row=RUN), round_(1, "math", "code"), round_(2, "math", "code"), round_(3, "math")])
+    store.commit([signal(1, -1), signal(2, 1), signal(3, 3)])
+
+    def found(**wanted: object) -> list[tuple[int, str]]:
+        return [(row.step, row.group) for row in store.history("run", **wanted).windows]  # type: ignore[arg-type]
+
+    assert found() == [(1, "code"), (1, "math"), (2, "code"), (2, "math"), (3, "math")]
+    assert found(after_step=1) == [(2, "code"), (2, "math"), (3, "math")]
+    assert found(group="code") == [(1, "code"), (2, "code")]
+    assert found(after_step=1, limit=1) == [(2, "code")]
+    history = store.history("run", after_step=1)
+    assert [row.revision for row in history.signals] == [3]
+    assert history.closed_step == RUN.closed_step
+    assert history.windows[0].metrics == window(2, "code").metrics
+    assert store.history("nobody").closed_step == -1
+
+
+def test_newest_window_and_phase_changes_of_each_group(store: Store) -> None:
+    store.commit(
+        [
+            round_(1, "math", "code"),
+            round_(2, "math", "code", phase=Phase.MEMORIZED),
+            round_(3, "math", phase=Phase.LEARNING),
+        ]
+    )
+    newest = {row.group: (row.step, row.evidence) for row in store.newest_windows("run")}
+    assert newest == {"code": (2, b""), "math": (3, b"")}
+    assert store.phase_changes("run") == {"code": 1, "math": 2}
+
+
+def test_a_rewind_supersedes_what_older_attempts_did_from_its_step(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.commit([PutRun(row=RUN), round_(1), round_(2), round_(3)])
+    store.commit([checkpoint(1), checkpoint(2), checkpoint(3), geometry(0), geometry(2), batch(4)])
+    store.commit([BeginAttempt(run="run", attempt=1, closed_step=3)])
+    store.commit([Rewind(run="run", attempt=1, first_step=2), batch(2, b"new", attempt=1)])
+    store.commit([checkpoint(2, attempt=1)])
+    store = open_store()
+    assert steps(store) == [1]
+    assert [(point.step, point.attempt) for point in store.checkpoints("run")] == [(1, 0), (2, 1)]
+    assert [row.step for row in store.geometries("run")] == [0]
+    assert [row.batch for row in store.batches("run")] == [b"new"]
+    store.commit([round_(2, attempt=1)])
+    assert [(row.step, row.attempt) for row in store.windows("run")] == [(1, 0), (2, 1)]
+    assert [row.step for row in store.newest_windows("run")] == [2]
+
+
+def test_a_new_attempt_drops_open_windows_but_keeps_closed_ones_to_be_judged(store: Store) -> None:
+    old = RankRow(run="run", attempt=0, rank=0, world_size=1, watermark=3)
+    session = SessionRow(run="run", attempt=0, rank=0, session="life", last_sequence=7)
+    store.commit([PutRank(row=old), PutSession(row=session), batch(3, b"closed"), batch(4, b"open")])
+    store.commit([BeginAttempt(run="run", attempt=1, closed_step=3), batch(4, b"new", attempt=1)])
+    assert [row.batch for row in store.batches("run")] == [b"closed", b"new"]
+    assert store.ranks("run", 0) == []
+    assert store.sessions("run", 0) == []
+
+
+def test_a_deleted_run_leaves_nothing(store: Store) -> None:
+    other = replace(RUN, name="other")
+    store.commit([PutRun(row=RUN), PutRun(row=other), round_(1), batch(2), signal(1, 0), checkpoint(1)])
+    store.commit([geometry(1), PutRank(row=RankRow(run="run", attempt=0, rank=0, world_size=1, watermark=1))])
+    store.commit([DeleteRun(run="run")])
+    assert store.runs() == [other]
+    assert store.last_signal("run") is None
+    assert steps(store) == []
+    assert store.geometries("run") == []
+    assert store.ranks("run", 0) == []
+    assert store.checkpoints("run") == []
+    assert list(store.batches("run")) == []
+    history = store.history("run", after_step=-2)
+    assert (history.windows, history.signals) == ([], [])
+
+
+def test_reads_from_other_threads_while_commits_go_on(store: Store) -> None:
+    """A reader sees whole commits only: both groups of a round or none."""
+    store.commit([PutRun(row=RUN)])
+    done, torn = threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            found = [row.step for row in store.history("run").windows]
+            torn.extend(step for step in set(found) if found.count(step) != 2)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for step in range(50):
+        store.commit([round_(step, "math", "code")])
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not torn
+    assert len(steps(store)) == 100
