@@ -94,6 +94,8 @@ class GroupScore:
     chosen: float = np.nan
     """At the checkpoint chosen when the run was stopped, or at its end."""
     chosen_step: int = -1
+    chosen_at_end: float = np.nan
+    """At the checkpoint chosen at the end of the run, stopped or not."""
     at_smallest_loss: float = np.nan
     at_loss_patience: float = np.nan
 
@@ -157,9 +159,13 @@ def judge(trace: Trace, rounds: Sequence[dict[str, Evidence]], labels: Labels) -
         action = policy.decide(step, verdicts).action
         if stop_step is None and action is Action.STOP:
             stop_step = step
-            _note_choice(detector, checkpoints, scores, labels, trace)
-    if stop_step is None:
-        _note_choice(detector, checkpoints, scores, labels, trace)
+            for name, score in scores.items():
+                score.chosen_step, score.chosen = _choice(detector, checkpoints, labels, trace, name)
+    for name, score in scores.items():
+        at_end = _choice(detector, checkpoints, labels, trace, name)
+        score.chosen_at_end = at_end[1]
+        if stop_step is None:
+            score.chosen_step, score.chosen = at_end
     forgone = max(_forgone(labels, trace, name, stop_step) for name in trace.groups)
     last = int(trace.steps_T[-1])
     saved = 0.0 if stop_step is None else 1 - stop_step / last
@@ -194,17 +200,12 @@ def _group_score(trace: Trace, labels: Labels, name: str) -> GroupScore:
     )
 
 
-def _note_choice(
-    detector: PathwayDropDetector,
-    checkpoints: Sequence[Checkpoint],
-    scores: dict[str, GroupScore],
-    labels: Labels,
-    trace: Trace,
-) -> None:
-    for name, score in scores.items():
-        score.chosen_step = detector.rank(checkpoints, name)[0].checkpoint.step
-        at = np.searchsorted(trace.steps_T, score.chosen_step)
-        score.chosen = float(_scores_T(labels, trace, name)[at])
+def _choice(
+    detector: PathwayDropDetector, checkpoints: Sequence[Checkpoint], labels: Labels, trace: Trace, name: str
+) -> tuple[int, float]:
+    """Step and score of the checkpoint chosen for a group now."""
+    step = detector.rank(checkpoints, name)[0].checkpoint.step
+    return step, float(_scores_T(labels, trace, name)[np.searchsorted(trace.steps_T, step)])
 
 
 def _forgone(labels: Labels, trace: Trace, name: str, stop_step: int | None) -> float:
@@ -239,6 +240,8 @@ def summary(runs: Sequence[RunScore]) -> dict[str, float]:
         "false_onsets": sum(group.first(Phase.GENERALIZING) is not None for group in never),
         "false_confirmed": sum(group.first(Phase.GENERALIZED) is not None for group in never),
         "regret_chosen": _mean([group.best - group.chosen for group in learned]),
+        "regret_chosen_median": _median([group.best - group.chosen for group in learned]),
+        "regret_chosen_at_end": _mean([group.best - group.chosen_at_end for group in learned]),
         "regret_chosen_worst": max((group.best - group.chosen for group in learned), default=np.nan),
         "regret_last": _mean([group.best - group.last for group in learned]),
         "regret_smallest_loss": _mean([group.best - group.at_smallest_loss for group in learned]),
@@ -252,6 +255,7 @@ def summary(runs: Sequence[RunScore]) -> dict[str, float]:
             group.first(Phase.OVERFITTING) is not None for group in text if group not in overfit
         ),
         "text_chosen_over_minimum": _mean([group.chosen / group.best - 1 for group in text]),
+        "text_chosen_at_end_over_minimum": _mean([group.chosen_at_end / group.best - 1 for group in text]),
         "text_last_over_minimum": _mean([group.last / group.best - 1 for group in text]),
         "text_healthy_runs_stopped": sum(
             run.stop_step is not None and any(group not in overfit for group in run.groups)

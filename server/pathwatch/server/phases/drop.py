@@ -12,6 +12,8 @@ from scipy.stats import kendalltau
 from pathwatch.server.phases.clock import Bins
 from pathwatch.server.phases.evidence import Reading
 
+POINTS_PER_BIN = 12
+"""A bin is one log point plus one for this many that memorizing took."""
 MIN_BINS = 8
 """Bins of memorization before the first verdict: a reference and a recent window of four each."""
 RECENT = (4, 8)
@@ -21,12 +23,12 @@ MIN_DROP = 0.10
 DIMENSION_DEBIT = 0.5
 """A rising effective dimension takes this much of its rise from the drop; a falling one adds nothing."""
 CUSUM_ALLOWANCE = 1.0
-CUSUM_LIMIT = 4.0
+CUSUM_LIMIT = 5.0
 """Onset: the excess of the drop over one standard error per bin, summed up, reaches this."""
 DRAGGED_SHARE = 0.3
 """Below this share of the largest drop among the other groups a group is dragged along by shared routers."""
-SETTLE_BINS = 10
-"""Bins from onset to confirmation at least."""
+SETTLE_BINS = 12
+"""Bins from onset to confirmation at least, and the shortest stretch that must have been still."""
 CONFIRM_GROWTH = 2.0
 """The drop must have grown to this many times what it was at onset, …"""
 CONFIRM_Z = 4.0
@@ -35,6 +37,8 @@ CONFIRM_SHARE = 0.6
 """… reach this share of the other groups' largest drop, …"""
 SETTLED = 0.05
 """… and all layers must have stopped falling: over the last 8 bins by no more than this share of their drop."""
+STILL_SHARE = 1 / 3
+TREND_P = 0.05
 WITHDRAW_SHARE = 0.5
 """A verdict is withdrawn when the drop falls under this share of its largest."""
 BLOWN_UP = 3.0
@@ -72,7 +76,7 @@ class DropWatch:
     """Follows one group from when it had memorized. Call `add` for all groups of a round, then `judge`."""
 
     def __init__(self, points_to_memorize: int) -> None:
-        self._bins = Bins(1 + points_to_memorize // 12)
+        self._bins = Bins(1 + points_to_memorize // POINTS_PER_BIN)
         self._cusum = 0.0
         self._reference: NDArray[np.float64] | None = None
         self._size_at_onset = 0.0
@@ -114,7 +118,9 @@ class DropWatch:
         blown_up = drop.loss > max(BLOWN_UP * drop.loss_before, BLOWN_UP_LOSS)
         if blown_up:
             self.stage, self.collapsed_once = Stage.COLLAPSED, True
-        elif drop.size < WITHDRAW_SHARE * self._largest or (self.stage is Stage.SHARING and dragged):
+        elif drop.size < WITHDRAW_SHARE * self._largest or (
+            self.stage is Stage.SHARING and drop.size < WITHDRAW_SHARE * DRAGGED_SHARE * largest_other
+        ):
             self._withdraw()
         elif self.stage is Stage.COLLAPSED:
             self.stage = Stage.SHARING
@@ -145,18 +151,30 @@ class DropWatch:
         large = drop.size >= max(
             CONFIRM_GROWTH * self._size_at_onset, CONFIRM_Z * drop.stderr, CONFIRM_SHARE * largest_other
         )
-        return since >= SETTLE_BINS and large and self._still()
+        return (
+            since >= SETTLE_BINS
+            and large
+            and self._sound(drop)
+            and self._still(max(SETTLE_BINS, int(STILL_SHARE * since)))
+        )
 
-    def _still(self) -> bool:
-        """Whether depth and dimension have stopped falling."""
-        _, depth_NB, dimension_NB, _ = _parts(self._bins.means[-8:].T)
-        level_N = depth_NB[0] + dimension_NB[0]
+    def _sound(self, drop: Drop) -> bool:
+        """Whether the newest bin still shows the drop and a loss near the recent: else a collapse may be under way."""
+        newest = self._bins.means[-1]
         assert self._reference is not None
-        _, depth_B, dimension_B, _ = _parts(self._reference)
-        early, late = np.median(level_N[:4]), np.median(level_N[4:])
-        fallen = depth_B[0] + dimension_B[0] - late
-        trend = kendalltau(np.arange(8), level_N)
-        falling = trend.statistic < 0 and trend.pvalue < 0.05
+        kept = self._reference[0] - newest[0] >= WITHDRAW_SHARE * drop.size
+        return bool(kept and newest[-1] <= max(BLOWN_UP * drop.loss, BLOWN_UP_LOSS))
+
+    def _still(self, bins: int) -> bool:
+        """Whether depth and dimension have stopped falling over the last bins."""
+        sharing_BN, depth_BN, dimension_BN, _ = _parts(self._bins.means[-bins:].T)
+        level_N = sharing_BN[0] + depth_BN[0] + dimension_BN[0]
+        assert self._reference is not None
+        sharing_B, depth_B, dimension_B, _ = _parts(self._reference)
+        early, late = np.median(level_N[: bins // 2]), np.median(level_N[bins // 2 :])
+        fallen = sharing_B[0] + depth_B[0] + dimension_B[0] - late
+        trend = kendalltau(np.arange(bins), level_N)
+        falling = trend.statistic < 0 and trend.pvalue < TREND_P
         return bool(early - late <= SETTLED * fallen and not falling)
 
     def _withdraw(self) -> None:

@@ -53,6 +53,19 @@ class Reading:
     by_target: bool
     """Whether `sharing_B` is a target affinity, which resists being dragged along."""
 
+    def same_as(self, other: Reading) -> bool:
+        """Whether both hold the same samples with the same losses, visits and routing."""
+        return all(
+            np.array_equal(mine, theirs)
+            for mine, theirs in (
+                (self.sample_ids_N, other.sample_ids_N),
+                (self.losses_N, other.losses_N),
+                (self.visits_N, other.visits_N),
+                (self.dimension_B, other.dimension_B),
+                (self.sharing_B, other.sharing_B),
+            )
+        )
+
 
 def measure(window: WindowArrays) -> Evidence:
     """The evidence of a window; a few KB."""

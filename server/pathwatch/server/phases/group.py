@@ -35,6 +35,7 @@ class GroupTrack:
         self._fitted = FittedShare()
         self._guard = UnseenLossGuard()
         self._losses = LossHistory()
+        self._newest: Reading | None = None
         self._watch: DropWatch | None = None
         self._by_target = False
         self._points = 0
@@ -48,9 +49,12 @@ class GroupTrack:
         return max(0.0, self._watch.drop.size) if self._watch and self._watch.drop else 0.0
 
     def take(self, step: int, reading: Reading) -> None:
-        """Take in a window."""
-        self._points += 1
+        """Take in a window. One that equals the last, of a model that has not moved, adds nothing."""
         self._newest_step = step
+        if self._newest is not None and reading.same_as(self._newest):
+            return
+        self._newest = reading
+        self._points += 1
         if len(reading.losses_N):
             self._losses.take(step, float(reading.losses_N.mean()))
         self._knows_visits = self._knows_visits or bool((reading.visits_N >= 0).any())

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 
-STRAGGLER_PATIENCE = 1.5
-"""A group that is memorized but never generalizes is given this many times as long, since it was memorized,
-as the slowest finished group took."""
+STRAGGLER_PATIENCE = 2.0
+"""A group that is memorized but does not generalize is given this many times as long as the slowest of the
+finished groups took from being memorized to its onset."""
+HOLD = 0.25
+"""A group counts as finished once GENERALIZED has stood for this share of the time from onset to it: between
+settling and the last of accuracy lies some way, and a verdict may be withdrawn."""
 SAVE_AGAIN = 1.1
 """While groups generalize, another checkpoint is asked for each time the step has grown by this factor."""
 _WORTH_SAVING = (Phase.GENERALIZING, Phase.GENERALIZED, Phase.OVERFITTING)
@@ -21,6 +24,7 @@ class _History:
     def __init__(self) -> None:
         self._phases: dict[str, Phase] = {}
         self._memorized: dict[str, int] = {}
+        self._onset: dict[str, int] = {}
         self._saved_step: int | None = None
 
     def note(self, verdicts: Mapping[str, GroupVerdict]) -> None:
@@ -28,11 +32,26 @@ class _History:
         for group, verdict in verdicts.items():
             if verdict.phase not in (Phase.UNKNOWN, Phase.LEARNING):
                 self._memorized.setdefault(group, verdict.since_step)
+            if verdict.phase is Phase.MEMORIZED:
+                self._onset.pop(group, None)
+            elif verdict.phase is Phase.GENERALIZING:
+                self._onset.setdefault(group, verdict.since_step)
+
+    def finished(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
+        """Groups from whose training nothing more is to be had."""
+        return {group for group, verdict in verdicts.items() if self._finished(step, group, verdict)}
+
+    def _finished(self, step: int, group: str, verdict: GroupVerdict) -> bool:
+        if verdict.phase is Phase.OVERFITTING:
+            return not _may_generalize(verdict)
+        since = verdict.since_step
+        stood, took = step - since, since - self._onset.get(group, since)
+        return verdict.phase is Phase.GENERALIZED and stood >= HOLD * took
 
     def stragglers(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
         """Groups that memorized, never moved, and have had their time."""
         took = [
-            verdict.since_step - self._memorized[group]
+            self._onset.get(group, verdict.since_step) - self._memorized[group]
             for group, verdict in verdicts.items()
             if verdict.phase is Phase.GENERALIZED
         ]
@@ -74,12 +93,6 @@ def _may_generalize(verdict: GroupVerdict) -> bool:
     return verdict.numbers.get("routing_by_target", 0.0) == 1.0
 
 
-def _finished(verdict: GroupVerdict) -> bool:
-    return verdict.phase is Phase.GENERALIZED or (
-        verdict.phase is Phase.OVERFITTING and not _may_generalize(verdict)
-    )
-
-
 class Quorum:
     """STOP when a share `quorum` of the groups (0 < quorum ≤ 1) is finished: generalized or overfitting."""
 
@@ -93,7 +106,7 @@ class Quorum:
         """Stop, save or train on."""
         self._history.note(verdicts)
         save = self._history.save(step, verdicts)
-        finished = sorted(group for group, verdict in verdicts.items() if _finished(verdict))
+        finished = sorted(self._history.finished(step, verdicts))
         given_up = sorted(self._history.stragglers(step, verdicts))
         needed = math.ceil(self._quorum * len(verdicts) - 1e-9)
         if finished and len(finished) + len(given_up) >= needed:
@@ -152,7 +165,7 @@ def _stop_reason(verdicts: Mapping[str, GroupVerdict], finished: list[str], give
         f"{group} {verdicts[group].phase.name} since step {verdicts[group].since_step}" for group in finished
     ]
     parts += [
-        f"{group} {verdicts[group].phase.name} without progress {STRAGGLER_PATIENCE:g} times as long as the others took"
+        f"{group} {verdicts[group].phase.name} without progress, {STRAGGLER_PATIENCE:g} times as long as the others took to start"
         for group in given_up
     ]
     return "; ".join(parts)

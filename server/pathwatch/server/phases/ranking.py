@@ -19,6 +19,10 @@ RULED_OUT = 10.0
 """Penalty of a checkpoint that should not be taken, in nats: no loss difference makes up for it."""
 RECENT_SHARE = 0.2
 """Of the time since onset: earlier checkpoints have not generalized as far."""
+SMOOTHED_TRAINING = 5
+"""Windows a training loss is averaged over."""
+SMOOTHED_UNSEEN = 3
+"""Windows an unseen loss is averaged over; its samples are the same ones, which leaves less noise."""
 MAX_LOSSES = 2048
 
 
@@ -38,9 +42,10 @@ class LossHistory:
             self._steps[:half] = self._steps[1:half:2]
             self._losses[:half] = self._losses[1:half:2]
 
-    def at(self, steps_C: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Loss of the nearest entry at or before each step; of the first where there is none before."""
-        return last_at(np.array(self._steps), np.array(self._losses), steps_C)
+    @property
+    def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps and losses kept."""
+        return np.array(self._steps, dtype=np.int64), np.array(self._losses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,7 @@ def by_training_loss(
     """For a group that generalizes: smallest training loss among the checkpoints late enough after onset."""
     first = onset_step if collapsed else step - RECENT_SHARE * (step - onset_step)
     allowed_C = steps_C >= first
-    losses_C = losses.at(steps_C)
+    losses_C = smoothed_at(losses.curve, SMOOTHED_TRAINING, steps_C)
     where = "since it generalizes" if collapsed else "in the last fifth of the time since it generalizes"
     return Scores(
         nats_C=_with_ruled_out(losses_C, allowed_C, steps_C),
@@ -90,10 +95,10 @@ def by_unseen_loss(
     steps_C: NDArray[np.int64], curve: tuple[NDArray[np.int64], NDArray[np.float64]]
 ) -> Scores:
     """For an overfitting group: smallest loss on the samples training had not seen."""
-    steps_T, losses_T = curve
+    steps_T, _ = curve
     allowed_C = (steps_C >= steps_T[0]) & (steps_C <= steps_T[-1])
     return Scores(
-        nats_C=_with_ruled_out(last_at(steps_T, losses_T, steps_C), allowed_C, steps_C),
+        nats_C=_with_ruled_out(smoothed_at(curve, SMOOTHED_UNSEEN, steps_C), allowed_C, steps_C),
         allowed_C=allowed_C,
         reason="smallest loss on training samples not yet seen",
         ruled_out="its unseen loss is not known",
@@ -131,11 +136,16 @@ def ranked(checkpoints: Sequence[Checkpoint], scores: Scores) -> list[RankedChec
     ]
 
 
-def last_at(
-    steps_T: NDArray[np.int64], values_T: NDArray[np.float64], steps_C: NDArray[np.int64]
+def smoothed_at(
+    curve: tuple[NDArray[np.int64], NDArray[np.float64]], points: int, steps_C: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Value of the nearest entry at or before each step; of the first where there is none before."""
-    return values_T[np.maximum(np.searchsorted(steps_T, steps_C, side="right") - 1, 0)]
+    """Loss of the nearest entry at or before each step (else the first), averaged geometrically over `points`
+    entries about it: a checkpoint amid bad ones, before a collapse for instance, was good by luck."""
+    steps_T, losses_T = curve
+    half = points // 2
+    padded = np.pad(np.log(np.maximum(losses_T, 1e-6)), half, constant_values=np.nan)
+    smooth_T = np.exp(np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, points), axis=1))
+    return smooth_T[np.maximum(np.searchsorted(steps_T, steps_C, side="right") - 1, 0)]
 
 
 def _with_ruled_out(
