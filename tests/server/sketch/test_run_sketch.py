@@ -384,3 +384,27 @@ def test_unknown_ranks_are_refused(probe: RunSketch) -> None:
         probe.join(2, 2)
     with pytest.raises(SketchError, match="has not joined"):
         probe.watermark(2, 10, now=0.0)
+
+
+def test_a_sample_pushed_out_by_its_own_block_leaves_no_trace(make_settings: Make, make_block: Make) -> None:
+    by_hash = np.argsort(sample_hash("run", "math", np.arange(6))).tolist()
+    first, second, last = by_hash[0], by_hash[1], by_hash[5]
+    sketch = RunSketch(make_settings(capacity=2))
+    assert sketch.add(make_block(0, [last]), now=0.0).accepted == 1
+    result = sketch.add(make_block(0, [first, second, last]), now=0.0)
+    assert result == AddResult(accepted=2, late=0, beyond=1)
+    window = sketch.close_all(now=0.0)[0].windows["math"]
+    expected = make_block(0, sorted([first, second]))
+    assert window.sample_ids_N.tolist() == expected.sample_ids_N.tolist()
+    assert np.array_equal(window.weights_NLK, expected.weights_NLK)
+    assert np.array_equal(window.losses_N, expected.losses_N)
+
+
+@pytest.mark.parametrize("losses", [(0.25, 0.5), (0.5, 0.25), (-0.0, 0.0), (0.0, -0.0)])
+def test_of_conflicting_losses_the_smaller_stands(
+    probe: RunSketch, make_block: Make, losses: tuple[float, float]
+) -> None:
+    for loss in losses:
+        probe.add(make_block(0, [1], losses_N=np.array([loss])), now=0.0)
+    window = probe.close_all(now=0.0)[0].windows["math"]
+    assert window.losses_N.tobytes() == np.array([min(losses) + 0.0]).tobytes()

@@ -86,10 +86,9 @@ class _Peaks:
 
     def forget(self, newest: float, reach: float) -> None:
         """Of the candidates more than `reach` above the newest loss keep the newest one."""
-        far = self._count_above(newest, reach)
-        if far > 1:
-            del self._values[: far - 1]
-            del self._followed_at[: far - 1]
+        while len(self._values) > 1 and self._values[1] - newest > reach:
+            del self._values[0]
+            del self._followed_at[0]
         if len(self._values) > MAX_CANDIDATES:
             values = self._values
             closest = min(range(1, len(values) - 1), key=lambda i: values[i - 1] - values[i + 1])

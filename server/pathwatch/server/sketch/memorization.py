@@ -82,7 +82,7 @@ class MemorizationTracker:
         if self._fixed_epsilon is not None or not self._trails:
             return self._fixed_epsilon
         losses = np.sort(self._last_losses())
-        fifth = losses[-(-len(losses) // 5) - 1]
+        fifth = float(losses[-(-len(losses) // 5) - 1])
         # The product is rounded: the multiple below it may do already, or itself just not do.
         first = max(1, math.ceil(fifth * AUTO_PER_NAT) - 1)
         multiples = (units / AUTO_PER_NAT for units in itertools.count(first))
