@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
@@ -45,7 +44,6 @@ def load_policy(name: str, options: Mapping[str, str]) -> Policy:
     return policy
 
 
-@functools.cache
 def _entry_points(kind: str) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=kind)}
 
