@@ -1,4 +1,4 @@
-"""Scores the default detector and policy on recorded runs with labels: `python bench/signal_score.py TRACES LABELS`.
+"""Scores the default detector and policy on recorded runs: `python bench/signal_score.py TRACES LABELS`.
 
 Every trace is played step by step; each traced step counts as a registered checkpoint. Labels only judge.
 `--variant` damages the traces first, to see what the verdicts hang on. Prints a table, `--json` writes all.
@@ -177,7 +177,8 @@ def judge(trace: Trace, rounds: Sequence[dict[str, Evidence]], labels: Labels) -
 def _scores_T(labels: Labels, trace: Trace, name: str) -> NDArray[np.float64]:
     """Smoothed score at every step of the trace, which a variant may have thinned or stretched."""
     smoothed = labels.smoothed(name)
-    assert smoothed is not None
+    if smoothed is None:
+        raise ValueError(f"{trace.name}: no labels for group {name!r}")
     share = trace.steps_T / max(int(trace.steps_T[-1]), 1) * labels.steps_T[-1]
     nearest = np.abs(labels.steps_T[None, :] - share[:, None]).argmin(axis=1)
     return smoothed[nearest]

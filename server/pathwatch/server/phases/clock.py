@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_BINS = 96
-"""Bins kept; past it neighbours merge and a bin covers twice as much. A bin is then 1 to 2 % of the time passed."""
+"""Bins kept; past it neighbours merge and a bin covers twice as much: 1 to 2 % of the time passed."""
 
 
 class Bins:

@@ -1,7 +1,7 @@
 """The default detector: groups are judged by how far their routing draws together after memorization.
 
-Method: SIGNAL study's scale-free prototype. See `drop` for routing, `guard` for unseen loss, `memorized` for
-the start of the clock, `ranking` for checkpoints.
+Method: SIGNAL study's scale-free prototype. See `sharing` for routing, `guard` for unseen loss,
+`memorized` for the start of the clock, `ranking` for checkpoints.
 """
 
 from __future__ import annotations
@@ -50,13 +50,7 @@ class PathwayDropDetector:
         Empty for a group never seen, and before the first round.
         """
         known = [checkpoint for checkpoint in checkpoints if checkpoint.step <= self._step]
-        tracks = (
-            list(self._groups.values())
-            if group is None
-            else [self._groups[group]]
-            if group in self._groups
-            else []
-        )
+        tracks = [track for name, track in self._groups.items() if group in (None, name)]
         if not known or not tracks:
             return []
         steps_C = np.array([checkpoint.step for checkpoint in known], dtype=np.int64)

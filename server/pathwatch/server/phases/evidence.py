@@ -55,15 +55,12 @@ class Reading:
 
     def same_as(self, other: Reading) -> bool:
         """Whether both hold the same samples with the same losses, visits and routing."""
-        return all(
-            np.array_equal(mine, theirs)
-            for mine, theirs in (
-                (self.sample_ids_N, other.sample_ids_N),
-                (self.losses_N, other.losses_N),
-                (self.visits_N, other.visits_N),
-                (self.dimension_B, other.dimension_B),
-                (self.sharing_B, other.sharing_B),
-            )
+        return (
+            _same(self.sample_ids_N, other.sample_ids_N)
+            and _same(self.losses_N, other.losses_N)
+            and _same(self.visits_N, other.visits_N)
+            and _same(self.dimension_B, other.dimension_B)
+            and _same(self.sharing_B, other.sharing_B)
         )
 
 
@@ -143,3 +140,9 @@ def _same_target_pairs(targets_N: NDArray[np.int32]) -> int:
 
 def _floats(evidence: Evidence, name: str) -> NDArray[np.float64] | None:
     return evidence[name].astype(np.float64) if name in evidence else None
+
+
+def _same(mine: NDArray[np.generic] | None, theirs: NDArray[np.generic] | None) -> bool:
+    if mine is None or theirs is None:
+        return mine is theirs
+    return bool(np.array_equal(mine, theirs))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 FITTED_LOSS = float(np.log(2))
 """Nats under which the right token has more than even odds: no other can be likelier."""
 FITTED_SHARE = 0.75
-"""Share of samples that must be fitted. A share of 0.9 finds groups that stay noisy (top-1 routing) too late."""
+"""Share of samples that must be fitted; 0.9 finds groups that stay noisy (top-1 routing) too late."""
 _SMOOTHED = 3
 
 

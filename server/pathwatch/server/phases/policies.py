@@ -165,7 +165,7 @@ def _stop_reason(verdicts: Mapping[str, GroupVerdict], finished: list[str], give
         f"{group} {verdicts[group].phase.name} since step {verdicts[group].since_step}" for group in finished
     ]
     parts += [
-        f"{group} {verdicts[group].phase.name} without progress, {STRAGGLER_PATIENCE:g} times as long as the others took to start"
+        f"{group} {verdicts[group].phase.name}: no progress in {STRAGGLER_PATIENCE:g} times the others' time"
         for group in given_up
     ]
     return "; ".join(parts)

@@ -33,6 +33,9 @@ class LossHistory:
         self._steps: list[int] = []
         self._losses: list[float] = []
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def take(self, step: int, loss: float) -> None:
         """Take in the loss of a window."""
         self._steps.append(step)
@@ -59,18 +62,29 @@ class Scores:
     ruled_out: str
     """Why the others were ruled out."""
     settled: bool
-    """Whether the group has anything to say; else it prefers the newest."""
+    """Whether the group tells checkpoints apart; else it prefers the newest."""
+    aside_C: NDArray[np.float64] | None = None
+    """What a group that does not tell them apart adds when others do; None = nothing."""
 
 
-def newest_first(steps_C: NDArray[np.int64], reason: str) -> Scores:
-    """For a group that does not tell checkpoints apart."""
-    newest = max(int(steps_C.max(initial=0)), 1)
+def newest_first(steps_C: NDArray[np.int64], learning: LossHistory | None = None) -> Scores:
+    """For a group that does not tell checkpoints apart: the newest has been trained longest.
+
+    `learning` is the loss of a group that still learns: beside groups that want an older checkpoint, it says
+    what going back would cost it.
+    """
+    aside_C = None
+    if learning:
+        losses_C = smoothed_at(learning.curve, SMOOTHED_TRAINING, steps_C)
+        aside_C = losses_C - losses_C.min()
+    reason = "newest first: the group has not generalized, nothing tells its checkpoints apart yet"
     return Scores(
-        nats_C=1.0 - steps_C / newest,
+        nats_C=_age(steps_C),
         allowed_C=np.ones(len(steps_C), dtype=np.bool_),
         reason=reason,
         ruled_out=reason,
         settled=False,
+        aside_C=aside_C,
     )
 
 
@@ -109,15 +123,14 @@ def by_unseen_loss(
 def combine(scores: Sequence[Scores]) -> Scores:
     """The overall opinion: nats averaged over the groups that have something to say, else the newest."""
     settled = [score for score in scores if score.settled]
-    if not settled:
+    if not settled or len(scores) == 1:
         return scores[0]
-    if len(settled) == 1:
-        return settled[0]
+    nats_GC = [score.nats_C for score in settled] + [s.aside_C for s in scores if s.aside_C is not None]
     return Scores(
-        nats_C=np.mean([score.nats_C for score in settled], axis=0),
+        nats_C=np.mean(nats_GC, axis=0),
         allowed_C=np.all([score.allowed_C for score in settled], axis=0),
-        reason=f"best compromise between {len(settled)} groups",
-        ruled_out="ruled out by at least one group",
+        reason=f"smallest loss above each group's best, averaged over {len(nats_GC)} groups",
+        ruled_out="ruled out by a group: it had not generalized as far, or its unseen loss is not known",
         settled=True,
     )
 
@@ -144,7 +157,9 @@ def smoothed_at(
     steps_T, losses_T = curve
     half = points // 2
     padded = np.pad(np.log(np.maximum(losses_T, 1e-6)), half, constant_values=np.nan)
-    smooth_T = np.exp(np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, points), axis=1))
+    smooth_T: NDArray[np.float64] = np.exp(
+        np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, points), axis=1)
+    )
     return smooth_T[np.maximum(np.searchsorted(steps_T, steps_C, side="right") - 1, 0)]
 
 
@@ -153,5 +168,10 @@ def _with_ruled_out(
 ) -> NDArray[np.float64]:
     """Excess over the best allowed loss; ruled-out ones behind all of them, newest first."""
     best = losses_C[allowed_C].min(initial=np.inf)
-    age_C = 1.0 - steps_C / max(int(steps_C.max(initial=0)), 1)
-    return np.where(allowed_C, losses_C - (best if np.isfinite(best) else 0.0), RULED_OUT + age_C)
+    return np.where(allowed_C, losses_C - (best if np.isfinite(best) else 0.0), RULED_OUT + _age(steps_C))
+
+
+def _age(steps_C: NDArray[np.int64]) -> NDArray[np.float64]:
+    """0 for the newest, towards 1 for older ones."""
+    age_C: NDArray[np.float64] = 1.0 - steps_C / max(int(steps_C.max(initial=0)), 1)
+    return age_C

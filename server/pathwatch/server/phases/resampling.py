@@ -83,7 +83,7 @@ def log_pair_mean(
     second_P: NDArray[np.intp],
     weights_BN: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Log of the mean of P pairs' values per resample [B], a pair weighing the product of its samples' weights."""
+    """Log of the mean of P pairs' values per resample [B]; a pair weighs the product of its samples."""
     pair_weights_BP = weights_BN[:, first_P] * weights_BN[:, second_P]
     means_B = pair_weights_BP @ values_P / pair_weights_BP.sum(axis=1)
     logs_B: NDArray[np.float64] = np.log(np.maximum(means_B, 1e-12))

@@ -1,0 +1,67 @@
+"""Whether the routing of a group that came to be shared has stopped changing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+
+from pathwatch.server.phases.drop import BLOWN_UP, BLOWN_UP_LOSS, WITHDRAW_SHARE, Drop, Row
+
+SETTLE_BINS = 12
+"""Bins from onset to confirmation at least, and the shortest stretch that must have been still."""
+STILL_SHARE = 1 / 3
+"""The stretch is this share of the time since onset."""
+SETTLED = 0.05
+"""Still: the stretch's later half is lower by at most this share of the whole fall, …"""
+TREND_P = 0.05
+"""… and Kendall's test finds no falling trend in it."""
+CONFIRM_GROWTH = 2.0
+"""The drop must have grown to this many times what it was at onset, …"""
+CONFIRM_Z = 4.0
+"""… be this many standard errors, …"""
+CONFIRM_SHARE = 0.6
+"""… and reach this share of the largest drop among the other groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onset:
+    """When sharing began."""
+
+    step: int
+    size: float
+    """Size of the drop then."""
+    reference: NDArray[np.float64]
+    """Level before it, [Row, B]."""
+
+
+def settled(
+    steps_T: NDArray[np.int64], means: NDArray[np.float64], onset: Onset, drop: Drop, largest_other: float
+) -> bool:
+    """Judges bins [T, Row, B] with their last steps."""
+    since = int((steps_T > onset.step).sum())
+    needed = max(CONFIRM_GROWTH * onset.size, CONFIRM_Z * drop.stderr, CONFIRM_SHARE * largest_other)
+    if since < SETTLE_BINS or drop.size < needed or not _sound(means[-1, :, 0], onset, drop):
+        return False
+    stretch = max(SETTLE_BINS, int(STILL_SHARE * since))
+    return _still(means[-stretch:, :, 0], onset.reference[:, 0])
+
+
+def _sound(newest: NDArray[np.float64], onset: Onset, drop: Drop) -> bool:
+    """Whether the newest bin still shows the drop and the recent loss: else a collapse may be under way."""
+    kept = onset.reference[Row.SHARING, 0] - newest[Row.SHARING] >= WITHDRAW_SHARE * drop.size
+    return bool(kept and newest[Row.LOSS] <= max(BLOWN_UP * drop.loss, BLOWN_UP_LOSS))
+
+
+def _still(stretch: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
+    """Whether last layer, all layers and dimension together have stopped falling; the last layer alone
+    settles before accuracy does."""
+    level_T = stretch[:, : Row.LOSS].sum(axis=1)
+    half = len(level_T) // 2
+    early, late = np.median(level_T[:half]), np.median(level_T[half:])
+    fall = reference[: Row.LOSS].sum() - late
+    trend = kendalltau(np.arange(len(level_T)), level_T)
+    falling = trend.statistic < 0 and trend.pvalue < TREND_P
+    return bool(early - late <= SETTLED * fall and not falling)
