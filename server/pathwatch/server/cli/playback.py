@@ -88,7 +88,9 @@ def replay(
         mode=run_pb2.OBSERVATION_MODE_PROBE,
     )
     with Client(address, credentials=credentials) as client:
-        client.create_run(run, config)
+        existing = client.create_run(run, config)
+        if existing.step >= 0 or existing.state != run_pb2.RUN_STATE_ACTIVE:
+            raise ReplayError(f"run {run!r} exists already, up to step {existing.step}; choose another name")
         stream = RoutingStream(address, run=run, credentials=credentials)
         warnings = _NewestWarning()
         _client_logger.addHandler(warnings)
