@@ -109,7 +109,7 @@ class Sidecar(
             }.values()
         )
 
-    def StreamRouting(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+    def StreamRouting(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         down = self._down
         self.metadata.append(dict(context.invocation_metadata()))
         if self.refusal is not None:
@@ -147,12 +147,12 @@ class Sidecar(
             context.abort(grpc.StatusCode.NOT_FOUND, f"no run {name!r}")
         return self.runs[name]
 
-    def ValidateRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def ValidateRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         violations = [] if request.config.topology.layers else [run_pb2.Violation(field="config.topology")]
         return run_pb2.ValidateRunResponse(violations=violations)
 
-    def CreateRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def CreateRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         self.configs.append(request)
         created = request.name not in self.runs
@@ -160,26 +160,26 @@ class Sidecar(
         self.runs.setdefault(request.name, run)
         return run_pb2.CreateRunResponse(run=self.runs[request.name], created=created)
 
-    def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         return run_pb2.GetRunResponse(run=self._run(request.name, context))
 
-    def ListRuns(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def ListRuns(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         return run_pb2.ListRunsResponse(runs=self.runs.values())
 
-    def FinishRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def FinishRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         run = self._run(request.name, context)
         run.state = run_pb2.RUN_STATE_FINISHED
         return run_pb2.FinishRunResponse(run=run)
 
-    def DeleteRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def DeleteRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         del self.runs[self._run(request.name, context).name]
         return run_pb2.DeleteRunResponse()
 
-    def RegisterCheckpoint(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def RegisterCheckpoint(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         if self.checkpoint_refusals:
             context.abort(*self.checkpoint_refusals.pop(0))
@@ -187,7 +187,7 @@ class Sidecar(
         self.events.append(f"checkpoint {request.checkpoint.step}")
         return run_pb2.RegisterCheckpointResponse()
 
-    def RankCheckpoints(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def RankCheckpoints(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         ranked = [
             run_pb2.RankedCheckpoint(checkpoint=c.checkpoint, score=-c.checkpoint.step)
@@ -197,13 +197,13 @@ class Sidecar(
         ranked.sort(key=lambda entry: entry.score)
         return run_pb2.RankCheckpointsResponse(checkpoints=ranked[: request.limit or None])
 
-    def GetSignal(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def GetSignal(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         if not self.signals:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no run {request.run!r}")
         return signal_pb2.GetSignalResponse(signal=self.signals[-1])
 
-    def WatchSignals(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+    def WatchSignals(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         down = self._down
         context.add_callback(self._wake)
         self._answer(request, context)
@@ -211,10 +211,10 @@ class Sidecar(
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: len(self.signals) > sent or down.is_set() or not context.is_active()
+                    lambda sent=sent: len(self.signals) > sent or down.is_set() or not context.is_active()
                 )
             if down.is_set() or not context.is_active():
-                return
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
             signal = self.signals[sent]
             sent += 1
             yield signal_pb2.WatchSignalsResponse(signal=signal)
@@ -222,7 +222,7 @@ class Sidecar(
             if run is not None and run.state == run_pb2.RUN_STATE_FINISHED:
                 return
 
-    def GetMetrics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def GetMetrics(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         windows = [
             signal_pb2.Window(group="math", step=step, metrics={"path_distance": 40.0 - step})

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from pathwatch.client import RawScores, RoutingStream
+from pathwatch.client import Credentials, RawScores, RoutingStream
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, tensor_pb2
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
@@ -50,7 +50,13 @@ def test_everything_observed_arrives_as_it_was(sidecar, streams):
     assert stream.flush(20)
 
     hello = sidecar.hellos[0]
-    assert (hello.run, hello.attempt, hello.rank, hello.world_size, hello.session) == ("run", 2, 1, 4, "life-1")
+    assert (hello.run, hello.attempt, hello.rank, hello.world_size, hello.session) == (
+        "run",
+        2,
+        1,
+        4,
+        "life-1",
+    )
     assert hello.client_version
     assert sidecar.sequences() == [1, 2, 3]
     (batch,) = sidecar.received("batch")
@@ -93,7 +99,9 @@ def test_large_observations_travel_in_pieces_of_whole_samples(sidecar, streams):
     assert np.array_equal(
         np.concatenate([np.frombuffer(p.weights.data, np.float32) for p in pieces]), weights.ravel()
     )
-    assert np.concatenate([np.frombuffer(p.sample_ids.data, np.int64) for p in pieces]).tolist() == list(range(n))
+    assert np.concatenate([np.frombuffer(p.sample_ids.data, np.int64) for p in pieces]).tolist() == list(
+        range(n)
+    )
 
 
 def test_raw_scores_arrive_with_their_kind(sidecar, streams):
@@ -135,7 +143,9 @@ def test_the_run_is_created_before_the_first_stream(sidecar, streams, observe):
     assert sidecar.configs[0] == run_pb2.CreateRunRequest(name="run", config=CONFIG, attempt=3)
 
 
-def test_what_is_observed_while_the_sidecar_is_away_is_delivered(sidecar, streams, observe, eventually, caplog):
+def test_what_is_observed_while_the_sidecar_is_away_is_delivered(
+    sidecar, streams, observe, eventually, caplog
+):
     sidecar.stop()
     stream = streams(sidecar.address)
     for step in range(20):
@@ -161,7 +171,9 @@ def test_an_outage_is_one_warning(sidecar, streams, eventually, caplog):
     assert len(warnings(caplog)) == 1
 
 
-def test_unacknowledged_messages_are_sent_again_under_the_same_sequences(sidecar, streams, observe, eventually):
+def test_unacknowledged_messages_are_sent_again_under_the_same_sequences(
+    sidecar, streams, observe, eventually
+):
     sidecar.acks = False
     stream = streams(sidecar.address)
     for step in range(3):
@@ -265,7 +277,10 @@ def test_a_message_over_the_server_s_limit_does_not_hold_up_the_others(sidecar, 
     stream.geometry(step=2, gram_self=big, gram_next=big[:1])  # the limit is known by now
     stream.watermark(2)
     assert stream.flush(20)
-    assert [m.WhichOneof("payload") for m in sidecar.messages if m.sequence != 1] == ["watermark", "watermark"]
+    assert [m.WhichOneof("payload") for m in sidecar.messages if m.sequence != 1] == [
+        "watermark",
+        "watermark",
+    ]
     assert len(sidecar.received("batch")) == 1
     assert stream.stats.rejected == 2
     assert stream.stats.reconnects == 1
@@ -331,7 +346,9 @@ def test_signals_are_followed_across_restarts(sidecar, streams, eventually):
     eventually(lambda: stream.signal is not None and stream.signal.revision == 1)
     sidecar.stop()
     assert stream.signal.revision == 1
-    sidecar.give(signal_pb2.Signal(run="run", step=2, action=signal_pb2.ACTION_STOP, stop_at_step=9, revision=2))
+    sidecar.give(
+        signal_pb2.Signal(run="run", step=2, action=signal_pb2.ACTION_STOP, stop_at_step=9, revision=2)
+    )
     sidecar.start()
     eventually(lambda: stream.signal.revision == 2)
     assert stream.signal.stop_at_step == 9
@@ -398,7 +415,5 @@ def test_an_address_that_cannot_be_reached_never_raises(address, observe, eventu
 
 
 def test_wrong_credentials_never_raise(streams, eventually):
-    from pathwatch.client import Credentials
-
     stream = streams("10.0.0.1:1", credentials=Credentials(root_ca="/nowhere.pem"))
     assert "/nowhere.pem" in eventually(lambda: stream.stats.last_error)

@@ -11,6 +11,10 @@ from typing import Any
 
 import grpc
 
+# gRPC's own fork handlers stop its threads in the *parent* and hang or crash it when calls are under way
+# (measured with 1.85). Ours leave a child's copy alone, which needs no handlers. Read when gRPC first starts.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 _OPTIONS = (
     # A ping after five silent minutes finds a server that hangs; by default servers refuse more.
     ("grpc.keepalive_time_ms", 310_000),

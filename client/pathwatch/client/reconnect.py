@@ -68,12 +68,12 @@ class Reconnecting:
         """No more waiting: a connection that is down gets one last attempt, at once."""
         self._hurry.set()
 
-    def stop(self, timeout: float) -> None:
-        """End the thread within `timeout` seconds; by itself if it can, else by closing its channel."""
+    def stop(self, timeout: float, grace: float = 0.0) -> None:
+        """End the thread within `timeout` seconds: by itself within `grace`, else by closing its channel."""
         deadline = time.monotonic() + timeout
         self._stop.set()
         self._hurry.set()
-        self._thread.join(timeout / 2)
+        self._thread.join(grace)
         if self._thread.is_alive():
             if (channel := self._channel) is not None:
                 channel.close()

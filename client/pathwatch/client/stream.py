@@ -222,8 +222,10 @@ class RoutingStream:
                 self._sender.last_error or "the server has not acknowledged them",
             )
         self._buffer.close()
-        for thread in filter(None, (self._sender, self._follower)):
-            thread.stop(max(0.0, deadline - time.monotonic()))
+        if self._follower is not None:
+            self._follower.stop(max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        self._sender.stop(left, grace=left / 2)
 
     def _guarded(self, kind: str, add: Callable[[], None]) -> None:
         if self._closed:
@@ -283,6 +285,7 @@ class RoutingStream:
     def _become_inert(self) -> None:
         """In a forked child: there is no thread, and a lock may be held for ever; touch neither again."""
         self._closed = True
+        self._uplink.abandon()
         self._buffer = SendBuffer(0)
 
 

@@ -69,6 +69,10 @@ class Uplink:
         """True while a stream is open on which the hello has left."""
         return self._greeted == self._generation
 
+    def abandon(self) -> None:
+        """In a forked child: no thread serves the connection any more."""
+        self._greeted = -1
+
     def attempt(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
         """Connect and work until the stream is over; raises what ended it."""
         self._create_run(channel)

@@ -1,0 +1,181 @@
+"""The send buffer against a plain model of it."""
+
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pathwatch.client.buffer import OVERHEAD, Message, SendBuffer
+from pathwatch.v1 import routing_pb2
+
+CAPACITY = 10 * (OVERHEAD + 100)
+
+
+def message(step: int, kind: str = "batch", nbytes: int = 100) -> Message:
+    return Message(
+        kind=kind,
+        step=step,
+        encode=lambda: routing_pb2.StreamRoutingRequest(),
+        nbytes=nbytes,
+        samples=1 if kind == "batch" else 0,
+    )
+
+
+def take_all(buffer: SendBuffer, generation: int, count: int) -> list[Message]:
+    return [buffer.take(generation) for _ in range(count)]
+
+
+def test_a_full_buffer_drops_the_whole_oldest_step():
+    buffer = SendBuffer(CAPACITY)
+    for step in (1, 2):
+        for _ in range(4):
+            assert buffer.add(message(step))
+        assert buffer.add(message(step, "watermark"))
+    assert not buffer.add(message(3))
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (1, 4)
+    taken = take_all(buffer, buffer.rewind(), 6)
+    assert [m.step for m in taken] == [2, 2, 2, 2, 2, 3]
+    assert [m.sequence for m in taken] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_still_comes_for_a_dropped_step_is_dropped_too_but_its_watermark_kept():
+    buffer = SendBuffer(CAPACITY)
+    results = [buffer.add(message(1)) for _ in range(13)]
+    assert results == [True] * 10 + [False] * 3
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (1, 13)
+    assert buffer.nbytes == 0
+    assert buffer.add(message(1, "watermark"))
+    assert buffer.add(message(2))
+    assert [m.kind for m in take_all(buffer, buffer.rewind(), 2)] == ["watermark", "batch"]
+
+
+def test_a_step_that_was_sent_but_not_acknowledged_is_dropped_like_any_other():
+    buffer = SendBuffer(CAPACITY)
+    for _ in range(10):
+        buffer.add(message(1))
+    generation = buffer.rewind()
+    take_all(buffer, generation, 3)
+    buffer.add(message(2))
+    assert buffer.counts.dropped_steps == 1
+    taken = buffer.take(buffer.rewind())
+    assert (taken.step, taken.sequence) == (2, 4)  # 1, 2 and 3 may have arrived: never given again
+
+
+def test_checkpoints_outlive_the_steps_around_them():
+    buffer = SendBuffer(CAPACITY)
+    for step in range(40):
+        buffer.add(message(step))
+        if step < 3:
+            buffer.add(message(step, "checkpoint", nbytes=0))
+    assert [m.kind for m in take_all(buffer, buffer.rewind(), 4)] == ["checkpoint"] * 3 + ["batch"]
+
+
+def test_many_checkpoints_are_bounded_too():
+    buffer = SendBuffer(CAPACITY)
+    for step in range(100):
+        buffer.add(message(step, "checkpoint", nbytes=0))
+    assert buffer.nbytes <= CAPACITY
+
+
+def test_a_message_larger_than_the_buffer_is_refused_by_name():
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(message(1))
+    with pytest.raises(ValueError, match=rf"geometry of {2 * CAPACITY} bytes"):
+        buffer.add(message(1, "geometry", nbytes=2 * CAPACITY))
+    assert buffer.counts.dropped_steps == 0
+
+
+def test_an_outdated_generation_gets_nothing():
+    buffer = SendBuffer(CAPACITY)
+    old = buffer.rewind()
+    buffer.rewind()
+    buffer.add(message(1))
+    assert buffer.take(old) is None
+
+
+def test_a_checkpoint_being_registered_is_not_taken_for_acknowledged():
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(message(1))
+    buffer.add(message(1, "checkpoint"))
+    generation = buffer.rewind()
+    batch, checkpoint = take_all(buffer, generation, 2)
+    assert buffer.acknowledge(batch.sequence) == [batch]
+    assert not buffer.wait_empty(0)
+    assert buffer.take(buffer.rewind()) is checkpoint  # its call failed: again
+    buffer.discard(checkpoint)
+    buffer.discard(checkpoint)
+    assert buffer.wait_empty(0)
+    assert buffer.nbytes == 0
+
+
+@given(st.lists(st.integers(0, 30), max_size=200))
+def test_whatever_the_order_of_steps_a_step_is_kept_whole_or_not_at_all(steps):
+    buffer = SendBuffer(CAPACITY)
+    for step in steps:
+        buffer.add(message(step))
+    generation = buffer.rewind()
+    held = buffer.nbytes // (OVERHEAD + 100)
+    kept = [m.step for m in take_all(buffer, generation, held)]
+    assert kept == [step for step in steps if step in set(kept)]
+    assert buffer.counts.dropped_observations == len(steps) - len(kept)
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """A server that is sometimes away; the model is a plain list of what must still arrive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = SendBuffer(CAPACITY)
+        self.generation = self.buffer.rewind()
+        self.waiting: list[Message] = []
+        self.in_flight: list[Message] = []
+        self.sequences: dict[Message, int] = {}
+        self.step = 0
+
+    def _still_held(self, messages: list[Message]) -> list[Message]:
+        return [m for m in messages if not m.done]
+
+    @rule(advance=st.booleans(), nbytes=st.integers(0, 1000))
+    def add(self, advance: bool, nbytes: int) -> None:
+        self.step += advance
+        new = message(self.step, nbytes=nbytes)
+        self.buffer.add(new)
+        before = [m.step for m in self._still_held(self.in_flight + self.waiting)]
+        assert all(step >= before[0] for step in before)
+        if self.buffer.nbytes and not new.done:
+            self.waiting.append(new)
+        self.waiting = self._still_held(self.waiting)
+        self.in_flight = self._still_held(self.in_flight)
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def send(self) -> None:
+        sent = self.buffer.take(self.generation)
+        assert sent is self.waiting.pop(0)
+        assert self.sequences.setdefault(sent, sent.sequence) == sent.sequence
+        assert sent.sequence > max((m.sequence for m in self.in_flight), default=0)
+        self.in_flight.append(sent)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(1, len(self.in_flight)))
+        done, self.in_flight = self.in_flight[:count], self.in_flight[count:]
+        assert self.buffer.acknowledge(done[-1].sequence) == done
+
+    @rule()
+    def reconnect(self) -> None:
+        self.generation = self.buffer.rewind()
+        self.waiting = self.in_flight + self.waiting
+        self.in_flight = []
+
+    @invariant()
+    def bounded_and_exact(self) -> None:
+        held = self.in_flight + self.waiting
+        assert self.buffer.nbytes == sum(m.size for m in held) <= CAPACITY
+        assert self.buffer.wait_empty(0) == (not held)
+
+
+TestAgainstModel: Callable[..., None] = AgainstModel.TestCase

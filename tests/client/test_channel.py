@@ -1,0 +1,98 @@
+"""Who may be spoken to, and how."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from pathwatch.client import Client, Credentials, PathwatchError
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3:50051", "sidecar.example:50051", "[2001:db8::1]:50051"])
+def test_plaintext_off_loopback_is_refused(address):
+    with pytest.raises(PathwatchError, match=r"refusing plaintext.*insecure=True") as raised:
+        Client(address)
+    assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/nowhere"])
+def test_plaintext_on_loopback_is_not(address):
+    with Client(address) as client, pytest.raises(PathwatchError, match="no pathwatch server at"):
+        client.list_runs()
+
+
+def test_plaintext_anywhere_when_asked_for():
+    Client("10.1.2.3:50051", credentials=Credentials(insecure=True)).close()
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:", ":50051", "localhost:http", "localhost:99999", ""]
+)
+def test_malformed_addresses_are_refused(address):
+    with pytest.raises(PathwatchError, match="is not HOST:PORT"):
+        Client(address)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "message"),
+    [
+        (Credentials(cert="client.pem"), "cert and key belong together"),
+        (Credentials(insecure=True, root_ca="ca.pem"), "insecure=True contradicts"),
+        (Credentials(root_ca="/nowhere/ca.pem"), "/nowhere/ca.pem"),
+    ],
+)
+def test_contradictory_or_missing_credentials_are_refused(credentials, message):
+    with pytest.raises(PathwatchError, match=message):
+        Client("localhost:1", credentials=credentials)
+
+
+def test_a_token_goes_with_every_kind_of_call(sidecar, streams, observe):
+    credentials = Credentials(token="s3cret", insecure=True)  # noqa: S106
+    with Client(sidecar.address, credentials=credentials) as client:
+        client.list_runs()
+        assert list(client.watch_signals("run", timeout=0.2)) == []
+    stream = streams(sidecar.address, credentials=credentials)
+    observe(stream, 1)
+    assert stream.flush(20)
+    assert {entry.get("authorization") for entry in sidecar.metadata} == {"Bearer s3cret"}
+    assert len(sidecar.metadata) == 3
+    assert "s3cret" not in repr(credentials)
+
+
+@pytest.fixture
+def mutual_tls(sidecar):
+    sidecar.stop()
+    sidecar.port = 0
+    sidecar.credentials = grpc.ssl_server_credentials(
+        [((TLS / "server.key").read_bytes(), (TLS / "server.pem").read_bytes())],
+        root_certificates=(TLS / "ca.pem").read_bytes(),
+        require_client_auth=True,
+    )
+    sidecar.start()
+    return sidecar
+
+
+def test_mutual_tls(mutual_tls, streams, observe):
+    credentials = Credentials(
+        root_ca=TLS / "ca.pem",
+        cert=TLS / "client.pem",
+        key=TLS / "client.key",
+        token="s3cret",  # noqa: S106
+    )
+    with Client(mutual_tls.address, credentials=credentials) as client:
+        assert list(client.list_runs()) == []
+    stream = streams(mutual_tls.address, credentials=credentials)
+    observe(stream, 1)
+    assert stream.flush(20)
+    assert mutual_tls.metadata[0]["authorization"] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize("credentials", [None, Credentials(), Credentials(root_ca=TLS / "ca.pem")])
+def test_mutual_tls_keeps_out_whoever_lacks_a_certificate(mutual_tls, credentials):
+    client = Client(mutual_tls.address, credentials=credentials, timeout=5)
+    with client, pytest.raises(PathwatchError) as raised:
+        client.list_runs()
+    assert raised.value.code is grpc.StatusCode.UNAVAILABLE
+    assert "\n" not in str(raised.value)
