@@ -71,13 +71,7 @@ def test_names_are_plain(name: str) -> None:
 def test_all_problems_at_once() -> None:
     bad = config(thresholds=[2.0, -1.0], detector="x", delta=-1.0)
     fields = [p.field.removeprefix("config.") for p in violations("a b", bad, Limits())]
-    assert fields == [
-        "name",
-        "config.delta",
-        "config.thresholds[0]",
-        "config.thresholds[1]",
-        "config.detector",
-    ]
+    assert fields == ["name", "delta", "thresholds[0]", "thresholds[1]", "detector"]
 
 
 def test_defaults_are_those_of_the_protocol() -> None:

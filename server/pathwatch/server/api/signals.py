@@ -40,7 +40,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
     ) -> AsyncIterator[signal_pb2.WatchSignalsResponse]:
         """See signal.proto. Going stale is a change too."""
         await find_run(self._engine, request.run, context)
-        sent: tuple[int, bool] | None = None
+        sent = signal_pb2.Signal()
         with self._watchers.watch(request.run) as changed:
             while not self._draining:
                 changed.clear()
@@ -50,10 +50,13 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                     await abort(context, RefusedError(Code.NOT_FOUND, gone))
                 now = self._engine.now()
                 signal = view.signal(now)
-                if (signal.revision, signal.stale) != sent:
-                    sent = signal.revision, signal.stale
+                finished = view.run.state == run_pb2.RUN_STATE_FINISHED
+                is_new = (signal.revision, signal.stale) != (sent.revision, sent.stale)
+                # The last word is said with its newest numbers, changed or not.
+                if is_new or (finished and signal != sent):
+                    sent = signal
                     yield signal_pb2.WatchSignalsResponse(signal=signal)
-                if view.run.state == run_pb2.RUN_STATE_FINISHED:
+                if finished:
                     return
                 stale_at = view.stale_at()
                 wait = None if signal.stale or stale_at is None else max(0.0, stale_at - now) + 0.01

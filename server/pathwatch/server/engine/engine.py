@@ -110,7 +110,8 @@ class Engine:
     ) -> Future[tuple[run_pb2.Run, bool]]:
         """The run, and whether it is new. Or a RefusedError."""
         future: Future[tuple[run_pb2.Run, bool]] = Future()
-        self._commands.put(partial(self._create, future, name, with_defaults(config), attempt))
+        create = partial(self._create, future, name, with_defaults(config), attempt)
+        self._commands.put(partial(self._answering, future, create))
         return future
 
     def finish_run(self, name: str) -> Future[run_pb2.Run]:
@@ -122,7 +123,7 @@ class Engine:
     def delete_run(self, name: str) -> Future[None]:
         """Remove a run and its data."""
         future: Future[None] = Future()
-        self._commands.put(partial(self._delete, future, name))
+        self._commands.put(partial(self._answering, future, partial(self._delete, future, name)))
         return future
 
     def register_checkpoint(self, name: str, checkpoint: Checkpoint) -> Future[RunView]:
@@ -150,11 +151,16 @@ class Engine:
         return future
 
     def _on_run(self, future: Future[T], name: str, action: Callable[[LiveRun], None]) -> None:
+        self._answering(future, partial(self._with_run, name, action))
+
+    def _answering(self, future: Future[T], command: Callable[[], None]) -> None:
+        """Whoever waits for the command hears of its failure."""
         try:
-            self._with_run(name, action)
+            command()
+        except RefusedError as refusal:
+            settle(future, refusal)
         except Exception as error:
-            if not isinstance(error, RefusedError):
-                log.exception("a call about run %r failed", name)
+            log.exception("a fault of the service")
             settle(future, error)
 
     def _with_run(self, name: str, action: Callable[[LiveRun], None]) -> None:
@@ -171,11 +177,7 @@ class Engine:
         config: run_pb2.RunConfig,
         attempt: int,
     ) -> None:
-        try:
-            created = self._create_or_find(name, config, attempt)
-        except RefusedError as refusal:
-            settle(future, refusal)
-            return
+        created = self._create_or_find(name, config, attempt)
         self._touched.add(name)
         run = self._runs[name]
         self._outbox.effects.append(lambda: settle(future, (run.view().run, created)))
@@ -218,8 +220,7 @@ class Engine:
     def _delete(self, future: Future[None], name: str) -> None:
         run = self._runs.pop(name, None)
         if run is None:
-            settle(future, RefusedError(Code.NOT_FOUND, f"there is no run {name!r}"))
-            return
+            raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
         run.drop()
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))

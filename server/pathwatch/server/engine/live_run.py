@@ -432,6 +432,7 @@ class LiveRun:
         self._update(finished=True)
         for future in self._finishing:
             self._answer_finished(future)
+        self._finishing = []
 
     # What goes out.
 

@@ -1,0 +1,156 @@
+"""The server as a process: starting, serving with TLS, stopping, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pathwatch.client import Client, Credentials, PathwatchError
+from pathwatch.server.app import BackgroundServer, StartError
+from pathwatch.server.config import ServerConfig, TlsFiles
+from pathwatch.v1 import run_pb2
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
+CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from pathwatch.server.app import serve
+from pathwatch.server.config import ServerConfig
+
+def ready(addresses):
+    print(f"grpc={addresses.grpc} http={addresses.http}", flush=True)
+
+config = ServerConfig(data=Path(sys.argv[1]), listen="127.0.0.1:0", http="127.0.0.1:0")
+sys.exit(asyncio.run(serve(config, ready=ready)))
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        addresses = dict(word.split("=") for word in process.stdout.readline().split())
+        with Client(addresses["grpc"]) as client:
+            client.create_run("run", CONFIG)
+        with urllib.request.urlopen(f"http://{addresses['http']}/healthz", timeout=30) as response:
+            assert response.status == 200
+        process.send_signal(stop)
+        assert process.wait(30) == 0
+    with BackgroundServer(ServerConfig(data=tmp_path)) as server, Client(server.grpc_address) as client:
+        assert [run.name for run in client.list_runs()] == ["run"]
+
+
+def test_the_server_never_imports_torch(tmp_path: Path) -> None:
+    """Through a whole round, judged and scraped."""
+    code = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from urllib.request import urlopen
+from pathwatch.client import Client, RoutingStream
+from pathwatch.server.app import BackgroundServer
+from pathwatch.server.config import ServerConfig
+from pathwatch.v1 import run_pb2
+
+with BackgroundServer(ServerConfig(data=Path(sys.argv[1]))) as server, Client(server.grpc_address) as client:
+    client.create_run("run", run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4)))
+    stream = RoutingStream(server.grpc_address, run="run")
+    weights = np.full((4, 2, 4), 0.25, np.float32)
+    stream.observe(step=1, group="g", sample_ids=np.arange(4), weights=weights)
+    stream.watermark(1)
+    assert stream.flush(30)
+    stream.close()
+    assert client.finish_run("run").closed_step == 1
+    urlopen(f"http://{server.http_address}/metrics").read()
+print(json.dumps(sorted(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "rapidfuzz" in loaded
+    assert not loaded & {"torch", "transformers", "deepspeed", "matplotlib", "jinja2"}
+
+
+def tls_config(data: Path, *, client_ca: bool = False) -> ServerConfig:
+    files = TlsFiles(
+        cert=TLS / "server.pem", key=TLS / "server.key", client_ca=TLS / "ca.pem" if client_ca else None
+    )
+    return ServerConfig(data=data, tls=files)
+
+
+def test_tls(tmp_path: Path) -> None:
+    with BackgroundServer(tls_config(tmp_path)) as server:
+        with Client(server.grpc_address, credentials=Credentials(root_ca=TLS / "ca.pem")) as client:
+            client.create_run("run", CONFIG)
+        with Client(server.grpc_address, timeout=5) as plain, pytest.raises(PathwatchError) as error:
+            plain.list_runs()
+        assert error.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_mutual_tls_knows_its_clients(tmp_path: Path) -> None:
+    known = Credentials(root_ca=TLS / "ca.pem", cert=TLS / "client.pem", key=TLS / "client.key")
+    unknown = Credentials(root_ca=TLS / "ca.pem")
+    with BackgroundServer(tls_config(tmp_path, client_ca=True)) as server:
+        with Client(server.grpc_address, credentials=known) as client:
+            client.create_run("run", CONFIG)
+        with (
+            Client(server.grpc_address, credentials=unknown, timeout=5) as stranger,
+            pytest.raises(PathwatchError) as error,
+        ):
+            stranger.list_runs()
+        assert error.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def start_error(config: ServerConfig, run: Any) -> str:
+    with pytest.raises(StartError) as error:
+        run(config)
+    return str(error.value)
+
+
+def serve_once(config: ServerConfig) -> None:
+    """Through the same entrance as the command line."""
+    import asyncio
+
+    from pathwatch.server.app import serve
+
+    asyncio.run(serve(config, ready=lambda _: pytest.fail("it started")))
+
+
+def test_what_it_does_not_start_with(tmp_path: Path) -> None:
+    free = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = ServerConfig(data=tmp_path, **(free | {"listen": address}))
+        assert f"cannot listen on {address}" in start_error(config, serve_once)
+        config = ServerConfig(data=tmp_path, **(free | {"http": address}))
+        assert f"cannot listen on {address}: Address already in use" in start_error(config, serve_once)
+    config = ServerConfig(data=tmp_path, listen="0.0.0.0:0", http="127.0.0.1:0")
+    assert "--insecure" in start_error(config, serve_once)
+    with BackgroundServer(ServerConfig(data=tmp_path)):
+        config = ServerConfig(data=tmp_path, **free)
+        assert "another pathwatch server" in start_error(config, serve_once)
+
+
+def test_a_background_server_tells_why_it_cannot_start(tmp_path: Path) -> None:
+    with (
+        BackgroundServer(ServerConfig(data=tmp_path)),
+        pytest.raises(StartError, match="another pathwatch server"),
+        BackgroundServer(ServerConfig(data=tmp_path)),
+    ):
+        pytest.fail("it started")

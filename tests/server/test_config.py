@@ -1,0 +1,75 @@
+"""What a server refuses to start with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pathwatch.server.config import Limits, ServerConfig, TlsFiles, check, is_loopback, split_address
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
+FILES = TlsFiles(cert=TLS / "server.pem", key=TLS / "server.key", client_ca=TLS / "ca.pem")
+
+
+def config(tmp_path: Path, **changes: object) -> ServerConfig:
+    return ServerConfig(data=tmp_path, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"listen": "localhost:0", "http": "0.0.0.0:9464"},
+        {"listen": "[::1]:50051"},
+        {"listen": "0.0.0.0:50051", "insecure": True},
+        {"listen": "0.0.0.0:50051", "tls": FILES},
+    ],
+)
+def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert check(config(tmp_path, **changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"listen": "0.0.0.0:50051"}, "listen: 0.0.0.0:50051 is reachable .* --insecure"),
+        ({"listen": "sidecar.example:50051"}, "plaintext"),
+        ({"listen": "[::]:50051"}, "plaintext"),
+        ({"listen": "50051"}, "listen: '50051' is not HOST:PORT"),
+        ({"http": "127.0.0.1:http"}, "http: .*port must be a number"),
+        ({"http": "127.0.0.1:70000"}, "http: .*port must be a number"),
+        ({"store": "redis://cache"}, "store: redis is not available in this version"),
+        ({"store": "mysql"}, "store: 'mysql' is unknown"),
+        (
+            {"tls": TlsFiles(cert=TLS / "none.pem", key=TLS / "server.key")},
+            "tls cert: cannot read .*none.pem",
+        ),
+        ({"tls": TlsFiles(cert=TLS / "README.md", key=TLS / "server.key")}, "tls cert: .* not a PEM file"),
+        ({"limits": Limits(streams=0)}, "limits.streams: must be at least 1"),
+        ({"compute_threads": 0}, "compute_threads"),
+        ({"drain_seconds": float("nan")}, "drain_seconds"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    (problem,) = check(config(tmp_path, **changes))
+    assert re.search(words, problem)
+
+
+def test_data_must_be_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert check(ServerConfig(data=file)) == [f"data: {file} is not a folder"]
+
+
+def test_addresses() -> None:
+    assert split_address("[::1]:80") == ("::1", 80)
+    assert split_address("host:0") == ("host", 0)
+    assert [is_loopback(h) for h in ("127.0.0.9", "::1", "localhost", "10.0.0.1", "example.org")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
