@@ -14,10 +14,14 @@ from pathwatch.v1 import run_pb2, signal_pb2
 
 STEPS = range(0, 1000, 50)
 PHASES = {
-    "math": {0: signal_pb2.PHASE_LEARNING, 100: signal_pb2.PHASE_MEMORIZED, 400: signal_pb2.PHASE_GENERALIZING,
-             800: signal_pb2.PHASE_GENERALIZED},
+    "math": {
+        0: signal_pb2.PHASE_LEARNING,
+        100: signal_pb2.PHASE_MEMORIZED,
+        400: signal_pb2.PHASE_GENERALIZING,
+        800: signal_pb2.PHASE_GENERALIZED,
+    },
     "text & more": {0: signal_pb2.PHASE_LEARNING, 600: signal_pb2.PHASE_OVERFITTING},
-}  # fmt: skip
+}
 
 
 @pytest.fixture

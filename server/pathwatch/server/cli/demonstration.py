@@ -32,7 +32,7 @@ class DemoError(RuntimeError):
 
 def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: int | None) -> bool:
     """Runs the demo into `out`; True when a group was said to generalize and a checkpoint chosen."""
-    script = _job_script()
+    script = job_script()
     _clear(out)
     with sidecar(out / "data", out / "server.log") as server:
         console.print(
@@ -56,7 +56,7 @@ def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: 
     return _judge(out, console, history, seed=seed)
 
 
-def _job_script() -> Path:
+def job_script() -> Path:
     """In the working folder or in the clone this package was installed from."""
     for root in (Path.cwd(), *Path(__file__).resolve().parents):
         if (root / JOB).is_file():
