@@ -1,0 +1,26 @@
+"""Nothing that goes wrong in the hook reaches training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_logger = logging.getLogger("pathwatch.integrations")
+
+
+class Guard:
+    """Swallows the first exception of guarded code, logs it once, and is `failed` from then on."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    @contextmanager
+    def __call__(self, doing: str) -> Iterator[None]:
+        """Run a block; `doing` says in the log what failed."""
+        try:
+            yield
+        except Exception:
+            if not self.failed:
+                _logger.exception("pathwatch failed while %s; it observes no more, training goes on", doing)
+            self.failed = True
