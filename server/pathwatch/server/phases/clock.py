@@ -1,4 +1,4 @@
-"""A clock without a unit: time in bins of log points, counted from when a group had memorized."""
+"""A clock without a unit: time in bins of log points that widen as time passes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ MAX_BINS = 96
 
 
 class Bins:
-    """Means of log points over equal stretches; memory bounded by `MAX_BINS`, however long the run.
+    """Means of log points over equal stretches; memory is bounded, however long the run.
 
-    `width` is the number of log points a bin starts with.
+    `width` is the number of log points a bin starts with, `limit` the number of bins kept.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int = 1, limit: int = MAX_BINS) -> None:
         self._width = width
+        self._limit = limit
         self._steps: list[int] = []
         self._means: list[NDArray[np.float64]] = []
         self._open: list[NDArray[np.float64]] = []
@@ -32,9 +33,14 @@ class Bins:
         self._steps.append(step)
         self._means.append(np.mean(self._open, axis=0))
         self._open.clear()
-        if len(self._steps) > MAX_BINS:
+        if len(self._steps) > self._limit:
             self._halve()
         return True
+
+    def keep(self, entries_N: NDArray[np.intp]) -> None:
+        """Go on with these entries (first axis) of the values only."""
+        self._means = [mean[entries_N] for mean in self._means]
+        self._open = [values[entries_N] for values in self._open]
 
     @property
     def steps(self) -> NDArray[np.int64]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.phases.clock import Bins
+
 MIN_UNSEEN = 8
 """Unseen samples below which their mean is not compared."""
 SMOOTHED = 3
@@ -16,7 +18,7 @@ MIN_RISE = 0.005
 """Smallest rise that counts, relative to the minimum."""
 RUNNING = 2
 """Comparisons in a row that must agree."""
-MAX_POINTS = 128
+MAX_BINS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,7 @@ class UnseenLossGuard:
 
     def __init__(self) -> None:
         self._ids_N: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._losses_TN: NDArray[np.float64] = np.empty((0, 0))
-        self._steps: list[int] = []
+        self._bins = Bins(limit=MAX_BINS)
         self._agreeing = 0
         self.newest: UnseenLoss | None = None
         """The last comparison; None while there was none."""
@@ -57,7 +58,7 @@ class UnseenLossGuard:
     @property
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps and mean losses of the samples that were unseen last."""
-        return np.array(self._steps, dtype=np.int64), self._losses_TN.mean(axis=1)
+        return self._bins.steps, self._bins.means.mean(axis=1)
 
     def take(
         self,
@@ -75,20 +76,15 @@ class UnseenLossGuard:
         kept_N, old, new = np.intersect1d(self._ids_N, ids_N, assume_unique=True, return_indices=True)
         if len(kept_N) < MIN_UNSEEN:  # other samples than before: their past is not known
             kept_N, new = ids_N, np.arange(len(ids_N))
-            self._steps, self._losses_TN = [], np.empty((0, len(ids_N)))
+            self._bins = Bins(limit=MAX_BINS)
         else:
-            self._losses_TN = self._losses_TN[:, old]
+            self._bins.keep(old)
         self._ids_N = kept_N
-        self._steps.append(step)
-        self._losses_TN = np.vstack([self._losses_TN, losses_N[new]])
-        self._compare()
-        if len(self._steps) > MAX_POINTS:
-            self._thin()
+        if self._bins.add(step, losses_N[new]) and len(self._bins) >= 2 * SMOOTHED:
+            self._compare(self._bins.steps, self._bins.means)
 
-    def _compare(self) -> None:
-        if len(self._steps) < 2 * SMOOTHED:
-            return
-        smooth_TN = np.lib.stride_tricks.sliding_window_view(self._losses_TN, SMOOTHED, axis=0).mean(axis=-1)
+    def _compare(self, steps_T: NDArray[np.int64], losses_TN: NDArray[np.float64]) -> None:
+        smooth_TN = np.lib.stride_tricks.sliding_window_view(losses_TN, SMOOTHED, axis=0).mean(axis=-1)
         means_T = smooth_TN.mean(axis=1)
         best = int(means_T[:-SMOOTHED].argmin())
         change_N = smooth_TN[-1] - smooth_TN[best]
@@ -98,7 +94,7 @@ class UnseenLossGuard:
             samples=len(change_N),
             loss=float(means_T[-1]),
             minimum=float(means_T[best]),
-            minimum_step=self._steps[best + SMOOTHED // 2],
+            minimum_step=int(steps_T[best + SMOOTHED // 2]),
             rise=change / max(float(means_T[best]), 1e-9),
             z=change / max(stderr, 1e-12),
         )
@@ -108,10 +104,3 @@ class UnseenLossGuard:
             self.overfitting = True
         elif self.newest.rise < MIN_RISE:
             self.overfitting = False
-
-    def _thin(self) -> None:
-        """Merge neighbours of the older half: memory stays bounded, the recent past exact."""
-        half = len(self._steps) // 4 * 2
-        merged_TN = (self._losses_TN[0:half:2] + self._losses_TN[1:half:2]) / 2
-        self._losses_TN = np.vstack([merged_TN, self._losses_TN[half:]])
-        self._steps = self._steps[1:half:2] + self._steps[half:]

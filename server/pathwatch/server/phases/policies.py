@@ -96,10 +96,10 @@ def _may_generalize(verdict: GroupVerdict) -> bool:
 class Quorum:
     """STOP when a share `quorum` of the groups (0 < quorum ≤ 1) is finished: generalized or overfitting."""
 
-    def __init__(self, quorum: str = "0.5") -> None:
-        self._quorum = _number("quorum", quorum)
+    def __init__(self, **options: str) -> None:
+        self._quorum = _number(options, "quorum", 0.5)
         if not 0 < self._quorum <= 1:
-            raise ValueError(f"policy option quorum: {quorum!r} is not a share above 0 and up to 1")
+            raise ValueError(f"policy option quorum: {self._quorum:g} is not a share above 0 and up to 1")
         self._history = _History()
 
     def decide(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> Decision:
@@ -122,7 +122,8 @@ class Quorum:
 class AllGroups(Quorum):
     """STOP when every group is finished, or has been given its time beside finished ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
+        _refuse_unknown(options)
         super().__init__(quorum="1")
 
 
@@ -132,10 +133,10 @@ class Patience:
     A policy for runs that may never generalize: it gives up on them, which the others do not.
     """
 
-    def __init__(self, patience: str = "1") -> None:
-        self._patience = _number("patience", patience)
+    def __init__(self, **options: str) -> None:
+        self._patience = _number(options, "patience", 1.0)
         if self._patience <= 0:
-            raise ValueError(f"policy option patience: {patience!r} is not above 0")
+            raise ValueError(f"policy option patience: {self._patience:g} is not above 0")
         self._history = _History()
         self._phases: dict[str, Phase] = {}
         self._moved_step = 0
@@ -171,7 +172,10 @@ def _stop_reason(verdicts: Mapping[str, GroupVerdict], finished: list[str], give
     return "; ".join(parts)
 
 
-def _number(option: str, text: str) -> float:
+def _number(options: Mapping[str, str], option: str, default: float) -> float:
+    """The only option a policy takes, as a number."""
+    _refuse_unknown(options, option)
+    text = options.get(option, str(default))
     try:
         value = float(text)
     except ValueError:
@@ -179,3 +183,9 @@ def _number(option: str, text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"policy option {option}: {text!r} is not finite")
     return value
+
+
+def _refuse_unknown(options: Mapping[str, str], *known: str) -> None:
+    if unknown := sorted(set(options) - set(known)):
+        takes = f"takes {', '.join(known)}" if known else "takes none"
+        raise ValueError(f"policy option {', '.join(unknown)}: unknown; this policy {takes}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.phases.clock import Bins
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 
 RULED_OUT = 10.0
@@ -27,28 +28,22 @@ MAX_LOSSES = 2048
 
 
 class LossHistory:
-    """Mean training loss per step; past `MAX_LOSSES` every other entry of the older half is dropped."""
+    """Mean training loss per step; past `MAX_LOSSES` windows, means of neighbouring ones."""
 
     def __init__(self) -> None:
-        self._steps: list[int] = []
-        self._losses: list[float] = []
+        self._bins = Bins(limit=MAX_LOSSES)
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._bins)
 
     def take(self, step: int, loss: float) -> None:
         """Take in the loss of a window."""
-        self._steps.append(step)
-        self._losses.append(loss)
-        if len(self._steps) > MAX_LOSSES:
-            half = MAX_LOSSES // 2
-            self._steps[:half] = self._steps[1:half:2]
-            self._losses[:half] = self._losses[1:half:2]
+        self._bins.add(step, np.array([loss]))
 
     @property
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps and losses kept."""
-        return np.array(self._steps, dtype=np.int64), np.array(self._losses)
+        """Steps and losses."""
+        return self._bins.steps, self._bins.means[:, 0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +151,9 @@ def smoothed_at(
     entries about it: a checkpoint amid bad ones, before a collapse for instance, was good by luck."""
     steps_T, losses_T = curve
     half = points // 2
-    padded = np.pad(np.log(np.maximum(losses_T, 1e-6)), half, constant_values=np.nan)
+    padded = np.pad(np.log(np.maximum(losses_T, 1e-6)), half, mode="edge")
     smooth_T: NDArray[np.float64] = np.exp(
-        np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, points), axis=1)
+        np.mean(np.lib.stride_tricks.sliding_window_view(padded, points), axis=1)
     )
     return smooth_T[np.maximum(np.searchsorted(steps_T, steps_C, side="right") - 1, 0)]
 

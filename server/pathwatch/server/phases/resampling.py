@@ -3,7 +3,8 @@
 A resample weight depends on the sample's id alone, so that a sample weighs the same in every window it
 appears in: differences between steps of one resample are then paired, and a fixed probe's own make-up
 drops out of their standard error. Weights are exponential (Bayesian bootstrap, Rubin 1981), which, unlike
-counts, leave no resample without pairs. Resample 0 is the plain estimate: all weights one.
+counts, leave no resample without pairs. What is particular to single pairs is overstated, by up to √3 (their
+weights are products): errors are on the safe side. Resample 0 is the plain estimate: all weights one.
 """
 
 from __future__ import annotations

@@ -83,6 +83,9 @@ class SharingWatch:
             self.stage, self.onset, self._cusum, self.collapsed_once = Stage.APART, None, 0.0, False
         elif self.stage is Stage.COLLAPSED:
             self.stage = Stage.SHARING
-        elif self.stage is Stage.SHARING and may_settle:
-            if settled(self._bins.steps, self._bins.means, onset, drop, largest_other):
-                self.stage = Stage.SETTLED
+        elif (
+            self.stage is Stage.SHARING
+            and may_settle
+            and settled(self._bins.steps, self._bins.means, onset, drop, largest_other)
+        ):
+            self.stage = Stage.SETTLED
