@@ -1,0 +1,153 @@
+"""kill -9 anywhere: what was acked is there, and the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pathwatch.client import Client, RoutingStream
+from pathwatch.v1 import run_pb2, signal_pb2
+
+CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=3, experts=8), grace_seconds=600)
+STEPS = range(0, 600, 10)
+PACE_SECONDS = 0.02
+"""Between steps, as training would take: so that a kill finds some sent, some acked, some to come."""
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from pathwatch.server.app import serve
+from pathwatch.server.config import ServerConfig
+
+def ready(addresses):
+    print(addresses.grpc, flush=True)
+
+config = ServerConfig(data=Path(sys.argv[1]), listen=sys.argv[2], http="127.0.0.1:0")
+sys.exit(asyncio.run(serve(config, ready=ready)))
+"""
+
+
+class Server:
+    """A server process that is killed and started again on the same port and data."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self.address = "127.0.0.1:0"
+        self.kills = 0
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(self._data), self.address], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().strip()
+        assert self.address, "the server did not start"
+
+    def kill(self) -> None:
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def kill_and_restart(self) -> None:
+        self.kill()
+        self.kills += 1
+        self.start()
+
+
+@contextmanager
+def server(data: Path) -> Iterator[Server]:
+    running = Server(data)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def observations(step: int, rank: int, group: str) -> dict[str, Any]:
+    """Routing that concentrates, loss that falls: phases change on the way."""
+    rng = np.random.default_rng([step, rank, len(group)])
+    sharpness = 1 + step / 100
+    logits_NLK = rng.normal(size=(24, 3, 8)) * sharpness
+    weights_NLK = np.exp(logits_NLK) / np.exp(logits_NLK).sum(-1, keepdims=True)
+    return {
+        "sample_ids": np.arange(24) + 24 * rank,
+        "weights": weights_NLK.astype(np.float32),
+        "losses": (3 * np.exp(-step / 80) * rng.uniform(0.8, 1.2, 24)).astype(np.float32),
+        "targets": rng.integers(0, 3, 24, dtype=np.int32),
+        "visits": np.full(24, 1 + step // 10, np.int32),
+    }
+
+
+def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any]:
+    """Two ranks send everything; the server is killed each time so many more messages are acked."""
+    with Client(server.address) as client:
+        client.create_run("run", CONFIG)
+    streams = [RoutingStream(server.address, run="run", rank=rank, world_size=2) for rank in range(2)]
+    killer = threading.Thread(target=_kill, args=(server, streams, kill_after))
+    killer.start()
+    for step in STEPS:
+        for rank, stream in enumerate(streams):
+            for group in ("code", "math"):
+                stream.observe(step=step, group=group, **observations(step, rank, group))
+            stream.watermark(step)
+        time.sleep(PACE_SECONDS)
+    killer.join()
+    for stream in streams:
+        assert stream.flush(120)
+        assert stream.stats.dropped_steps == 0
+        assert stream.stats.rejected == 0
+        stream.close()
+    with Client(server.address, timeout=120) as client:
+        run = client.finish_run("run")
+        return run, client.get_metrics("run"), client.get_signal("run")
+
+
+def _kill(server: Server, streams: list[RoutingStream], after: list[int]) -> None:
+    def acked() -> int:
+        return sum(stream.stats.acked for stream in streams)
+
+    deadline = time.monotonic() + 120
+    for more in after:
+        wanted = acked() + more
+        while acked() < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        server.kill_and_restart()
+
+
+def what_was_said(signal: signal_pb2.Signal) -> signal_pb2.Signal:
+    """A signal without the time it was given."""
+    said = signal_pb2.Signal()
+    said.CopyFrom(signal)
+    said.ClearField("created_at")
+    return said
+
+
+@pytest.mark.slow
+def test_killed_and_undisturbed_servers_say_the_same(tmp_path: Path) -> None:
+    with server(tmp_path / "calm") as calm:
+        wanted_run, wanted, wanted_signal = play(calm, [])
+    chance = random.Random(7)  # noqa: S311  # when to kill, reproducibly
+    with server(tmp_path / "killed") as killed:
+        run, found, last_signal = play(killed, [chance.randrange(10, 60) for _ in range(5)])
+        assert killed.kills == 5
+    assert (run.step, run.closed_step, run.state) == (590, 590, run_pb2.RUN_STATE_FINISHED)
+    assert list(run.groups) == list(wanted_run.groups)
+    assert len(found.windows) == 2 * len(STEPS)
+    assert list(found.windows) == list(wanted.windows)
+    assert [what_was_said(s) for s in found.signals] == [what_was_said(s) for s in wanted.signals]
+    assert what_was_said(last_signal) == what_was_said(wanted_signal)
+    assert len({status.phase for s in found.signals for status in s.groups}) > 1
