@@ -36,7 +36,9 @@ def test_spans_tell_phases_in_order(history: RunHistory) -> None:
 
 
 def test_the_newest_signal_counts(history: RunHistory) -> None:
-    assert (history.action, history.stop_at_step, history.best_checkpoint_step) == ("STOP", 950, 800)
+    assert (history.action, history.best_checkpoint_step) == ("STOP", 800)
+    assert history.stop is not None
+    assert (history.stop.step, history.stop.stop_at_step) == (900, 950)
     assert [group.best_checkpoint_step for group in history.groups] == [850, None]
     assert [(change.step, change.action) for change in history.changes] == [
         (0, "CONTINUE"),

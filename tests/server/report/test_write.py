@@ -15,6 +15,7 @@ from matplotlib.image import imread
 
 from pathwatch.server.report.data import RunHistory, run_history
 from pathwatch.server.report.labels import load_labels
+from pathwatch.server.report.page import render
 from pathwatch.server.report.write import write_report
 from pathwatch.v1 import run_pb2, signal_pb2
 
@@ -76,8 +77,15 @@ def test_the_page_tells_the_verdicts(history: RunHistory, tmp_path: Path) -> Non
         ["800", "generalized"],
     ]
     assert read.tables["signals"][-1] == ["900", "stop", "950", "STOP since 900"]
-    assert "Told to stop at step 950." in read.text
+    assert "Told to stop at step 950. STOP since 900." in read.text
     assert "judged" not in read.tables
+
+
+def test_a_withdrawn_stop_is_told_as_such(response: signal_pb2.GetMetricsResponse, tmp_path: Path) -> None:
+    response.signals.add(run="pair", step=950, action=signal_pb2.ACTION_CONTINUE, reason="waiting again")
+    history = run_history(run_pb2.Run(name="pair"), response)
+    text = " ".join(render(history, b"").split())
+    assert "</strong> STOP since 900. Withdrawn later: continue. Waiting again.</p>" in text
 
 
 def test_the_page_needs_nothing_else(history: RunHistory, tmp_path: Path) -> None:
@@ -90,6 +98,7 @@ def test_the_page_needs_nothing_else(history: RunHistory, tmp_path: Path) -> Non
     assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")  # noqa: S314 (our own)
 
 
+@pytest.mark.slow
 def test_labels_add_the_judgement(
     history: RunHistory, labels_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -102,6 +111,7 @@ def test_labels_add_the_judgement(
     assert rows[2] == ["text & more", "no labels"]
 
 
+@pytest.mark.slow
 def test_the_picture_grows_by_a_row_with_labels(
     history: RunHistory, labels_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -115,6 +125,7 @@ def test_the_picture_grows_by_a_row_with_labels(
         assert (np.abs(pixels - np.array(colour) / 255).max(axis=1) < 0.01).sum() > 500
 
 
+@pytest.mark.slow
 def test_the_same_history_makes_the_same_files(history: RunHistory, tmp_path: Path) -> None:
     first, second = (write_report(tmp_path / name, history) for name in ("first", "second"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -46,5 +46,7 @@ def command(out: Path, workers: int, seed: int, steps: int | None) -> None:
     console.print(f"{out / 'report.html'}, {out / 'report.png'}, {out / 'summary.json'}", highlight=False)
     console.print(f"{time.monotonic() - began:.0f} s in all", highlight=False)
     if not judged:
-        click.echo("the run was not judged: no group was said to generalize with a checkpoint chosen", err=True)
+        click.echo(
+            "the run was not judged: no group was said to generalize with a checkpoint chosen", err=True
+        )
         sys.exit(1)

@@ -108,7 +108,7 @@ def _judge(out: Path, console: Console, history: RunHistory, *, seed: int) -> bo
         "seed": seed,
         "judged": judged,
         "last_step": history.last_step,
-        "stop_at_step": history.stop_at_step,
+        "stop_at_step": None if history.stop is None else history.stop.stop_at_step,
         "best_checkpoint_step": history.best_checkpoint_step,
         "groups": {group.group: _summary(group, comparisons[group.group]) for group in history.groups},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from rich.console import Console, Group
@@ -26,12 +25,12 @@ _COLUMNS = ("since", "loss", "unseen", "distance", "d_eff", "affinity", "memoriz
 
 
 class LiveTable:
-    """Remembers the newest window of each group and the recent course of its path distance."""
+    """Remembers the newest window of each group and the course of its path distance."""
 
     def __init__(self) -> None:
         self._update: Update | None = None
         self._newest: dict[str, signal_pb2.Window] = {}
-        self._distances: dict[str, deque[float]] = {}
+        self._distances: dict[str, list[float]] = {}
         self._changes: dict[str, tuple[str, int]] = {}
 
     def take(self, update: Update) -> list[str]:
@@ -49,8 +48,7 @@ class LiveTable:
                 lines.append(f"step {window.step}: {window.group} is {phase}: {window.reason}")
             self._newest[window.group] = window
             if _DISTANCE in window.metrics:
-                recent = self._distances.setdefault(window.group, deque(maxlen=64))
-                recent.append(window.metrics[_DISTANCE])
+                self._distances.setdefault(window.group, []).append(window.metrics[_DISTANCE])
         before = "CONTINUE" if self._update is None else action_name(self._update.signal.action)
         for signal in update.signals:
             action = action_name(signal.action)
@@ -91,7 +89,7 @@ class LiveTable:
                 number(metrics, "target_affinity"),
                 number(metrics, "memorized_ratio", 2),
                 step(best.get(group)),
-                sparkline(list(self._distances.get(group, ()))),
+                sparkline(self._distances.get(group, [])),
             )
         return listing
 

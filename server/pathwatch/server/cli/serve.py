@@ -77,7 +77,6 @@ def command(
         return
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
     import asyncio
-
     import logging
 
     from pathwatch.server.app import Addresses, StartError, serve

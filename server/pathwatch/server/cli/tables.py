@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich.table import Table
 from rich.text import Text
@@ -37,10 +38,12 @@ def step(value: int | None) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """The last values as a row of bars, between their smallest and their largest."""
-    recent = [value for value in values if math.isfinite(value)][-width:]
-    if not recent:
+    """The course of the values from first to last as a row of bars; each stands for the mean of its share."""
+    if not values:
         return ""
-    low, span = min(recent), max(recent) - min(recent)
+    cells = min(width, len(values))
+    edges = [len(values) * cell // cells for cell in range(cells + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, span = min(means), max(means) - min(means)
     bars = "▁▂▃▄▅▆▇█"
-    return "".join(bars[round((value - low) / span * (len(bars) - 1)) if span > 0 else 0] for value in recent)
+    return "".join(bars[round((mean - low) / span * (len(bars) - 1)) if span > 0 else 0] for mean in means)

@@ -85,9 +85,9 @@ class RunHistory:
         return max(int(group.steps_T[-1]) for group in self.groups)
 
     @property
-    def stop_at_step(self) -> int | None:
-        """Where the run was first told to stop."""
-        return next((change.stop_at_step for change in self.changes if change.action == "STOP"), None)
+    def stop(self) -> SignalChange | None:
+        """The first time the run was told to stop."""
+        return next((change for change in self.changes if change.action == "STOP"), None)
 
 
 class NothingToReportError(ValueError):

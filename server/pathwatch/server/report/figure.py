@@ -125,8 +125,7 @@ def _saved(figure: Figure, kind: str, dpi: int) -> bytes:
 
 
 def _title(history: RunHistory) -> str:
-    stop = history.stop_at_step
-    told = f"told to stop at step {stop}" if stop is not None else "not told to stop"
+    told = "not told to stop" if history.stop is None else f"told to stop at step {history.stop.stop_at_step}"
     return f"{history.run}: steps {history.first_step} to {history.last_step}, {told}"
 
 
@@ -233,8 +232,8 @@ def _draw_marks(axis: Axes, history: RunHistory, group: GroupHistory) -> None:
         axis.axvspan(first, last, color=PHASE_STYLES[phase].colour, alpha=0.14, linewidth=0, zorder=0)
     if group.best_checkpoint_step is not None:
         axis.axvline(group.best_checkpoint_step, color=_INK, linewidth=1.4, zorder=2)
-    if history.stop_at_step is not None:
-        axis.axvline(history.stop_at_step, color=_INK, linewidth=1.0, linestyle=":", zorder=2)
+    if history.stop is not None and history.stop.stop_at_step is not None:
+        axis.axvline(history.stop.stop_at_step, color=_INK, linewidth=1.0, linestyle=":", zorder=2)
     axis.tick_params(length=2)
     axis.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -256,7 +255,7 @@ def _legend(history: RunHistory, labels: Labels | None) -> list[Patch | Line2D]:
     handles.append(
         Line2D([], [], color=_INK, linewidth=1.4, marker="o", markersize=5, label="chosen checkpoint")
     )
-    if history.stop_at_step is not None:
+    if history.stop is not None:
         handles.append(Line2D([], [], color=_INK, linewidth=1.0, linestyle=":", label="stop"))
     for panel in _PANELS:
         if len(panel.metrics) > 1 and any(panel.metrics[1][0] in group.metrics for group in history.groups):
