@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.tensors import HALF, WEIGHTS, invalid, to_array
-from pathwatch.server.metrics.routing import ScoreKind, routing_weights
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.v1 import routing_pb2, tensor_pb2
+
+if TYPE_CHECKING:
+    from pathwatch.server.metrics.routing import ScoreKind
 
 INT32 = (tensor_pb2.D_TYPE_INT32,)
 INT64 = (tensor_pb2.D_TYPE_INT64,)
@@ -189,13 +192,19 @@ def _reduced(
 def _raw(
     batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
 ) -> _Routing:
+    from pathwatch.server.metrics.routing import ScoreKind, routing_weights
+
     raw = batch.raw
     for name in ("target_weights", "token_counts", "target_token_counts"):
         if batch.HasField(name):
             raise invalid(
                 f"batch.{name}", "goes with `weights` only; raw scores carry lengths and target_mask"
             )
-    kind = _score_kind(raw.kind)
+    try:
+        kind = ScoreKind(raw.kind)
+    except ValueError:
+        say = f"is {raw.kind}; say whether scores are logits or probabilities"
+        raise invalid("batch.raw.kind", say) from None
     scores_TLK = to_array(
         raw.scores, "batch.raw.scores", dtypes=WEIGHTS, shape=[None, layers, experts], axes="[T, L, K]"
     )
@@ -225,24 +234,15 @@ def _raw(
     )
 
 
-def _score_kind(kind: int) -> ScoreKind:
-    try:
-        return ScoreKind(kind)
-    except ValueError:
-        raise invalid(
-            "batch.raw.kind", f"is {kind}; say whether scores are logits or probabilities"
-        ) from None
-
-
 def _check_scores(
     scores_TLK: NDArray[np.float32], kind: ScoreKind, dtype: int, sample_ids_T: NDArray[np.int64]
 ) -> None:
     field = "batch.raw.scores"
     _check_rows(field, np.isfinite(scores_TLK), sample_ids_T, "NaN or Inf")
-    match kind:
-        case ScoreKind.SOFTMAX:
+    match kind.name:
+        case "SOFTMAX":
             _check_distributions(field, scores_TLK, dtype, sample_ids_T)
-        case ScoreKind.SIGMOID:
+        case "SIGMOID":
             fine_TLK = (scores_TLK >= 0) & (scores_TLK <= 1)
             _check_rows(field, fine_TLK, sample_ids_T, "sigmoid scores outside [0, 1]; are these logits?")
             positive_TL = scores_TLK.sum(axis=-1) > 0

@@ -6,6 +6,7 @@ anyone know: acks, answers, views for readers, watchers. Metrics and verdicts ar
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.live_run import LiveRun, Shared
@@ -69,6 +71,7 @@ class Engine:
         self._views = {name: run.view() for name, run in self._runs.items()}
         self._touched.update(self._runs)
         self._thread.start()
+        self._pool.submit(_warm_up)
 
     def stop(self) -> None:
         """Apply and commit what was submitted, then end; unfinished rounds are judged after a restart."""
@@ -330,6 +333,14 @@ class Engine:
             run.job_failed(error)
         else:
             raise error
+
+
+def _warm_up() -> None:
+    """Import what the first run needs, which takes longer than the start itself."""
+    import pathwatch.server.metrics.summary  # noqa: F401
+
+    with contextlib.suppress(plugins.PluginError):
+        plugins.load_detector(plugins.DEFAULT_DETECTOR)
 
 
 def _differing_fields(a: run_pb2.RunConfig, b: run_pb2.RunConfig) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pathwatch.server.engine.arrays import pack
 from pathwatch.server.engine.judge import (
@@ -17,12 +18,14 @@ from pathwatch.server.engine.judge import (
 )
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.plugin import Metric
-from pathwatch.server.metrics.summary import GroupMetrics, group_metrics
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 from pathwatch.server.phases.verdict import Checkpoint, Phase
 from pathwatch.server.sketch.run_sketch import Round
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
+
+if TYPE_CHECKING:
+    from pathwatch.server.metrics.summary import GroupMetrics
 
 log = logging.getLogger("pathwatch.server")
 
@@ -90,6 +93,8 @@ def judge_round(
 def _metrics(
     config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None, plugins: Mapping[str, Metric]
 ) -> dict[str, GroupMetrics]:
+    from pathwatch.server.metrics.summary import GroupMetrics, group_metrics
+
     computed = group_metrics(round_.windows, geometry, metric_settings(config))
     return {
         group: GroupMetrics(

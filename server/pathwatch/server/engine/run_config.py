@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.decode import MAX_NAME, group_problem
-from pathwatch.server.metrics.summary import MetricSettings
 from pathwatch.server.sketch.run_sketch import SketchSettings
 from pathwatch.v1 import run_pb2
+
+if TYPE_CHECKING:
+    from pathwatch.server.metrics.summary import MetricSettings
 
 DEFAULT_CAPACITY = 512
 DEFAULT_GRACE_SECONDS = 60.0
@@ -68,6 +71,8 @@ def sketch_settings(name: str, config: run_pb2.RunConfig) -> SketchSettings:
 
 def metric_settings(config: run_pb2.RunConfig) -> MetricSettings:
     """Settings of the run's metrics, from a configuration with defaults filled in."""
+    from pathwatch.server.metrics.summary import MetricSettings
+
     return MetricSettings(thresholds=tuple(config.thresholds), ridge=config.ridge, per_layer=config.per_layer)
 
 

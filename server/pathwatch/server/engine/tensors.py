@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.engine.refusal import Code, RefusedError
-from pathwatch.server.metrics.routing import bfloat16_to_float32
 from pathwatch.v1 import tensor_pb2
 
 # NumPy's element type on the wire; bfloat16 travels as its bit pattern.
@@ -60,6 +59,9 @@ def to_array(
         )
     array: NDArray[np.generic] = np.frombuffer(tensor.data, dtype=dtype).reshape(actual)
     if tensor.dtype == tensor_pb2.D_TYPE_BFLOAT16:
+        # Imported here and in a few other places when first needed: scipy behind it would double the start.
+        from pathwatch.server.metrics.routing import bfloat16_to_float32
+
         return bfloat16_to_float32(array.astype(np.uint16))
     if tensor.dtype == tensor_pb2.D_TYPE_FLOAT16:
         return array.astype(np.float32)
