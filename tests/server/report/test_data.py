@@ -47,6 +47,16 @@ def test_the_newest_signal_counts(history: RunHistory) -> None:
     ]
 
 
+def test_requests_leave_out_what_asks_for_nothing(response: signal_pb2.GetMetricsResponse) -> None:
+    response.signals.add(run="pair", step=950, action=signal_pb2.ACTION_CONTINUE, reason="waiting again")
+    requests = run_history(run_pb2.Run(name="pair"), response).requests
+    assert [(request.step, request.action) for request in requests] == [
+        (400, "CHECKPOINT"),
+        (900, "STOP"),
+        (950, "CONTINUE"),
+    ]
+
+
 def test_a_run_without_windows_has_nothing_to_report() -> None:
     with pytest.raises(NothingToReportError, match="'new' has no judged window yet"):
         run_history(run_pb2.Run(name="new"), signal_pb2.GetMetricsResponse())

@@ -85,6 +85,16 @@ class RunHistory:
         return max(int(group.steps_T[-1]) for group in self.groups)
 
     @property
+    def requests(self) -> tuple[SignalChange, ...]:
+        """What the run was asked to do: changes to CHECKPOINT and STOP, and the withdrawal of a STOP."""
+        before = (None, *self.changes)
+        return tuple(
+            change
+            for last, change in zip(before, self.changes, strict=False)
+            if change.action != "CONTINUE" or (last is not None and last.action == "STOP")
+        )
+
+    @property
     def stop(self) -> SignalChange | None:
         """The first time the run was told to stop."""
         return next((change for change in self.changes if change.action == "STOP"), None)
