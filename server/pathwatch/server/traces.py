@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.engine.decode import FLOAT32_TOLERANCE, HALF_TOLERANCE
 from pathwatch.server.npz import NpzError, read_npz
 
-ROW_TOLERANCE = {"float16": 1e-2, "float32": 1e-3}
-"""How far a row of routing weights may be from summing to one, per element type; what the server takes."""
+ROW_TOLERANCE = {"float16": HALF_TOLERANCE, "float32": FLOAT32_TOLERANCE}
+"""How far a row of routing weights may be from summing to one, by element type: what the server takes."""
 
 
 class TraceError(ValueError):
