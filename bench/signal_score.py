@@ -22,6 +22,15 @@ from pathwatch.server.phases.verdict import Action, Checkpoint, Evidence, Phase
 from pathwatch.server.report.labels import Labels, load_labels, loss_patience_step
 from pathwatch.server.traces import Trace, load_trace
 
+SHORT = {
+    "UNKNOWN": "?",
+    "LEARNING": "learning",
+    "MEMORIZED": "memorized",
+    "GENERALIZING": "GENERALIZING",
+    "GENERALIZED": "DONE",
+    "OVERFITTING": "OVERFITTING",
+    "REGRESSING": "regressing",
+}
 LEARNED = 0.5
 """Smoothed test accuracy from which a group counts as generalized."""
 
@@ -290,7 +299,7 @@ def table(runs: Sequence[RunScore]) -> str:
     lines = ["run | group | 0.5 at | phases | chosen | best | chosen at | last | patience | stop | saved"]
     for run in runs:
         for group in run.groups:
-            phases = " ".join(f"{step}:{name[:6]}" for step, name in group.phases[1:])
+            phases = " ".join(f"{step}:{SHORT[name]}" for step, name in group.phases)
             lines.append(
                 f"{group.run} | {group.group} | {group.learned_step} | {phases} | {group.chosen_step} | "
                 f"{group.best:.3f} | {group.chosen:.3f} | {group.last:.3f} | {group.at_loss_patience:.3f} | "

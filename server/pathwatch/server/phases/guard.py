@@ -13,12 +13,14 @@ MIN_UNSEEN = 8
 """Unseen samples below which their mean is not compared."""
 SMOOTHED = 3
 """Windows averaged on either side of the comparison: single steps kick the loss of all samples at once."""
-MIN_Z = 2.0
+MIN_Z = 2.5
+"""Standard errors of the paired difference a rise must be, …"""
 MIN_RISE = 0.005
-"""Smallest rise that counts, relative to the minimum."""
+"""… and the least it must be relative to the minimum, …"""
 RUNNING = 2
-"""Comparisons in a row that must agree."""
+"""… in this many comparisons in a row."""
 MAX_BINS = 128
+"""Time bins kept of the samples' losses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phas
 
 STRAGGLER_PATIENCE = 2.0
 """A group that is memorized but does not generalize is given this many times as long as the slowest of the
-finished groups took from being memorized to its onset."""
+generalized groups took from being memorized to its onset (seen in one run: 1.9 times)."""
 HOLD = 0.25
 """A group counts as finished once GENERALIZED has stood for this share of the time from onset to it: between
 settling and the last of accuracy lies some way, and a verdict may be withdrawn."""

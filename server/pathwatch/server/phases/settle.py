@@ -11,13 +11,11 @@ from scipy.stats import kendalltau
 from pathwatch.server.phases.drop import BLOWN_UP, BLOWN_UP_LOSS, WITHDRAW_SHARE, Drop, Row
 
 SETTLE_BINS = 12
-"""Bins from onset to confirmation at least, and the shortest stretch that must have been still."""
-STILL_SHARE = 1 / 3
-"""The stretch is this share of the time since onset."""
+"""Bins from onset to confirmation at least; as many must have been still."""
 SETTLED = 0.05
-"""Still: the stretch's later half is lower by at most this share of the whole fall, …"""
+"""Still: their later half is lower than the earlier by at most this share of the whole fall, …"""
 TREND_P = 0.05
-"""… and Kendall's test finds no falling trend in it."""
+"""… and Kendall's test finds no falling trend in them."""
 CONFIRM_GROWTH = 2.0
 """The drop must have grown to this many times what it was at onset, …"""
 CONFIRM_Z = 4.0
@@ -45,8 +43,7 @@ def settled(
     needed = max(CONFIRM_GROWTH * onset.size, CONFIRM_Z * drop.stderr, CONFIRM_SHARE * largest_other)
     if since < SETTLE_BINS or drop.size < needed or not _sound(means[-1, :, 0], onset, drop):
         return False
-    stretch = max(SETTLE_BINS, int(STILL_SHARE * since))
-    return _still(means[-stretch:, :, 0], onset.reference[:, 0])
+    return _still(means[-SETTLE_BINS:, :, 0], onset.reference[:, 0])
 
 
 def _sound(newest: NDArray[np.float64], onset: Onset, drop: Drop) -> bool:

@@ -13,11 +13,11 @@ POINTS_PER_BIN = 12
 """A bin is one log point, and one more for each of this many that memorizing took."""
 MIN_BINS = 8
 """Bins of memorization before the first verdict: a reference and a recent window of four each."""
-MIN_DROP = 0.10
+MIN_DROP = 0.12
 """Drop of the log statistic that counts at all."""
 CUSUM_ALLOWANCE = 1.0
 """Standard errors per bin that are taken for noise."""
-CUSUM_LIMIT = 5.0
+CUSUM_LIMIT = 6.0
 """Onset: what the drop exceeds the allowance by, in standard errors, summed over bins in a row."""
 DRAGGED_SHARE = 0.3
 """Below this share of the largest drop among the other groups a group is dragged along by shared routers."""
