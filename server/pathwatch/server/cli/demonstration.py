@@ -1,8 +1,7 @@
-"""One real run on one machine: sidecar, DeepSpeed job, live table, and the judgement by test accuracy."""
+"""One real run on one machine: sidecar, DeepSpeed job, live table."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
@@ -14,10 +13,10 @@ from rich.console import Console
 from pathwatch.client import Client
 from pathwatch.server.cli.following import Update, follow
 from pathwatch.server.cli.livetable import show
+from pathwatch.server.cli.outcome import judge
 from pathwatch.server.cli.processes import deepspeed_job, sidecar
-from pathwatch.server.report.data import GroupHistory, NothingToReportError, RunHistory, run_history
-from pathwatch.server.report.labels import Comparison, JudgedCheckpoint, LabelsError, compare, load_labels
-from pathwatch.server.report.write import write_report
+from pathwatch.server.report.data import NothingToReportError, RunHistory, run_history
+from pathwatch.server.report.labels import LabelsError, load_labels
 from pathwatch.v1 import run_pb2
 
 RUN = "arithmetic"
@@ -53,7 +52,11 @@ def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: 
                     f"the training job failed (exit code {job.returncode}); see {out / 'train.log'}"
                 )
             history = _history(client)
-    return _judge(out, console, history, seed=seed)
+    try:
+        labels = load_labels(out / "labels.npz")
+    except LabelsError as error:
+        raise DemoError(f"the training job left no labels to judge by: {error}") from None
+    return judge(out, console, history, labels, seed=seed)
 
 
 def job_script() -> Path:
@@ -93,71 +96,3 @@ def _history(client: Client) -> RunHistory:
         return run_history(client.get_run(RUN), client.get_metrics(RUN))
     except NothingToReportError as error:
         raise DemoError(str(error)) from None
-
-
-def _judge(out: Path, console: Console, history: RunHistory, *, seed: int) -> bool:
-    try:
-        labels = load_labels(out / "labels.npz")
-    except LabelsError as error:
-        raise DemoError(f"the training job left no labels to judge by: {error}") from None
-    write_report(out, history, labels)
-    comparisons = {group.group: compare(group, labels) for group in history.groups}
-    judged = any(_judged(group) for group in history.groups)
-    summary = {
-        "run": history.run,
-        "seed": seed,
-        "judged": judged,
-        "last_step": history.last_step,
-        "stop_at_step": None if history.stop is None else history.stop.stop_at_step,
-        "best_checkpoint_step": history.best_checkpoint_step,
-        "groups": {group.group: _summary(group, comparisons[group.group]) for group in history.groups},
-    }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    for group in history.groups:
-        console.print(_line(group, comparisons[group.group]), highlight=False, soft_wrap=True)
-    return judged
-
-
-def _judged(group: GroupHistory) -> bool:
-    return group.first("GENERALIZING", "GENERALIZED") is not None and group.best_checkpoint_step is not None
-
-
-def _summary(group: GroupHistory, comparison: Comparison | None) -> dict[str, object]:
-    def of(checkpoint: JudgedCheckpoint | None) -> dict[str, object] | None:
-        return None if checkpoint is None else {"step": checkpoint.step, "score": round(checkpoint.score, 4)}
-
-    return {
-        "phase_history": [
-            {"phase": span.phase, "step": span.first_step, "reason": span.reason} for span in group.spans
-        ],
-        "chosen_checkpoint": group.best_checkpoint_step,
-        "test_accuracy": None
-        if comparison is None
-        else {
-            "chosen": of(comparison.chosen),
-            "best": of(comparison.best),
-            "last": of(comparison.last),
-            "loss_patience": of(comparison.loss_patience),
-        },
-    }
-
-
-def _line(group: GroupHistory, comparison: Comparison | None) -> str:
-    stands = f"{group.group}: {group.phase.lower()} since step {group.since_step}"
-    if comparison is None:
-        return f"{stands}; no labels to judge by"
-
-    def said(name: str, checkpoint: JudgedCheckpoint | None) -> str:
-        return (
-            f"{name} –" if checkpoint is None else f"{name} {checkpoint.score:.3f} (step {checkpoint.step})"
-        )
-
-    rules = ", ".join(
-        (
-            said("chosen", comparison.chosen),
-            said("best", comparison.best),
-            said("last", comparison.last),
-            said("loss patience", comparison.loss_patience),
-        )
-    )
-    return f"{stands}; {comparison.measure} of checkpoints: {rules}"

@@ -52,7 +52,7 @@ class LiveTable:
         before = "CONTINUE" if self._update is None else action_name(self._update.signal.action)
         for signal in update.signals:
             action = action_name(signal.action)
-            if action != before:
+            if action != before and (action != "CONTINUE" or before == "STOP"):
                 stop = stop_at_step(signal)
                 at = "" if stop is None else f" at step {stop}"
                 lines.append(f"step {signal.step}: told to {action}{at}: {signal.reason}")
