@@ -38,7 +38,7 @@ def test_reflection_lists_the_services(service: Any) -> None:
 def test_a_drain_says_not_serving_and_acks_what_it_has_read(
     tmp_path: Path, make_stream: Any, make_batch: Any
 ) -> None:
-    config = ServerConfig(data=tmp_path / "data", drain_seconds=10)
+    config = ServerConfig(data=tmp_path / "data", drain_seconds=2)
     with ExitStack() as leaving:
         server = leaving.enter_context(BackgroundServer(config))
         with grpc.insecure_channel(server.grpc_address) as channel:

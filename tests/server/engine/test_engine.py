@@ -81,6 +81,7 @@ def test_a_restart_remembers_what_it_acked(bench: Any, make_batch: Any, eventual
     assert bench.view().windows["math"].metrics["window_samples"] == 8
 
 
+@pytest.mark.slow
 def test_rounds_do_not_depend_on_restarts(
     bench: Any, make_bench: Any, make_batch: Any, eventually: Any
 ) -> None:
@@ -256,9 +257,13 @@ def test_a_rewind_supersedes_and_judges_as_if_it_had_gone_straight(
 
     second = bench.join(attempt=1)
     assert first.ended is not None
+    assert bench.view().windows["math"].step == 50
     assert first.ended.code is Code.FAILED_PRECONDITION
     assert len(windows(bench)) == 5  # nothing is superseded before data comes
     second.observe(make_batch(30))
+    eventually(lambda: bench.view().last_signal.step == 20)
+    assert bench.view().run.closed_step == 20
+    assert bench.view().windows["math"].step == 20
     second.watermark(30)
     eventually(lambda: bench.view().run.closed_step == 30)
     second.observe(make_batch(40))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.config import Limits
+from pathwatch.server.engine.checks import check_distributions, check_rows, check_samples
 from pathwatch.server.engine.refusal import Code, RefusedError
-from pathwatch.server.engine.tensors import HALF, WEIGHTS, invalid, to_array
+from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.v1 import routing_pb2, tensor_pb2
@@ -26,11 +27,6 @@ LOSSES = (tensor_pb2.D_TYPE_FLOAT32, tensor_pb2.D_TYPE_FLOAT64)
 UINT8 = (tensor_pb2.D_TYPE_UINT8,)
 
 MAX_NAME = 128
-HALF_TOLERANCE = 0.01
-"""How far from one a row of half precision may sum."""
-FLOAT32_TOLERANCE = 1e-3
-"""How far from one a row of single precision may sum."""
-NOT_ONE = "routing weights of a layer must be >= 0 and sum to one; router logits are sent as `raw` scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +81,7 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
         )
     routing = _routing(batch, sample_ids_N, len(layers) if layers else topology.layers, topology.experts)
     if token_parts == 1:
-        _check_samples(
+        check_samples(
             "batch.target_token_counts",
             routing.target_tokens_N >= 1,
             sample_ids_N,
@@ -164,7 +160,7 @@ def _reduced(
     target_tokens_N = _integers(batch, "target_token_counts", sample_ids_N, least=0)
     if target_tokens_N is None:
         target_tokens_N = tokens_N
-    _check_samples(
+    check_samples(
         "batch.target_token_counts",
         target_tokens_N <= tokens_N,
         sample_ids_N,
@@ -211,7 +207,7 @@ def _raw(
     lengths_N = to_array(
         raw.lengths, "batch.raw.lengths", dtypes=INT32, shape=[len(sample_ids_N)], axes="[n]"
     ).astype(np.int64)
-    _check_samples("batch.raw.lengths", lengths_N >= 1, sample_ids_N, "fewer than 1 token")
+    check_samples("batch.raw.lengths", lengths_N >= 1, sample_ids_N, "fewer than 1 token")
     if int(lengths_N.sum()) != len(scores_TLK):
         raise invalid(
             "batch.raw.lengths", f"sum to {int(lengths_N.sum())}, but scores hold {len(scores_TLK)} tokens"
@@ -238,15 +234,15 @@ def _check_scores(
     scores_TLK: NDArray[np.float32], kind: ScoreKind, dtype: int, sample_ids_T: NDArray[np.int64]
 ) -> None:
     field = "batch.raw.scores"
-    _check_rows(field, np.isfinite(scores_TLK), sample_ids_T, "NaN or Inf")
+    check_rows(field, np.isfinite(scores_TLK), sample_ids_T, "NaN or Inf")
     match kind.name:
         case "SOFTMAX":
-            _check_distributions(field, scores_TLK, dtype, sample_ids_T)
+            check_distributions(field, scores_TLK, dtype, sample_ids_T)
         case "SIGMOID":
             fine_TLK = (scores_TLK >= 0) & (scores_TLK <= 1)
-            _check_rows(field, fine_TLK, sample_ids_T, "sigmoid scores outside [0, 1]; are these logits?")
+            check_rows(field, fine_TLK, sample_ids_T, "sigmoid scores outside [0, 1]; are these logits?")
             positive_TL = scores_TLK.sum(axis=-1) > 0
-            _check_rows(field, positive_TL, sample_ids_T, "sigmoid scores that are all 0")
+            check_rows(field, positive_TL, sample_ids_T, "sigmoid scores that are all 0")
 
 
 def _weights(
@@ -264,42 +260,10 @@ def _weights(
     if empty_N is not None and empty_N.any():
         weights_NLK[empty_N] = 0
         held_N = ~empty_N
-        _check_distributions(field, weights_NLK[held_N], tensor.dtype, sample_ids_N[held_N])
+        check_distributions(field, weights_NLK[held_N], tensor.dtype, sample_ids_N[held_N])
     else:
-        _check_distributions(field, weights_NLK, tensor.dtype, sample_ids_N)
+        check_distributions(field, weights_NLK, tensor.dtype, sample_ids_N)
     return weights_NLK
-
-
-def _check_distributions(
-    field: str, rows_NLK: NDArray[np.float32], dtype: int, sample_ids_N: NDArray[np.int64]
-) -> None:
-    tolerance = HALF_TOLERANCE if dtype in HALF else FLOAT32_TOLERANCE
-    sums_NL = rows_NLK.sum(axis=-1, dtype=np.float64)
-    # One pass in the good case: NaN and Inf make the sum fail, a negative weight the minimum.
-    if rows_NLK.size == 0 or (bool((np.abs(sums_NL - 1) <= tolerance).all()) and rows_NLK.min() >= 0):
-        return
-    _check_rows(field, np.isfinite(rows_NLK), sample_ids_N, "NaN or Inf")
-    _check_rows(field, rows_NLK >= 0, sample_ids_N, f"a negative weight; {NOT_ONE}")
-    wrong_NL = np.abs(sums_NL - 1) > tolerance
-    i, layer = np.argwhere(wrong_NL)[0]
-    _check_rows(field, ~wrong_NL, sample_ids_N, f"weights that sum to {sums_NL[i, layer]:.4g}; {NOT_ONE}")
-
-
-def _check_rows(field: str, fine: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str) -> None:
-    """Refuse the first sample (axis 0) and layer (axis 1) that is not fine."""
-    if fine.all():
-        return
-    i, layer = np.argwhere(~fine)[0][:2]
-    sample_id = int(sample_ids_N[i])
-    raise invalid(field, f"sample {sample_id}, layer {layer} has {message}", sample_id)
-
-
-def _check_samples(
-    field: str, fine_N: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str
-) -> None:
-    if not fine_N.all():
-        sample_id = int(sample_ids_N[np.argmin(fine_N)])
-        raise invalid(field, f"sample {sample_id} has {message}", sample_id)
 
 
 def _losses(
@@ -310,8 +274,8 @@ def _losses(
     losses_N = to_array(
         batch.losses, "batch.losses", dtypes=LOSSES, shape=[len(sample_ids_N)], axes="[n]"
     ).astype(np.float64)
-    _check_samples("batch.losses", np.isfinite(losses_N), sample_ids_N, "NaN or Inf as loss")
-    _check_samples("batch.losses", losses_N >= 0, sample_ids_N, "a negative loss")
+    check_samples("batch.losses", np.isfinite(losses_N), sample_ids_N, "NaN or Inf as loss")
+    check_samples("batch.losses", losses_N >= 0, sample_ids_N, "a negative loss")
     return losses_N
 
 
@@ -324,5 +288,5 @@ def _integers(
     values_N = to_array(
         getattr(batch, name), field, dtypes=INT32, shape=[len(sample_ids_N)], axes="[n]"
     ).astype(np.int32)
-    _check_samples(field, values_N >= least, sample_ids_N, f"a value below {least}")
+    check_samples(field, values_N >= least, sample_ids_N, f"a value below {least}")
     return values_N

@@ -18,11 +18,12 @@ from typing import TypeVar
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.clock import Clock
-from pathwatch.server.engine.live_run import LiveRun, Shared
+from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
 from pathwatch.server.engine.recovery import recover
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.run_config import violations, with_defaults
+from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.engine.streams import Message, RankStream
 from pathwatch.server.engine.view import RunView

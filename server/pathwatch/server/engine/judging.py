@@ -11,13 +11,14 @@ from typing import TypeAlias
 
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.geometries import Geometries
-from pathwatch.server.engine.judge import Judge, PluginFailureError
+from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
 from pathwatch.server.engine.outbox import settle
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound, judge_round
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 from pathwatch.server.sketch.run_sketch import Round
 from pathwatch.server.store.interface import Store
+from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
 
 log = logging.getLogger("pathwatch.server")
@@ -54,11 +55,11 @@ class JudgingQueue:
         clock: Clock,
         *,
         on_judged: Callable[[JudgedRound, float], None],
-        on_rebuilt: Callable[[Judge, bool], None],
+        on_rebuilt: Callable[[Judgement, list[WindowRow]], None],
     ) -> None:
         """`on_judged` gets a round's result and when it closed, on the steady clock.
 
-        `on_rebuilt` gets the judge and whether a rewind was the cause.
+        `on_rebuilt` gets, after a rewind, the judgement and the newest windows of what is left.
         """
         self._run = run
         self._config = config
@@ -156,14 +157,16 @@ class JudgingQueue:
         def work() -> Callable[[], None]:
             judge = Judge(config)
             judge.rebuild(store.windows(run), checkpoints)
-            return lambda: self._done_rebuilding(judge, rewound)
+            windows = store.newest_windows(run) if rewound else []
+            return lambda: self._done_rebuilding(judge, rewound, windows)
 
         return work
 
-    def _done_rebuilding(self, judge: Judge, rewound: bool) -> None:
+    def _done_rebuilding(self, judge: Judge, rewound: bool, windows: list[WindowRow]) -> None:
         self._rebuilding = False
         self._judge = judge
-        self._on_rebuilt(judge, rewound)
+        if rewound:
+            self._on_rebuilt(judge.last, windows)
 
     def _judge_round(
         self, job: _ClosedRound, judge: Judge, geometries: Geometries, checkpoints: Sequence[Checkpoint]

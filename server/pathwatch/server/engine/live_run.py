@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
-from pathwatch.server.config import Limits
 from pathwatch.server.engine.attempt import AttemptProgress
-from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.geometries import Geometries
-from pathwatch.server.engine.judge import Judge, Judgement
+from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
-from pathwatch.server.engine.outbox import Outbox, settle
+from pathwatch.server.engine.outbox import settle
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound
 from pathwatch.server.engine.run_config import sketch_settings
-from pathwatch.server.engine.signals import first_signal, next_signal
-from pathwatch.server.engine.stats import Stats
+from pathwatch.server.engine.shared import Shared
+from pathwatch.server.engine.standing import Standing
+from pathwatch.server.engine.stream_set import StreamSet
 from pathwatch.server.engine.streams import (
-    Ack,
     Advice,
     Batch,
     Message,
@@ -30,10 +26,9 @@ from pathwatch.server.engine.streams import (
     Watermark,
 )
 from pathwatch.server.engine.tensors import invalid
-from pathwatch.server.engine.view import RunView
+from pathwatch.server.engine.view import RunView, view_of
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.sketch.run_sketch import Round, RunSketch, SketchError
-from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import (
     BatchRow,
     BeginAttempt,
@@ -43,29 +38,14 @@ from pathwatch.server.store.rows import (
     PutGeometry,
     PutRound,
     PutRun,
-    PutSignal,
     Rewind,
     RunRow,
-    SignalRow,
     WindowRow,
 )
 from pathwatch.v1 import run_pb2
 
 MAX_UNJUDGED_ROUNDS = 32
 """Closed rounds that may wait for the compute pool before acks are held back, which slows the senders."""
-ADVICE_STEP = 0.9
-"""Advice is repeated once its threshold has fallen by this factor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all runs of an engine use."""
-
-    store: Store
-    limits: Limits
-    outbox: Outbox
-    stats: Stats
-    clock: Clock
 
 
 class LiveRun:
@@ -79,9 +59,7 @@ class LiveRun:
         )
         self.geometries = Geometries()
         self.checkpoints: dict[tuple[int, int], Checkpoint] = {}
-        self.signal = first_signal(row.name, row.created_at)
-        self.windows: dict[str, WindowRow] = {}
-        self.phase_changes: dict[str, int] = {}
+        self.standing = Standing(row.name, row.created_at)
         self.judging = JudgingQueue(
             row.name,
             self.config,
@@ -93,8 +71,7 @@ class LiveRun:
         self._row = row
         self._shared = shared
         self._row_changed = False
-        self._streams: dict[int, RankStream] = {}
-        self._owing: list[RankStream] = []
+        self._streams = StreamSet()
         self._finishing: list[Future[run_pb2.Run]] | None = None
 
     @classmethod
@@ -102,7 +79,7 @@ class LiveRun:
         """A new run, stored with the next commit."""
         run = cls(row, shared)
         run._row_changed = True
-        run._put_signal()
+        shared.outbox.writes.append(run.standing.signal_write())
         return run
 
     @property
@@ -124,19 +101,12 @@ class LiveRun:
             self.start_attempt(stream.attempt)
         self.attempt.join(stream)
         self.sketch.join(stream.rank, stream.world_size)
-        if older := self._streams.get(stream.rank):
-            older.end(
-                RefusedError(Code.FAILED_PRECONDITION, f"another stream of rank {stream.rank} took over")
-            )
-        self._streams[stream.rank] = stream
+        self._streams.add(stream)
         self._update(world_size=stream.world_size)
-        self._owe(stream)
 
     def leave(self, stream: RankStream) -> None:
         """A stream is gone."""
-        stream.ended = True
-        if self._streams.get(stream.rank) is stream:
-            del self._streams[stream.rank]
+        self._streams.remove(stream)
 
     def ingest(self, message: Message) -> None:
         """Apply one message of a stream: taken, refused, or known already."""
@@ -145,7 +115,7 @@ class LiveRun:
             return
         stream.size += message.size
         stats.bytes += message.size
-        self._owe(stream)
+        self._streams.owe(stream)
         if message.sequence < 1:
             stats.observations["rejected"] += message.observations
             refusal = invalid("sequence", "is 0; messages after the hello count from 1")
@@ -226,22 +196,13 @@ class LiveRun:
         if self.config.mode != run_pb2.OBSERVATION_MODE_STREAM:
             return  # a probe's windows end with the step: there is nothing left to spare
         threshold = self.sketch.advice(group)
-        if threshold is None:
-            return
-        until = step - step % self.config.window_steps + self.config.window_steps - 1
-        known = stream.advised.get(group)
-        if known and known.until_step == until and threshold > known.threshold * ADVICE_STEP:
-            return
-        advice = Advice(group=group, until_step=until, threshold=threshold)
-        stream.advised[group] = advice
-        stream.advice.append(advice)
+        if threshold is not None:
+            window_steps = self.config.window_steps
+            until = step - step % window_steps + window_steps - 1
+            stream.advise(Advice(group=group, until_step=until, threshold=threshold))
 
     def _saw(self, step: int) -> None:
         self._update(step=max(self._row.step, step), updated_at=self._shared.clock.wall())
-
-    def _owe(self, stream: RankStream) -> None:
-        if stream not in self._owing:
-            self._owing.append(stream)
 
     # Attempts.
 
@@ -249,9 +210,7 @@ class LiveRun:
         """A restarted or rewound job: older attempts send no more."""
         self._check_open()
         stale = self._stale_attempt(self._row.attempt, number)
-        for stream in self._streams.values():
-            stream.end(stale)
-        self._streams.clear()
+        self._streams.end_all(stale)
         self._shared.outbox.writes.append(
             BeginAttempt(run=self._row.name, attempt=number, closed_step=self.sketch.closed_step)
         )
@@ -327,10 +286,8 @@ class LiveRun:
             self._finishing.append(future)
         else:
             self._finishing = [future]
-            for stream in self._streams.values():
-                stream.end(self._finished_refusal())
+            self._streams.end_all(self._finished_refusal())
             self.judging.add_rounds(self.sketch.close_all(self._shared.clock.steady()))
-            self._settle_finish()
 
     def _check_open(self) -> None:
         if self._row.finished or self._finishing is not None:
@@ -347,8 +304,7 @@ class LiveRun:
     def drop(self) -> None:
         """The run is deleted: end its streams, answer who waits."""
         gone = RefusedError(Code.NOT_FOUND, f"run {self._row.name!r} was deleted")
-        for stream in self._streams.values():
-            stream.end(gone)
+        self._streams.end_all(gone)
         self.judging.drop(gone)
         for future in self._finishing or []:
             settle(future, gone)
@@ -371,18 +327,12 @@ class LiveRun:
     def job_failed(self, error: Exception) -> None:
         """The last job raised, which only a fault of the service or a missing plug-in can cause."""
         self.judging.failed(error)
-        self._settle_finish()
 
-    def _rebuilt(self, judge: Judge, rewound: bool) -> None:
-        if rewound:
-            self._update(closed_step=judge.last.step)
-            self.windows = {
-                group: window
-                for group, window in self.windows.items()
-                if group in judge.last.verdicts and window.step <= judge.last.step
-            }
-            self._give_signal(judge.last, keep_stop=False)
-        self._settle_finish()
+    def _rebuilt(self, judgement: Judgement, windows: list[WindowRow]) -> None:
+        """A rewind has taken effect: say what the rounds that are left say."""
+        self._update(closed_step=judgement.step)
+        self.standing.restore(self.standing.signal, windows, self.standing.phase_changes)
+        self._say(judgement, keep_stop=False)
 
     def _judged(self, judged: JudgedRound, closed_at: float) -> None:
         round_ = judged.round
@@ -392,41 +342,40 @@ class LiveRun:
             PutRound(run=self._row.name, attempt=round_.attempt, step=round_.step, windows=judged.windows)
         )
         self.geometries.forget_before(round_.step)
-        for row in judged.windows:
-            before = self.windows.get(row.group)
-            if before and before.phase != row.phase:
-                self.phase_changes[row.group] = self.phase_changes.get(row.group, 0) + 1
-            self.windows[row.group] = replace(row, evidence=b"", losses=b"")
         self._update(closed_step=round_.step)
-        self._give_signal(judged.judgement)
+        self.standing.take_windows(judged.windows)
+        self._say(judged.judgement)
         clock, histogram = self._shared.clock, self._shared.stats.window_close
         self._shared.outbox.effects.append(lambda: histogram.observe(clock.steady() - closed_at))
-        self._settle_finish()
 
-    def _give_signal(self, judgement: Judgement, *, keep_stop: bool = True) -> None:
-        self.signal = next_signal(
-            self.signal,
+    def _say(self, judgement: Judgement, *, keep_stop: bool = True) -> None:
+        self.standing.take_judgement(
             judgement,
             newest_step=self._row.step,
             stop_margin_steps=self.config.stop_margin_steps,
             now=self._shared.clock.wall(),
             keep_stop=keep_stop,
         )
-        self._put_signal()
+        self._shared.outbox.writes.append(self.standing.signal_write())
 
-    def _put_signal(self) -> None:
-        self._shared.outbox.writes.append(
-            PutSignal(
-                row=SignalRow(
-                    run=self._row.name,
-                    revision=self.signal.revision,
-                    step=self.signal.step,
-                    signal=self.signal.SerializeToString(),
-                )
-            )
-        )
+    # What goes out.
 
-    def _settle_finish(self) -> None:
+    def flush(self) -> None:
+        """Put everything that changed since the last time into the outbox."""
+        self._finish_when_judged()
+        writes = self._shared.outbox.writes
+        writes.extend(self.attempt.take_writes())
+        if self._row_changed:
+            writes.append(PutRun(row=self._row))
+            self._row_changed = False
+        if self.judging.waiting_rounds <= MAX_UNJUDGED_ROUNDS:
+            self._streams.put_acks(self._shared.outbox)
+
+    def view(self) -> RunView:
+        """The run as readers are to see it."""
+        return view_of(self._row, self.config, self.standing)
+
+    def _finish_when_judged(self) -> None:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:
             return
         self._update(finished=True)
@@ -434,48 +383,6 @@ class LiveRun:
             self._answer_finished(future)
         self._finishing = []
 
-    # What goes out.
-
-    def flush(self) -> None:
-        """Put everything that changed since the last time into the outbox."""
-        writes = self._shared.outbox.writes
-        writes.extend(self.attempt.take_writes())
-        if self._row_changed:
-            writes.append(PutRun(row=self._row))
-            self._row_changed = False
-        if self.judging.waiting_rounds <= MAX_UNJUDGED_ROUNDS:
-            for stream in self._owing:
-                self._shared.outbox.effects.append(partial(_deliver, stream, stream.take_ack()))
-            self._owing.clear()
-
-    def view(self) -> RunView:
-        """The run as readers are to see it."""
-        row = self._row
-        run = run_pb2.Run(
-            name=row.name,
-            config=self.config,
-            state=run_pb2.RUN_STATE_FINISHED if row.finished else run_pb2.RUN_STATE_ACTIVE,
-            attempt=row.attempt,
-            step=row.step,
-            world_size=row.world_size,
-            groups=row.groups,
-            closed_step=row.closed_step,
-        )
-        for stamp, seconds in ((run.created_at, row.created_at), (run.updated_at, row.updated_at)):
-            stamp.FromDatetime(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
-        return RunView(
-            run=run,
-            last_signal=self.signal,
-            windows=dict(self.windows),
-            phase_changes=dict(self.phase_changes),
-            updated_at=row.updated_at,
-        )
-
     def _update(self, **changes: object) -> None:
         self._row = replace(self._row, **changes)  # type: ignore[arg-type]  # names are checked by replace
         self._row_changed = True
-
-
-def _deliver(stream: RankStream, ack: Ack) -> None:
-    if not stream.ended:
-        stream.deliver(ack)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
-from pathwatch.server.engine.live_run import LiveRun, Shared
+from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.run_config import sketch_settings
+from pathwatch.server.engine.shared import Shared
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.server.sketch.run_sketch import RunSketch
 from pathwatch.server.store.rows import BatchRow, RunRow
@@ -15,13 +16,15 @@ def recover(row: RunRow, shared: Shared) -> LiveRun:
     """The run with its open windows, checkpoints, newest windows and signal."""
     run = LiveRun(row, shared)
     store, name = shared.store, row.name
-    if signal := store.last_signal(name):
-        run.signal = signal_pb2.Signal.FromString(signal.signal)
     run.checkpoints = {(point.attempt, point.step): point for point in store.checkpoints(name)}
-    run.windows = {window.group: window for window in store.newest_windows(name)}
+    last = store.last_signal(name)
+    run.standing.restore(
+        signal_pb2.Signal.FromString(last.signal) if last else run.standing.signal,
+        store.newest_windows(name),
+        {} if row.finished else store.phase_changes(name),
+    )
     if row.finished:
         return run
-    run.phase_changes = dict(store.phase_changes(name))
     run.attempt.restore(store.ranks(name, row.attempt), store.sessions(name, row.attempt))
     topology = Topology(
         layers=run.config.topology.layers, experts=run.config.topology.experts, limits=shared.limits
@@ -54,7 +57,7 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
     for rank, watermark in run.attempt.watermarks.items():
         run.sketch.join(rank, run.attempt.world_size)
         run.sketch.watermark(rank, watermark, now)
-    if run.signal.step > row.closed_step:
+    if run.standing.signal.step > row.closed_step:
         # The server stopped between a rewind and the signal that follows from it.
         run.judging.rewind(lambda _: False)
     run.close_ready()

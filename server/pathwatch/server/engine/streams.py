@@ -9,6 +9,9 @@ from pathwatch.server.engine.refusal import RefusedError
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.observations import ObservationBlock
 
+ADVICE_STEP = 0.9
+"""Advice is repeated once its threshold has fallen by this factor."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -90,8 +93,7 @@ class RankStream:
     size: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
-    advised: dict[str, Advice] = field(default_factory=dict)
-    """Newest advice by group."""
+    _advised: dict[str, Advice] = field(default_factory=dict)
 
     def take_ack(self) -> Ack:
         """What is to be answered since the last time."""
@@ -107,6 +109,17 @@ class RankStream:
         self.advice.clear()
         self.size = 0
         return ack
+
+    def advise(self, advice: Advice) -> None:
+        """Pass advice on where it spares much: for a new window, or once the threshold fell by a tenth."""
+        known = self._advised.get(advice.group)
+        if (
+            known is None
+            or known.until_step != advice.until_step
+            or advice.threshold <= known.threshold * ADVICE_STEP
+        ):
+            self._advised[advice.group] = advice
+            self.advice.append(advice)
 
     def end(self, refusal: RefusedError) -> None:
         """End the stream; further messages of it are ignored."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pathwatch.server.engine.signals import stale_signal
-from pathwatch.server.store.rows import WindowRow
+from pathwatch.server.engine.standing import Standing
+from pathwatch.server.store.rows import RunRow, WindowRow
 from pathwatch.v1 import run_pb2, signal_pb2
 
 
@@ -36,3 +38,26 @@ class RunView:
         if stale_at is not None and now > stale_at:
             return stale_signal(self.last_signal, self.updated_at)
         return self.last_signal
+
+
+def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing) -> RunView:
+    """What readers are to see from now on."""
+    run = run_pb2.Run(
+        name=row.name,
+        config=config,
+        state=run_pb2.RUN_STATE_FINISHED if row.finished else run_pb2.RUN_STATE_ACTIVE,
+        attempt=row.attempt,
+        step=row.step,
+        world_size=row.world_size,
+        groups=row.groups,
+        closed_step=row.closed_step,
+    )
+    for stamp, seconds in ((run.created_at, row.created_at), (run.updated_at, row.updated_at)):
+        stamp.FromDatetime(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
+    return RunView(
+        run=run,
+        last_signal=standing.signal,
+        windows=standing.windows,
+        phase_changes=standing.phase_changes,
+        updated_at=row.updated_at,
+    )

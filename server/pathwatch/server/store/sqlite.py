@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,37 +13,20 @@ from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import History, StoreError
 from pathwatch.server.store.rows import (
     BatchRow,
-    BeginAttempt,
-    DeleteRun,
     GeometryRow,
-    PutBatch,
-    PutCheckpoint,
-    PutGeometry,
-    PutRank,
-    PutRound,
-    PutRun,
-    PutSession,
-    PutSignal,
     RankRow,
-    Rewind,
     RunRow,
     SessionRow,
     SignalRow,
     WindowRow,
     Write,
 )
-from pathwatch.server.store.schema import APPLICATION_ID, SCHEMA, TABLES_OF_A_RUN, VERSION
+from pathwatch.server.store.schema import APPLICATION_ID, SCHEMA, VERSION
+from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, to_run, to_window
+from pathwatch.server.store.sqlite_writes import apply
 
 FILE_NAME = "pathwatch.sqlite3"
 LOCK_NAME = "lock"
-
-_RUN_COLUMNS = (
-    "name, config, finished, attempt, first_step, step, closed_step, world_size, groups, "
-    "created_at, updated_at"
-)
-_WINDOW_COLUMNS = (
-    'attempt, first_step, step, "group", partial, judged, phase, reason, metrics, layer_path_distance'
-)
 
 
 class SqliteStore:
@@ -115,7 +97,7 @@ class SqliteStore:
         try:
             db.execute("BEGIN IMMEDIATE")
             for write in writes:
-                _apply(db, write)
+                apply(db, write)
             db.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
@@ -125,9 +107,9 @@ class SqliteStore:
     def runs(self) -> list[RunRow]:
         with self._reader() as db:
             rows = db.execute(
-                f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY created_at, name"  # noqa: S608
+                f"SELECT {RUN_COLUMNS} FROM runs ORDER BY created_at, name"  # noqa: S608
             ).fetchall()
-        return [_run(*row) for row in rows]
+        return [to_run(*row) for row in rows]
 
     def ranks(self, run: str, attempt: int) -> list[RankRow]:
         with self._reader() as db:
@@ -168,20 +150,20 @@ class SqliteStore:
     def windows(self, run: str) -> Iterator[WindowRow]:
         with self._reader() as db:
             for row in db.execute(
-                f"SELECT {_WINDOW_COLUMNS}, evidence, losses FROM windows "  # noqa: S608
+                f"SELECT {WINDOW_COLUMNS}, evidence, losses FROM windows "  # noqa: S608
                 'WHERE run=? AND superseded=0 ORDER BY step, "group"',
                 (run,),
             ):
-                yield _window(run, *row)
+                yield to_window(run, *row)
 
     def newest_windows(self, run: str) -> list[WindowRow]:
         with self._reader() as db:
             rows = db.execute(
-                f"SELECT {_WINDOW_COLUMNS}, x'', x'', max(step) FROM windows "  # noqa: S608
+                f"SELECT {WINDOW_COLUMNS}, x'', x'', max(step) FROM windows "  # noqa: S608
                 'WHERE run=? AND superseded=0 GROUP BY "group" ORDER BY "group"',
                 (run,),
             ).fetchall()
-        return [_window(run, *row[:-1]) for row in rows]
+        return [to_window(run, *row[:-1]) for row in rows]
 
     def phase_changes(self, run: str) -> dict[str, int]:
         with self._reader() as db:
@@ -210,7 +192,7 @@ class SqliteStore:
     def history(self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0) -> History:
         with self._reader() as db:
             windows = db.execute(
-                f"SELECT {_WINDOW_COLUMNS}, x'', x'' FROM windows "  # noqa: S608
+                f"SELECT {WINDOW_COLUMNS}, x'', x'' FROM windows "  # noqa: S608
                 """WHERE run=? AND superseded=0 AND step>? AND (?='' OR "group"=?) """
                 'ORDER BY step, "group" LIMIT ?',
                 (run, after_step, group, group, limit or -1),
@@ -221,7 +203,7 @@ class SqliteStore:
             ).fetchall()
             closed = db.execute("SELECT closed_step FROM runs WHERE name=?", (run,)).fetchone()
         return History(
-            windows=[_window(run, *row) for row in windows],
+            windows=[to_window(run, *row) for row in windows],
             signals=[SignalRow(run=run, revision=r, step=s, signal=blob) for r, s, blob in signals],
             closed_step=closed[0] if closed else -1,
         )
@@ -229,171 +211,3 @@ class SqliteStore:
     def close(self) -> None:
         self._writer.close()
         os.close(self._lock)
-
-
-def _run(
-    name: str,
-    config: bytes,
-    finished: int,
-    attempt: int,
-    first_step: int,
-    step: int,
-    closed_step: int,
-    world_size: int,
-    groups: str,
-    created_at: float,
-    updated_at: float,
-) -> RunRow:
-    return RunRow(
-        name=name,
-        config=config,
-        finished=bool(finished),
-        attempt=attempt,
-        first_step=first_step,
-        step=step,
-        closed_step=closed_step,
-        world_size=world_size,
-        groups=tuple(json.loads(groups)),
-        created_at=created_at,
-        updated_at=updated_at,
-    )
-
-
-def _window(
-    run: str,
-    attempt: int,
-    first_step: int,
-    step: int,
-    group: str,
-    partial: int,
-    judged: int,
-    phase: int,
-    reason: str,
-    metrics: str,
-    layers: str,
-    evidence: bytes,
-    losses: bytes,
-) -> WindowRow:
-    return WindowRow(
-        run=run,
-        attempt=attempt,
-        first_step=first_step,
-        step=step,
-        group=group,
-        partial=bool(partial),
-        judged=bool(judged),
-        phase=phase,
-        reason=reason,
-        metrics=json.loads(metrics),
-        layer_path_distance=tuple(json.loads(layers)),
-        evidence=evidence,
-        losses=losses,
-    )
-
-
-def _apply(db: sqlite3.Connection, write: Write) -> None:
-    match write:
-        case PutRun(row=run):
-            db.execute(
-                f"INSERT OR REPLACE INTO runs ({_RUN_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
-                (
-                    run.name,
-                    run.config,
-                    run.finished,
-                    run.attempt,
-                    run.first_step,
-                    run.step,
-                    run.closed_step,
-                    run.world_size,
-                    json.dumps(run.groups),
-                    run.created_at,
-                    run.updated_at,
-                ),
-            )
-        case PutRank(row=rank):
-            db.execute(
-                "INSERT OR REPLACE INTO ranks (run, attempt, rank, world_size, watermark) VALUES (?,?,?,?,?)",
-                (rank.run, rank.attempt, rank.rank, rank.world_size, rank.watermark),
-            )
-        case PutSession(row=session):
-            db.execute(
-                "INSERT OR REPLACE INTO sessions (run, attempt, rank, session, last_sequence) "
-                "VALUES (?,?,?,?,?)",
-                (session.run, session.attempt, session.rank, session.session, session.last_sequence),
-            )
-        case PutBatch(row=batch):
-            db.execute(
-                "INSERT INTO batches (run, attempt, step, batch) VALUES (?,?,?,?)",
-                (batch.run, batch.attempt, batch.step, batch.batch),
-            )
-        case PutGeometry(row=geometry):
-            db.execute(
-                "INSERT OR REPLACE INTO geometries (run, attempt, step, geometry) VALUES (?,?,?,?)",
-                (geometry.run, geometry.attempt, geometry.step, geometry.geometry),
-            )
-        case PutRound():
-            _put_round(db, write)
-        case PutSignal(row=signal):
-            values = (signal.run, signal.revision, signal.step, signal.signal)
-            db.execute("INSERT OR IGNORE INTO signals (run, revision, step, signal) VALUES (?,?,?,?)", values)
-            db.execute(
-                "INSERT OR REPLACE INTO last_signals (run, revision, step, signal) VALUES (?,?,?,?)", values
-            )
-        case PutCheckpoint(run=name, checkpoint=checkpoint):
-            db.execute(
-                "INSERT OR REPLACE INTO checkpoints (run, attempt, step, tag, superseded) VALUES (?,?,?,?,0)",
-                (name, checkpoint.attempt, checkpoint.step, checkpoint.tag),
-            )
-        case BeginAttempt():
-            key = (write.run, write.attempt)
-            db.execute("DELETE FROM ranks WHERE run=? AND attempt<?", key)
-            db.execute("DELETE FROM sessions WHERE run=? AND attempt<?", key)
-            db.execute("DELETE FROM batches WHERE run=? AND attempt<? AND step>?", (*key, write.closed_step))
-        case Rewind():
-            _rewind(db, write)
-        case DeleteRun(run=name):
-            for table in TABLES_OF_A_RUN:
-                db.execute(f"DELETE FROM {table} WHERE run=?", (name,))  # noqa: S608
-            db.execute("DELETE FROM runs WHERE name=?", (name,))
-
-
-def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
-    db.executemany(
-        f"INSERT OR REPLACE INTO windows (run, {_WINDOW_COLUMNS}, evidence, losses, superseded) "  # noqa: S608
-        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0)",
-        [
-            (
-                row.run,
-                row.attempt,
-                row.first_step,
-                row.step,
-                row.group,
-                row.partial,
-                row.judged,
-                row.phase,
-                row.reason,
-                json.dumps(dict(row.metrics)),
-                json.dumps(row.layer_path_distance),
-                row.evidence,
-                row.losses,
-            )
-            for row in write.windows
-        ],
-    )
-    db.execute(
-        "DELETE FROM batches WHERE run=? AND attempt<=? AND step<=?", (write.run, write.attempt, write.step)
-    )
-    # The newest geometry at or before this round holds for the next one too.
-    db.execute(
-        "DELETE FROM geometries WHERE run=?1 "
-        "AND step<(SELECT max(step) FROM geometries WHERE run=?1 AND step<=?2)",
-        (write.run, write.step),
-    )
-
-
-def _rewind(db: sqlite3.Connection, write: Rewind) -> None:
-    key = (write.run, write.attempt, write.first_step)
-    db.execute("UPDATE windows SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
-    db.execute("UPDATE checkpoints SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
-    db.execute("DELETE FROM geometries WHERE run=? AND attempt<? AND step>=?", key)
-    db.execute("DELETE FROM batches WHERE run=? AND attempt<? AND step>=?", key)

@@ -1,0 +1,48 @@
+"""What the numbers of a batch must be; refusals name the sample, and the layer where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathwatch.server.engine.tensors import HALF, invalid
+
+HALF_TOLERANCE = 0.01
+"""How far from one a row of half precision may sum."""
+FLOAT32_TOLERANCE = 1e-3
+"""How far from one a row of single precision may sum."""
+NOT_ONE = "routing weights of a layer must be >= 0 and sum to one; router logits are sent as `raw` scores"
+
+
+def check_distributions(
+    field: str, rows_NLK: NDArray[np.float32], dtype: int, sample_ids_N: NDArray[np.int64]
+) -> None:
+    """Refuse rows (last axis) that are not weights: not finite, negative, or not summing to one."""
+    tolerance = HALF_TOLERANCE if dtype in HALF else FLOAT32_TOLERANCE
+    sums_NL = rows_NLK.sum(axis=-1, dtype=np.float64)
+    # One pass in the good case: NaN and Inf make the sum fail, a negative weight the minimum.
+    if rows_NLK.size == 0 or (bool((np.abs(sums_NL - 1) <= tolerance).all()) and rows_NLK.min() >= 0):
+        return
+    check_rows(field, np.isfinite(rows_NLK), sample_ids_N, "NaN or Inf")
+    check_rows(field, rows_NLK >= 0, sample_ids_N, f"a negative weight; {NOT_ONE}")
+    wrong_NL = np.abs(sums_NL - 1) > tolerance
+    i, layer = np.argwhere(wrong_NL)[0]
+    check_rows(field, ~wrong_NL, sample_ids_N, f"weights that sum to {sums_NL[i, layer]:.4g}; {NOT_ONE}")
+
+
+def check_rows(field: str, fine: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str) -> None:
+    """Refuse the first sample (axis 0) and layer (axis 1) that is not fine."""
+    if fine.all():
+        return
+    i, layer = np.argwhere(~fine)[0][:2]
+    sample_id = int(sample_ids_N[i])
+    raise invalid(field, f"sample {sample_id}, layer {layer} has {message}", sample_id)
+
+
+def check_samples(
+    field: str, fine_N: NDArray[np.bool_], sample_ids_N: NDArray[np.int64], message: str
+) -> None:
+    """Refuse the first sample that is not fine."""
+    if not fine_N.all():
+        sample_id = int(sample_ids_N[np.argmin(fine_N)])
+        raise invalid(field, f"sample {sample_id} has {message}", sample_id)
