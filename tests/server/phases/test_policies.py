@@ -61,6 +61,11 @@ def test_a_group_that_never_generalizes_does_not_hold_the_run_for_ever():
     assert "never MEMORIZED" in decisions[stopped(decisions)].reason
 
 
+def test_a_group_that_had_moved_is_given_its_time_anew():
+    fell_back = [(0, L), (100, M), (800, S), (850, M)]
+    assert stopped(decide(AllGroups(), a=GROKS, b=fell_back)) == 850 + STRAGGLER_PATIENCE * 400
+
+
 @pytest.mark.parametrize(
     "other",
     [[(0, L)], [(0, L), (100, M), (600, S)], [(0, L), (100, M), (300, S), (600, R)], [(0, Phase.UNKNOWN)]],

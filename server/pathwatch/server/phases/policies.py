@@ -19,7 +19,7 @@ _WORTH_SAVING = (Phase.GENERALIZING, Phase.GENERALIZED, Phase.OVERFITTING)
 
 
 class _History:
-    """What policies remember of the rounds: when each group was memorized, finished, last saved."""
+    """What policies remember of the rounds: when each group was memorized, moved, last saved."""
 
     def __init__(self) -> None:
         self._phases: dict[str, Phase] = {}
@@ -49,7 +49,7 @@ class _History:
         return verdict.phase is Phase.GENERALIZED and stood >= HOLD * took
 
     def stragglers(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
-        """Groups that memorized, never moved, and have had their time."""
+        """Groups that are memorized, have not moved since, and have had their time."""
         took = [
             self._onset.get(group, verdict.since_step) - self._memorized[group]
             for group, verdict in verdicts.items()
@@ -60,7 +60,7 @@ class _History:
         return {
             group
             for group, verdict in verdicts.items()
-            if _waits(verdict) and step - self._memorized[group] >= STRAGGLER_PATIENCE * max(took)
+            if _waits(verdict) and step - verdict.since_step >= STRAGGLER_PATIENCE * max(took)
         }
 
     def save(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> str | None:
