@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.engine.decode import FLOAT32_TOLERANCE, HALF_TOLERANCE
+from pathwatch.server.engine.checks import FLOAT32_TOLERANCE, HALF_TOLERANCE
 from pathwatch.server.npz import NpzError, read_npz
 
 ROW_TOLERANCE = {"float16": HALF_TOLERANCE, "float32": FLOAT32_TOLERANCE}
