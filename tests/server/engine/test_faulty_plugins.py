@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pathwatch.server.phases.verdict import Phase
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CODE = """
+import threading
 import numpy as np
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 
@@ -42,6 +44,12 @@ class RemembersObjects(Detector):
     def measure(self, window):
         return {"things": np.array([object()])}
 
+class Slow(Detector):
+    go_on = threading.Event()
+    def measure(self, window):
+        assert self.go_on.wait(60)
+        return super().measure(window)
+
 class FailsToDecide:
     def decide(self, step, verdicts):
         raise ZeroDivisionError("no luck")
@@ -62,6 +70,7 @@ fails-to-measure = faulty_plugins:FailsToMeasure
 fails-to-update = faulty_plugins:FailsToUpdate
 fails-to-rank = faulty_plugins:FailsToRank
 remembers-objects = faulty_plugins:RemembersObjects
+slow = faulty_plugins:Slow
 
 [pathwatch.policies]
 fails-to-decide = faulty_plugins:FailsToDecide
@@ -82,6 +91,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-plugins\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faulty_plugins", raising=False)
     return info
 
 
@@ -188,3 +198,27 @@ def test_stop_stands_while_data_goes_stale(bench: Any, make_batch: Any, eventual
     stale = bench.view().signal(bench.engine.now())
     assert (stale.action, stale.stop_at_step, stale.stale) == (signal_pb2.ACTION_STOP, 11, True)
     assert bench.view().run.state == run_pb2.RUN_STATE_ACTIVE
+
+
+def test_acks_are_held_back_while_too_many_rounds_wait(bench: Any, make_batch: Any, eventually: Any) -> None:
+    """Slow verdicts slow the senders of the run, so that memory stays bounded; other runs go on."""
+    from pathwatch.server.engine.live_run import MAX_UNJUDGED_ROUNDS
+
+    bench.create(detector="slow")
+    bench.create("other")
+    slow, other = bench.join(), bench.join(run="other")
+    for step in range(MAX_UNJUDGED_ROUNDS):
+        slow.observe(make_batch(step))
+        slow.watermark(step)
+    eventually(lambda: slow.acked == slow.sequence)
+    for step in range(MAX_UNJUDGED_ROUNDS, MAX_UNJUDGED_ROUNDS + 8):
+        slow.observe(make_batch(step))
+        slow.watermark(step)
+    other.observe(make_batch(1))
+    last_of_other = other.watermark(1)
+    eventually(lambda: bench.view("other").run.closed_step == 1)
+    assert other.acked == last_of_other
+    assert slow.acked < slow.sequence
+    sys.modules["faulty_plugins"].Slow.go_on.set()
+    eventually(lambda: bench.view().run.closed_step == MAX_UNJUDGED_ROUNDS + 7)
+    assert slow.acked == slow.sequence
