@@ -85,7 +85,7 @@ def test_a_withdrawn_stop_is_told_as_such(response: signal_pb2.GetMetricsRespons
     response.signals.add(run="pair", step=950, action=signal_pb2.ACTION_CONTINUE, reason="waiting again")
     history = run_history(run_pb2.Run(name="pair"), response)
     text = " ".join(render(history, b"").split())
-    assert "</strong> STOP since 900. Withdrawn later: continue. Waiting again.</p>" in text
+    assert "</strong> STOP since 900. Withdrawn later: continue. waiting again.</p>" in text
 
 
 def test_the_page_needs_nothing_else(history: RunHistory, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def command(connection: Connection, run: str, group: str, limit: int, as_json: b
         for place, ranked in enumerate(ranking, start=1):
             print_json(checkpoint_line(place, ranked))
         return
-    listing = table("", "place", "step", "tag", "score", "why", right=("place", "step", "score"))
+    listing = table("place", "step", "tag", "score", "why", right=("place", "step", "score"))
     for place, ranked in enumerate(ranking, start=1):
         listing.add_row(
             str(place),

@@ -74,7 +74,7 @@ class LiveTable:
         return Group(head, Text(signal.reason), self._table(best_checkpoint_by_group(signal)))
 
     def _table(self, best: dict[str, int]) -> Table:
-        listing = table("", "group", "phase", *_COLUMNS, "distance so far", right=_COLUMNS)
+        listing = table("group", "phase", *_COLUMNS, "distance so far", right=_COLUMNS)
         for group, window in sorted(self._newest.items()):
             metrics = window.metrics
             phase, since = self._changes[group]

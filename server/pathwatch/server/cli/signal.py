@@ -41,7 +41,7 @@ def command(connection: Connection, run: str, as_json: bool) -> None:
     )
     console.print(signal.reason, highlight=False)
     console.print(f"best checkpoint: {step(best_checkpoint_step(signal))}", highlight=False)
-    listing = table("", "group", "phase", "since", "checkpoint", "why", right=("since", "checkpoint"))
+    listing = table("group", "phase", "since", "checkpoint", "why", right=("since", "checkpoint"))
     for status in signal.groups:
         listing.add_row(
             status.group,

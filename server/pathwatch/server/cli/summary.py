@@ -54,7 +54,7 @@ class ReplaySummary:
     def show(self, console: Console) -> None:
         """A table for people."""
         best = best_checkpoint_by_group(self._last)
-        listing = table("", "group", "phase", "since", "checkpoint", "history", right=("since", "checkpoint"))
+        listing = table("group", "phase", "since", "checkpoint", "history", right=("since", "checkpoint"))
         for group, history in sorted(self._history.items()):
             phase, since = history[-1]
             listing.add_row(

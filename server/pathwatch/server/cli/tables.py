@@ -12,9 +12,9 @@ from rich.text import Text
 from pathwatch.server.report.phases import PHASE_STYLES
 
 
-def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
     """An empty table; columns named in `right` are set flush right."""
-    made = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False, box=None)
+    made = Table(header_style="bold", pad_edge=False, box=None)
     for column in columns:
         made.add_column(
             column, justify="right" if column in right else "left", no_wrap=column not in {"why", "history"}
