@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -35,7 +36,9 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ValidateRunRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.ValidateRunResponse:
         """See run.proto."""
-        return run_pb2.ValidateRunResponse(violations=violations(request.name, request.config, self._limits))
+        # Off the event loop: it may have to import plug-ins.
+        found = await asyncio.to_thread(violations, request.name, request.config, self._limits)
+        return run_pb2.ValidateRunResponse(violations=found)
 
     async def CreateRun(
         self, request: run_pb2.CreateRunRequest, context: grpc.aio.ServicerContext[Any, Any]
