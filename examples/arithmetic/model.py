@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+    """Multi-head self-attention, every token to every other."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Attention(nn.Module):
     def forward(self, x_BSD: Tensor) -> Tensor:
         B, S, D = x_BSD.shape
         q, k, v = self.qkv(x_BSD).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BHSd = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed_BHSd = nn.functional.scaled_dot_product_attention(q, k, v)
         return self.out(mixed_BHSd.transpose(1, 2).reshape(B, S, D))
 
 

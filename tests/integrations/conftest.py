@@ -1,0 +1,99 @@
+"""Small models to read, and DeepSpeed on one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    return _free_port()
+
+
+@pytest.fixture(scope="session")
+def deepspeed_world() -> Iterator[None]:
+    """DeepSpeed over gloo in this process alone."""
+    os.environ.update(
+        DS_ACCELERATOR="cpu",
+        RANK="0",
+        LOCAL_RANK="0",
+        WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(_free_port()),
+    )
+    import deepspeed
+
+    # It would be compiled first, and gloo does.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("gloo", verbose=False)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class Sequence(nn.Module):
+    """Embedding, DeepSpeed MoE layers with dropout, head: tokens [B, S] → logits [B, S, V]."""
+
+    def __init__(self, *, layers: int, noise: str | None, k: int, checkpoint: Callable | None) -> None:
+        super().__init__()
+        from deepspeed.moe.layer import MoE
+
+        self.embedding = nn.Embedding(16, 12)
+        expert = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 12))
+        self.layers = nn.ModuleList(
+            MoE(12, expert, num_experts=4, k=k, noisy_gate_policy=noise, min_capacity=0)
+            for _ in range(layers)
+        )
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(12, 16)
+        self.checkpoint = checkpoint
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        for layer in self.layers:
+
+            def run(x: torch.Tensor, layer: nn.Module = layer) -> torch.Tensor:
+                return x + self.dropout(layer(x)[0])
+
+            x = self.checkpoint(run, x) if self.checkpoint is not None and self.training else run(x)
+        return self.head(x)
+
+
+@pytest.fixture
+def make_model(deepspeed_world: None) -> Callable[..., Sequence]:
+    """Seeded; with `checkpoint` a function that runs a layer under activation checkpointing."""
+
+    def make(
+        *, layers: int = 2, noise: str | None = None, k: int = 2, checkpoint: Callable | None = None
+    ) -> Sequence:
+        torch.manual_seed(0)
+        return Sequence(layers=layers, noise=noise, k=k, checkpoint=checkpoint)
+
+    return make
+
+
+@pytest.fixture
+def make_engine(make_model: Callable[..., Sequence]) -> Callable[..., object]:
+    """A DeepSpeed engine around the model; settings are added to its configuration."""
+
+    def make(model: nn.Module | None = None, **settings: object) -> object:
+        import deepspeed
+
+        model = make_model() if model is None else model
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        config = {"train_micro_batch_size_per_gpu": 4, "steps_per_print": 1 << 30, **settings}
+        return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+    return make
