@@ -56,7 +56,7 @@ class ArithmeticModel(nn.Module):
         width: int = 96,
         heads: int = 2,
         experts: int = 8,
-        hidden: int = 64,
+        hidden: int = 128,
         init_std: float = 0.05,
     ) -> None:
         super().__init__()

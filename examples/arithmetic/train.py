@@ -27,8 +27,9 @@ from pathwatch.v1 import run_pb2
 
 GROUPS = ("sub:0.7", "add:0.8", "mul:0.9", "rnd:0.1")
 P = 37
-BATCH = 512
+BATCH = 256
 WARMUP = 50
+JUDGE_INTERVAL = 50
 
 
 def arguments() -> argparse.Namespace:
@@ -96,15 +97,16 @@ def main() -> None:
     rank, world_size = dist.get_rank(), dist.get_world_size()
     groups = make_groups(GROUPS, P, args.seed)
     engine = make_engine(args.seed, world_size)
-    judge = Judge(groups)
-    policy = run_pb2.RunConfig(policy="quorum", policy_options={"quorum": "0.75"})
+    judge = Judge(groups, args.seed)
+    policy = run_pb2.RunConfig(policy="all-groups")
     probe = make_probe(groups, args.probe_samples, args.probe_interval, args.seed)
     with attach(engine, run=args.run, server=args.server, probe=probe, config=policy) as watch:
         for batch in batches(groups, BATCH, rank, world_size, args.seed):
             step = engine.global_steps
-            if rank == 0 and step % args.probe_interval == 0:
+            save = watch.should_checkpoint() or (step > 0 and step % args.save_interval == 0)
+            if rank == 0 and (save or step % JUDGE_INTERVAL == 0):
                 print(judge.look(engine.module, step), flush=True)
-            if watch.should_checkpoint() or (step > 0 and step % args.save_interval == 0):
+            if save:
                 tag = f"step{step}"
                 engine.save_checkpoint(args.out / "checkpoints", tag=tag)
                 watch.checkpoint_saved(tag)

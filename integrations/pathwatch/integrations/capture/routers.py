@@ -66,8 +66,8 @@ def find_routers(model: nn.Module) -> list[Router]:
     routers = list(_deepspeed_gates(model)) or list(_declared_routers(model)) or list(_named_gates(model))
     if not routers:
         raise ValueError(
-            f"no routers found in {type(model).__name__}: neither DeepSpeed MoE layers, "
-            "nor a transformers model that records router_logits, nor modules named 'gate' or 'router' by 'experts'"
+            f"no routers found in {type(model).__name__}: neither DeepSpeed MoE layers, nor "
+            "a transformers model that records router_logits, nor a 'gate' or 'router' beside 'experts'"
         )
     if len({router.experts for router in routers}) > 1:
         counts = ", ".join(f"{router.name}: {router.experts}" for router in routers)
