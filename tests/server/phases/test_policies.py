@@ -14,9 +14,9 @@ L, M, S, G, OVER, R = (
 
 
 def decide(policy, **groups):
-    """Decisions every 10 steps up to 2000; a group is a list of (step it changes, phase)."""
+    """Decisions every 10 steps up to 3000; a group is a list of (step it changes, phase)."""
     decisions = {}
-    for step in range(0, 2001, 10):
+    for step in range(0, 3001, 10):
         verdicts = {}
         for group, changes in groups.items():
             since, phase, *numbers = [change for change in changes if change[0] <= step][-1]
@@ -100,6 +100,12 @@ def test_quorum_stops_when_its_share_is_finished():
     assert stopped(decide(Quorum(quorum="0.3"), **groups)) == 700 + HOLD * 200
     assert stopped(decide(Quorum(quorum="0.5"), **groups)) == 1100 + HOLD * 200
     assert stopped(decide(Quorum(quorum="1"), **groups)) is None
+
+
+def test_a_group_given_up_does_not_count_towards_the_quorum():
+    groups = {"a": GROKS, "b": [(0, L), (100, M), (800, S)], "c": [(0, L), (100, M)], "d": [(0, L), (100, M)]}
+    assert stopped(decide(AllGroups(), **{name: groups[name] for name in "acd"})) is not None
+    assert stopped(decide(Quorum(quorum="0.75"), **groups)) is None, "b is still generalizing"
 
 
 def test_patience_gives_up_on_a_run_that_stands_still():

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 
-STRAGGLER_PATIENCE = 2.0
+STRAGGLER_PATIENCE = 3.0
 """A group that is memorized but does not generalize is given this many times as long as the slowest of the
-generalized groups took from being memorized to its onset (seen in one run: 1.9 times)."""
+generalized groups took from being memorized to its onset. Recorded late groups needed up to 1.9 times;
+waiting costs steps, giving up too early costs the group."""
 HOLD = 0.25
 """A group counts as finished once GENERALIZED has stood for this share of the time from onset to it: between
 settling and the last of accuracy lies some way, and a verdict may be withdrawn."""
@@ -94,7 +95,10 @@ def _may_generalize(verdict: GroupVerdict) -> bool:
 
 
 class Quorum:
-    """STOP when a share `quorum` of the groups (0 < quorum ≤ 1) is finished: generalized or overfitting."""
+    """STOP when a share `quorum` of the groups (0 < quorum ≤ 1) is finished: generalized or overfitting.
+
+    Groups that have had their time do not count: neither for the share, nor as what it is a share of.
+    """
 
     def __init__(self, **options: str) -> None:
         self._quorum = _number(options, "quorum", 0.5)
@@ -108,8 +112,8 @@ class Quorum:
         save = self._history.save(step, verdicts)
         finished = sorted(self._history.finished(step, verdicts))
         given_up = sorted(self._history.stragglers(step, verdicts))
-        needed = math.ceil(self._quorum * len(verdicts) - 1e-9)
-        if finished and len(finished) + len(given_up) >= needed:
+        needed = math.ceil(self._quorum * (len(verdicts) - len(given_up)) - 1e-9)
+        if finished and len(finished) >= needed:
             return Decision(action=Action.STOP, reason=_stop_reason(verdicts, finished, given_up))
         if save is not None:
             return Decision(action=Action.CHECKPOINT, reason=save)
