@@ -377,6 +377,17 @@ def test_advice_spares_samples_that_would_not_be_kept(bench: Any, make_batch: An
     assert bench.engine.stats.observations["beyond"] > 0
 
 
+def test_late_data_of_an_older_window_is_not_given_the_newer_ones_advice(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create(mode=run_pb2.OBSERVATION_MODE_STREAM, window_steps=10, capacity=4)
+    rank = bench.join()
+    rank.observe(make_batch(15, first_id=0))
+    last = rank.observe(make_batch(5, first_id=8))
+    eventually(lambda: rank.acked == last)
+    assert {item.until_step for event in rank.events for item in event.advice} == {19}
+
+
 def test_a_signal_goes_stale_without_data(bench: Any, make_batch: Any, eventually: Any) -> None:
     bench.create(grace_seconds=30)
     rank = bench.join()

@@ -344,18 +344,8 @@ def test_following_the_advice_changes_nothing(
     by_step = sorted(itertools.chain(*observed), key=lambda piece: piece.key[1])
     for piece in by_step:
         block = block_of([piece])
-        limit = sketch.advice(block.group)
-        opened = piece.key[1] // WINDOW
-        newest = max(
-            (p.key[1] // WINDOW for p in by_step[: by_step.index(piece)] if p.key[0] == block.group),
-            default=-1,
-        )
-        wanted = (
-            limit is None
-            or newest < opened
-            or int(sample_hash("run", block.group, block.sample_ids_N)[0]) < limit
-        )
-        if wanted:
+        until_step, limit = sketch.advice(block.group) or (-1, 0)
+        if piece.key[1] > until_step or int(sample_hash("run", block.group, block.sample_ids_N)[0]) < limit:
             sketch.add(block, now=0.0)
     sketch.watermark(0, 3 * WINDOW, now=0.0)
     assert bits(sketch.close_ready(now=0.0)) == bits(expected_rounds(observed, "run"))

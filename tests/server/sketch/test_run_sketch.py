@@ -170,8 +170,10 @@ def test_advice_is_for_the_newest_window_once_it_is_full(make_settings: Make, ma
     assert sketch.advice("math") is None
     sketch.add(make_block(1, [3, 4]), now=0.0)
     hashes = sorted(sample_hash("run", "math", np.arange(1, 5)).tolist())
-    limit = sketch.advice("math")
-    assert limit is not None
+    advice = sketch.advice("math")
+    assert advice is not None
+    until_step, limit = advice
+    assert until_step == 1
     assert hashes[2] < limit <= hashes[3]
     assert sketch.advice("code") is None
     sketch.add(make_block(2, [1]), now=0.0)

@@ -190,16 +190,15 @@ class LiveRun:
         if block.group not in groups:
             self._update(groups=tuple(sorted((*groups, block.group))))
         self._saw(block.step)
-        self._advise(stream, block.group, block.step)
+        self._advise(stream, block.group)
 
-    def _advise(self, stream: RankStream, group: str, step: int) -> None:
+    def _advise(self, stream: RankStream, group: str) -> None:
         if self.config.mode != run_pb2.OBSERVATION_MODE_STREAM:
             return  # a probe's windows end with the step: there is nothing left to spare
-        threshold = self.sketch.advice(group)
-        if threshold is not None:
-            window_steps = self.config.window_steps
-            until = step - step % window_steps + window_steps - 1
-            stream.advise(Advice(group=group, until_step=until, threshold=threshold))
+        advice = self.sketch.advice(group)
+        if advice is not None:
+            until_step, threshold = advice
+            stream.advise(Advice(group=group, until_step=until_step, threshold=threshold))
 
     def _saw(self, step: int) -> None:
         self._update(step=max(self._row.step, step), updated_at=self._shared.clock.wall())

@@ -144,10 +144,14 @@ class RunSketch:
         self._open.clear()
         self._ranks.restart()
 
-    def advice(self, group: str) -> int | None:
-        """Samples with a hash at or above it change nothing in the newest open window; None = send all."""
+    def advice(self, group: str) -> tuple[int, int] | None:
+        """(last step, hash limit) of the group's newest open window; None = send all.
+
+        In that window samples with a hash at or above the limit change nothing.
+        """
         steps = [step for step, window in self._open.items() if group in window.groups]
-        return self._open[max(steps)].groups[group].hash_limit if steps else None
+        limit = self._open[max(steps)].groups[group].hash_limit if steps else None
+        return None if limit is None else (max(steps), limit)
 
     def _note_passing(self, window: _OpenWindow, now: float) -> None:
         if window.passed_at is None and self._ranks.newest >= window.step:
