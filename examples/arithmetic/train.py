@@ -27,8 +27,9 @@ from pathwatch.v1 import run_pb2
 
 GROUPS = ("sub:0.7", "add:0.8", "mul:0.9", "rnd:0.1")
 P = 37
-BATCH = 256
+BATCH = 512
 WARMUP = 50
+BALANCE = 1e-2
 JUDGE_INTERVAL = 50
 
 
@@ -42,12 +43,12 @@ def arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path("demo-out"), help="checkpoints and labels.npz go here"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=5000, help="end here when not stopped before")
+    parser.add_argument("--steps", type=int, default=2400, help="end here when not stopped before")
     parser.add_argument(
         "--probe-interval", type=int, default=25, help="steps between two readings of the probe"
     )
     parser.add_argument("--probe-samples", type=int, default=128, help="training samples re-read per group")
-    parser.add_argument("--save-interval", type=int, default=100, help="steps between two checkpoints")
+    parser.add_argument("--save-interval", type=int, default=250, help="steps between two checkpoints")
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -98,7 +99,7 @@ def main() -> None:
     groups = make_groups(GROUPS, P, args.seed)
     engine = make_engine(args.seed, world_size)
     judge = Judge(groups, args.seed)
-    policy = run_pb2.RunConfig(policy="all-groups")
+    policy = run_pb2.RunConfig(policy="quorum", policy_options={"quorum": "0.5"})
     probe = make_probe(groups, args.probe_samples, args.probe_interval, args.seed)
     with attach(engine, run=args.run, server=args.server, probe=probe, config=policy) as watch:
         for batch in batches(groups, BATCH, rank, world_size, args.seed):
@@ -116,7 +117,7 @@ def main() -> None:
                 watch.visited(name, sample_ids)
             logits_BSV, balance_loss = engine(batch.tokens_B3)
             loss = cross_entropy(logits_BSV.flatten(0, 1), batch.labels_B3.flatten(), ignore_index=IGNORED)
-            engine.backward(loss + 1e-3 * balance_loss)
+            engine.backward(loss + BALANCE * balance_loss)
             engine.step()
     if rank == 0:
         judge.save(args.out / "labels.npz")

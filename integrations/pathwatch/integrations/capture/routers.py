@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Router:
     weight: nn.Parameter
     """[K, D]: row k is the embedding of expert k; K is taken from here, not from the indices seen."""
     read: ScoreReader
-    kind: ScoreKind | None = field(default=None)
+    kind: ScoreKind | None = None
     """What the scores are; None until the first call shows it."""
 
     @property

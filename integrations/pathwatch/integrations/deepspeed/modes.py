@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pathwatch.client import RoutingStream
-from pathwatch.integrations.capture import RouterRecorder, reduce_reading, undisturbed
+from pathwatch.integrations.capture import Reading, Recording, RouterRecorder, reduce_reading, undisturbed
 from pathwatch.integrations.deepspeed.agreement import Agreement
 from pathwatch.integrations.deepspeed.guard import Guard
 from pathwatch.integrations.deepspeed.outbox import Floats, Outbox, send_reading
@@ -71,7 +72,7 @@ class ProbeReader:
 
             outbox.add(torch.cat([reading.packed_NX.flatten() for _, reading in readings]), send)
 
-    def _run(self, batch: ProbeBatch) -> Any:
+    def _run(self, batch: ProbeBatch) -> Reading:
         with self._recorder.recording(batch.selection) as recording:
             forward = self._probe.forward
             logits = (
@@ -97,7 +98,7 @@ class BatchReader:
         self._stream = stream
         self._guard = guard
         self._next: TrainingBatch | None = None
-        self._running: tuple[TrainingBatch, Any] | None = None
+        self._running: tuple[TrainingBatch, Recording] | None = None
         self._handles = [
             engine.module.register_forward_pre_hook(self._before),
             engine.module.register_forward_hook(self._after),
@@ -143,6 +144,6 @@ class BatchReader:
             )
 
 
-def _rows_by_group(groups: Sequence[str | None]) -> Mapping[str, Any]:
+def _rows_by_group(groups: Sequence[str | None]) -> Mapping[str, NDArray[np.int64]]:
     names = np.array(["" if name is None else name for name in groups])
     return {name: np.flatnonzero(names == name) for name in dict.fromkeys(groups) if name is not None}
