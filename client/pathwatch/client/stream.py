@@ -22,6 +22,7 @@ from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
 
 _logger = logging.getLogger("pathwatch.client")
 
+_CREATED_POLL = 0.1
 _MESSAGE_BYTES = 256 << 10
 """Larger observations are sent in pieces: encoding a piece holds the interpreter for well under 1 ms."""
 _EXIT_TIMEOUT = 3.0
@@ -277,6 +278,10 @@ class RoutingStream:
         _logger.warning("pathwatch: the buffer is full, dropping the oldest steps (counted in stats)")
 
     def _follow(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
+        # The run may be ours to create: asked for its signals earlier, the server knows none.
+        while not self._uplink.created.wait(_CREATED_POLL):
+            if self._closed:
+                return
         request = signal_pb2.WatchSignalsRequest(run=self._run)
         for response in signal_pb2_grpc.SignalServiceStub(channel).WatchSignals(request):
             answered()

@@ -57,6 +57,8 @@ class Uplink:
         self._lock = threading.Lock()
         self._generation = 0
         self._greeted = -1
+        self.created = threading.Event()
+        """The run has been created, where that is ours to do."""
         self.connections = 0
         """Streams opened so far."""
         self.rejected = 0
@@ -76,6 +78,7 @@ class Uplink:
     def attempt(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
         """Connect and work until the stream is over; raises what ended it."""
         self._create_run(channel)
+        self.created.set()
         hello = self._hello()
         self._generation = generation = self._buffer.rewind()
         requests = self._requests(channel, hello, generation)
