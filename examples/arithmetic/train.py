@@ -23,13 +23,14 @@ from model import ArithmeticModel
 from torch.nn.functional import cross_entropy
 
 from pathwatch.integrations.deepspeed import Probe, ProbeGroup, attach
+from pathwatch.v1 import run_pb2
 
-GROUPS = ("sub:0.7", "add:0.8", "mul:0.9", "rnd:0.1")
+GROUPS = ("sub:0.9", "add:0.8", "mul:0.9", "rnd:0.1")
 P = 37
 BATCH = 512
 WARMUP = 50
 BALANCE = 1e-3
-JUDGE_INTERVAL = 50
+JUDGE_INTERVAL = 75
 
 
 def arguments() -> argparse.Namespace:
@@ -109,7 +110,9 @@ def main() -> None:
     engine = make_engine(args.seed, world_size)
     judge = Judge(groups, args.seed)
     probe = make_probe(groups, args.probe_samples, args.probe_interval, args.seed)
-    with attach(engine, run=args.run, server=args.server, probe=probe) as watch:
+    # Stop when two of the four groups are finished: all four would take longer than a demo may.
+    config = run_pb2.RunConfig(policy="quorum", policy_options={"quorum": "0.5"})
+    with attach(engine, run=args.run, server=args.server, probe=probe, config=config) as watch:
         for batch in batches(groups, BATCH, rank, world_size, args.seed):
             step = engine.global_steps
             save = watch.should_checkpoint() or (step > 0 and step % args.save_interval == 0)
