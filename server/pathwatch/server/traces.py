@@ -1,4 +1,4 @@
-"""Trace v1: a recorded training run as one `.npz` file without pickles (DESIGN §4)."""
+"""Trace v1: a recorded training run as one `.npz` file without pickles (docs/traces.md)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """Inputs, and what DESIGN's definitions give for them (computed by code outside this project)."""
+    """Inputs, and what the definitions give for them (computed outside this project)."""
 
     inputs: Mapping[str, NDArray[Any]]
     expected: Mapping[str, Any]

@@ -12,7 +12,7 @@ from pathwatch.server.metrics.pathways import layer_pathways, literal, pathways,
 
 
 def pathway_by_hand(weights_LK, threshold: float) -> list[list[int]]:
-    """Experts of each layer, as DESIGN words it."""
+    """Experts of each layer, as the paper words it."""
     layers = []
     for row in weights_LK.tolist():
         order = sorted(range(len(row)), key=lambda k: (-row[k], k))

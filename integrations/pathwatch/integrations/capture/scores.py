@@ -21,7 +21,7 @@ class ScoreKind(enum.Enum):
 
 
 def routing_weights(scores_TK: Tensor, kind: ScoreKind) -> Tensor:
-    """Routing weights p [T, K], float32, rows summing to one (DESIGN §2; paper §4.1).
+    """Routing weights p [T, K], float32, rows summing to one (docs/metrics.md; paper §4.1).
 
     Softmax of logits; for sigmoid routers the sigmoid scores divided by their sum; probabilities as they are.
     """

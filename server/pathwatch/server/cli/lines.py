@@ -1,4 +1,4 @@
-"""The JSON lines that commands print (DESIGN §4)."""
+"""The JSON lines that commands print (docs/operations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of a rank as arrays, refused where they are wrong (DESIGN §5, promise 8)."""
+"""Messages of a rank as arrays, refused where they are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live state as Prometheus metrics, read at every scrape (DESIGN §4)."""
+"""Live state as Prometheus metrics, read at every scrape (docs/operations.md)."""
 
 from __future__ import annotations
 

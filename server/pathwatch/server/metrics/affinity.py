@@ -1,4 +1,4 @@
-"""Target affinity (DESIGN §2, ours): is routing closer for the same target? Lower = closer."""
+"""Target affinity (ours): is routing closer for the same target? Lower = closer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of a window: on samples trained on, on samples not yet seen, and their gap (DESIGN §2)."""
+"""Losses of a window: on samples trained on, on samples not yet seen, and their gap (docs/metrics.md)."""
 
 from __future__ import annotations
 

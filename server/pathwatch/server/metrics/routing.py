@@ -1,4 +1,4 @@
-"""Routing weights from per-token router scores (DESIGN §2, "Routing weight").
+"""Routing weights from per-token router scores (docs/metrics.md).
 
 Shape letters: T tokens of all samples one after the other, N samples, L routed MoE layers, K experts.
 """

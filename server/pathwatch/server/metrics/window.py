@@ -24,7 +24,7 @@ class WindowArrays:
     losses_N: NDArray[np.float64]
     """Mean loss over each sample's target tokens, nats; NaN where no loss came."""
     weights_NLK: NDArray[np.float32]
-    """Mean routing weights over real tokens (DESIGN: routing weight g)."""
+    """Mean routing weights over real tokens (docs/metrics.md)."""
     target_weights_NLK: NDArray[np.float32] | None = None
     """The same over target tokens, where it differs from `weights_NLK`."""
     targets_N: NDArray[np.int32] | None = None

@@ -1,6 +1,6 @@
 """The default detector: groups are judged by how far their routing draws together after memorization.
 
-Method: SIGNAL study's scale-free prototype. See `sharing` for routing, `guard` for unseen loss,
+Method: docs/science.md. See `sharing` for routing, `guard` for unseen loss,
 `memorized` for the start of the clock, `ranking` for checkpoints.
 """
 

@@ -23,7 +23,7 @@ from pathwatch.server.phases.verdict import Evidence
 MIN_SAMPLES = 16
 """Fewer samples say nothing about routing."""
 MIN_TARGET_PAIRS = 40
-"""Pairs of samples with one target below which the affinity is silent (SIGNAL study: 60 misled, with an
+"""Pairs of samples with one target below which the affinity is silent (docs/science.md: 60 misled, with an
 estimate of its error 40 do not)."""
 _DISTANCE_PAIRS = 2048
 _RIDGE = 1e-2
@@ -119,7 +119,7 @@ def _routing_evidence(window: WindowArrays) -> dict[str, NDArray[np.generic]]:
 def _log_normalized_distance(
     weights_NLK: NDArray[np.float64], weights_BN: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Log of D_path divided by the longer pathway of each pair (DESIGN §2), over at most 2048 pairs."""
+    """Log of D_path divided by the longer pathway of each pair (docs/metrics.md), over at most 2048 pairs."""
     sequences = pathways(rank_experts(weights_NLK), _THRESHOLD)
     blocks = list(within_pairs(len(sequences)))
     first_P = np.concatenate([first for first, _ in blocks])[:_DISTANCE_PAIRS]

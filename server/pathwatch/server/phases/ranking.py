@@ -2,7 +2,7 @@
 
 Scores are nats above the best seen, lower = better, so that groups add up. A checkpoint that a group rules
 out scores `RULED_OUT` more. Between checkpoints that all generalize, training loss follows accuracy's noise
-(SIGNAL study: correlation −0.5, −0.9 in a collapse); before that it misleads.
+(docs/science.md: correlation −0.5, −0.9 in a collapse); before that it misleads.
 """
 
 from __future__ import annotations

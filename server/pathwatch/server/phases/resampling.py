@@ -32,7 +32,7 @@ def log_affinity(
 ) -> NDArray[np.float64]:
     """Log of target affinity per resample [B]: lower = same-target samples are routed more alike.
 
-    Mean squared distance of the pairs with one target (>= 0) over that of all pairs (DESIGN §2), a pair
+    Mean squared distance of the pairs with one target (>= 0) over that of all pairs (docs/metrics.md), a pair
     weighing the product of its samples' weights. NaN where no two samples share a target or all are alike.
     """
     centred_ND = positions_ND - positions_ND.mean(axis=0)
