@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
 class HostCopy:
-    """Starts copying a float32 tensor; `ready` tells when `array` can be had without waiting."""
+    """Starts copying a float32 tensor; `ready` tells when `tensor` can be had without waiting."""
 
     def __init__(self, tensor: Tensor) -> None:
         tensor = tensor.detach()
@@ -28,8 +24,8 @@ class HostCopy:
         """True once the copy has arrived."""
         return self._done is None or bool(self._done.query())
 
-    def array(self) -> NDArray[np.float32]:
+    def tensor(self) -> Tensor:
         """The values; waits for them if they are not ready."""
         if self._done is not None:
             self._done.synchronize()
-        return cast(NDArray[np.float32], self._host.numpy())
+        return self._host

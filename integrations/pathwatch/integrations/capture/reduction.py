@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,18 +30,18 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadingArrays:
-    """A reading on the host."""
+class HostReading:
+    """A reading on the host; float32, counts and targets int32."""
 
-    weights_NLK: NDArray[np.float32]
+    weights_NLK: Tensor
     """Mean routing weights over real tokens."""
-    target_weights_NLK: NDArray[np.float32] | None
+    target_weights_NLK: Tensor | None
     """The same over target tokens; None where they are the same tokens."""
-    losses_N: NDArray[np.float32] | None
+    losses_N: Tensor | None
     """Mean loss over target tokens, nats."""
-    tokens_N: NDArray[np.int32]
-    target_tokens_N: NDArray[np.int32]
-    targets_N: NDArray[np.int32] | None
+    tokens_N: Tensor
+    target_tokens_N: Tensor
+    targets_N: Tensor | None
     """Label of the samples' only target token; -1 where there are several."""
 
 
@@ -95,15 +93,15 @@ def reduce_reading(recording: Recording, logits_BSV: Tensor | None) -> Reading:
     )
 
 
-def unpack(reading: Reading, packed_NX: NDArray[np.float32]) -> ReadingArrays:
-    """Arrays of a reading from the host copy of its packed tensor (or from some of its rows)."""
+def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
+    """A reading from the host copy of its packed tensor (or from some of its rows)."""
     size = reading.layers * reading.experts
     shape = (-1, reading.layers, reading.experts)
-    tokens_N = packed_NX[:, 1].astype(np.int32)
-    target_tokens_N = packed_NX[:, 2].astype(np.int32)
+    tokens_N = packed_NX[:, 1].int()
+    target_tokens_N = packed_NX[:, 2].int()
     # Plain pretraining: every token carries a loss, but for the last one where labels are shifted.
-    plain = bool(np.all(target_tokens_N == tokens_N - reading.shifted))
-    return ReadingArrays(
+    plain = bool((target_tokens_N == tokens_N - int(reading.shifted)).all())
+    return HostReading(
         weights_NLK=packed_NX[:, _SCALARS : _SCALARS + size].reshape(shape),
         target_weights_NLK=packed_NX[:, _SCALARS + size :].reshape(shape)
         if reading.has_targets and not plain
@@ -111,7 +109,7 @@ def unpack(reading: Reading, packed_NX: NDArray[np.float32]) -> ReadingArrays:
         losses_N=packed_NX[:, 0] if reading.has_losses else None,
         tokens_N=tokens_N,
         target_tokens_N=target_tokens_N,
-        targets_N=packed_NX[:, 3].astype(np.int32) if reading.has_targets else None,
+        targets_N=packed_NX[:, 3].int() if reading.has_targets else None,
     )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pathwatch.client import RoutingStream
-from pathwatch.integrations.capture import HostCopy, Reading, ReadingArrays, unpack
+from pathwatch.integrations.capture import HostCopy, HostReading, Reading, unpack
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -37,7 +38,7 @@ class Outbox:
             if copy is not None and not wait and not copy.ready():
                 return
             self._queue.popleft()
-            send(np.empty(0, np.float32) if copy is None else copy.array())
+            send(np.empty(0, np.float32) if copy is None else copy.tensor().numpy())
 
 
 def send_reading(
@@ -55,11 +56,11 @@ def send_reading(
     Samples without a real token, or with labels but no target token, say nothing and are left out.
     """
     for group, rows in rows_by_group.items():
-        arrays = unpack(reading, packed_NX[rows])
-        useful = (arrays.tokens_N > 0) & (arrays.target_tokens_N > 0)
+        arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
+        useful = ((arrays.tokens_N > 0) & (arrays.target_tokens_N > 0)).numpy()
         if not useful.all():
             rows = rows[useful]
-            arrays = unpack(reading, packed_NX[rows])
+            arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
         if len(rows):
             visits = None if visits_N is None else visits_N[rows]
             _observe(stream, step, group, sample_ids_N[rows], arrays, visits)
@@ -70,7 +71,7 @@ def _observe(
     step: int,
     group: str,
     sample_ids: NDArray[np.int64],
-    arrays: ReadingArrays,
+    arrays: HostReading,
     visits: NDArray[np.int32] | None,
 ) -> None:
     shared = arrays.targets_N is not None and bool((arrays.targets_N >= 0).any())
