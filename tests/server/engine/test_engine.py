@@ -280,6 +280,30 @@ def test_a_rewind_supersedes_and_judges_as_if_it_had_gone_straight(
     assert bench.view().run.attempt == 1
 
 
+def test_a_rank_that_is_faster_to_connect_does_not_cut_the_rewind_short(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create()
+    first = bench.join()
+    for step in (10, 20, 30):
+        first.observe(make_batch(step))
+        first.watermark(step)
+    eventually(closed(bench, 30))
+
+    fast = bench.join(attempt=1, rank=0, world_size=2)
+    fast.observe(make_batch(30, first_id=100))
+    slow = bench.join(attempt=1, rank=1, world_size=2)
+    slow.observe(make_batch(20, first_id=200))
+    for rank in (fast, slow):
+        rank.watermark(30)
+    eventually(closed(bench, 30))
+    assert [row.step for row in bench.store.windows("run")] == [10, 20, 30]
+    assert bench.engine.stats.observations["late"] == 0
+    bench.restart()
+    assert [row.step for row in bench.store.windows("run")] == [10, 20, 30]
+    assert [row.attempt for row in bench.store.windows("run")] == [0, 1, 1]
+
+
 def test_older_attempts_are_refused(bench: Any, make_batch: Any, eventually: Any) -> None:
     bench.create(attempt=0)
     bench.create(attempt=2)

@@ -198,22 +198,19 @@ def test_finishing_a_run_names_ranks_that_had_more_to_send(probe: RunSketch, mak
     assert [(one.step, one.missing_ranks) for one in probe.close_all(now=0.0)] == [(10, ()), (20, (1,))]
 
 
-def test_a_rewind_forgets_open_windows_and_reopens_closed_ones(probe: RunSketch, make_block: Make) -> None:
-    for step in (10, 20, 30):
-        probe.add(make_block(step, [1]), now=0.0)
-    probe.watermark(0, 20, now=0.0)
-    probe.watermark(1, 20, now=0.0)
-    assert steps(probe.close_ready(now=0.0)) == [10, 20]
-    probe.begin_attempt(1, first_step=20)
-    assert probe.closed_step == 19
-    assert probe.close_all(now=0.0) == []
-    probe.add(make_block(20, [5], attempt=1), now=0.0)
-    assert probe.close_ready(now=0.0) == [], "watermarks of the first attempt no longer count"
-    probe.watermark(0, 20, now=0.0)
-    probe.watermark(1, 20, now=0.0)
-    [one] = probe.close_ready(now=0.0)
-    assert (one.attempt, one.step) == (1, 20)
-    assert one.windows["math"].sample_ids_N.tolist() == [5]
+def test_an_attempt_may_turn_out_to_begin_earlier(make_settings: Make, make_block: Make) -> None:
+    rewound = RunSketch(make_settings(), attempt=1, closed_step=29)
+    rewound.join(0, 2)
+    rewound.join(1, 2)
+    rewound.add(make_block(30, [1], attempt=1), now=0.0)
+    assert rewound.add(make_block(20, [5], attempt=1), now=0.0).late == 1
+    rewound.reopen(20)
+    assert rewound.add(make_block(20, [5], attempt=1), now=0.0).accepted == 1
+    rewound.watermark(0, 30, now=0.0)
+    rewound.watermark(1, 30, now=0.0)
+    assert steps(rewound.close_ready(now=0.0)) == [20, 30]
+    with pytest.raises(ValueError, match="step 30 is closed"):
+        rewound.reopen(30)
 
 
 def test_a_restarted_service_goes_on_where_it_was(make_settings: Make, make_block: Make, bits: Make) -> None:
@@ -377,8 +374,6 @@ def test_a_fragment_may_not_repeat_a_sample(probe: RunSketch, make_block: Make) 
 def test_another_attempt_is_refused(probe: RunSketch, make_block: Make) -> None:
     with pytest.raises(SketchError, match="attempt 1 is not current"):
         probe.add(make_block(10, [1], attempt=1), now=0.0)
-    with pytest.raises(ValueError, match="cannot follow"):
-        probe.begin_attempt(0, first_step=0)
 
 
 def test_unknown_ranks_are_refused(probe: RunSketch) -> None:

@@ -169,6 +169,10 @@ class LiveRun:
             )
         if self._row.first_step < 0:
             self._begin_at(block.step)
+        elif block.step < self._row.first_step and self.sketch.closed_step < self._row.first_step:
+            # Another rank was faster to connect, with a later step.
+            self._supersede_from(block.step)
+            self.sketch.reopen(block.step)
         try:
             result = self.sketch.add(block, self._shared.clock.steady())
         except SketchError as error:
@@ -218,7 +222,14 @@ class LiveRun:
         self._restart_sketch(self.sketch.closed_step)
 
     def _begin_at(self, step: int) -> None:
-        """The attempt's first observation: it supersedes what older attempts did from `step` on."""
+        """The attempt's first observation."""
+        self._supersede_from(step)
+        if self._row.attempt > 0:
+            self._update(step=step)
+            self._restart_sketch(min(self.sketch.closed_step, step - 1))
+
+    def _supersede_from(self, step: int) -> None:
+        """The attempt goes over what older attempts did from `step` on."""
         self._update(first_step=step)
         if self._row.attempt == 0:
             return
@@ -232,8 +243,7 @@ class LiveRun:
             if not self._superseded(checkpoint)
         }
         self.geometries.rewind(self._row.attempt, step)
-        self._update(step=step, closed_step=min(self._row.closed_step, step - 1))
-        self._restart_sketch(min(self.sketch.closed_step, step - 1))
+        self._update(closed_step=min(self._row.closed_step, step - 1))
 
     def _restart_sketch(self, closed_step: int) -> None:
         self.sketch = RunSketch(

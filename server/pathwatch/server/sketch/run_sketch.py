@@ -69,6 +69,7 @@ class RunSketch:
         self._attempt = attempt
         self._ranks = RankWatermarks()
         self._open: dict[int, _OpenWindow] = {}  # by last step
+        self._closed_any = False
 
     def join(self, rank: int, world_size: int) -> None:
         """A rank has introduced itself. Raises SketchError where rank and world size do not fit."""
@@ -132,17 +133,14 @@ class RunSketch:
         passed_at = self._open[min(self._open)].passed_at
         return None if passed_at is None else passed_at + self._settings.grace_seconds
 
-    def begin_attempt(self, attempt: int, first_step: int) -> None:
-        """The run goes on as another attempt from `first_step`: open windows and watermarks are forgotten.
+    def reopen(self, first_step: int) -> None:
+        """The attempt turns out to begin at `first_step`: windows that end there or later take data again.
 
-        Windows that end at `first_step` or later are open again, closed before or not.
+        Raises ValueError if the attempt has closed one of them.
         """
-        if attempt <= self._attempt:
-            raise ValueError(f"attempt {attempt} cannot follow attempt {self._attempt}")
-        self._attempt = attempt
+        if self._closed_any and first_step <= self.closed_step:
+            raise ValueError(f"step {self.closed_step} is closed; the attempt cannot begin at {first_step}")
         self.closed_step = min(self.closed_step, first_step - 1)
-        self._open.clear()
-        self._ranks.restart()
 
     def advice(self, group: str) -> tuple[int, int] | None:
         """(last step, hash limit) of the group's newest open window; None = send all.
@@ -160,6 +158,7 @@ class RunSketch:
     def _close(self, window: _OpenWindow, *, missing_ranks: tuple[int, ...]) -> Round:
         del self._open[window.step]
         self.closed_step = window.step
+        self._closed_any = True
         arrays = {
             group: window.groups[group].arrays(
                 group=group,

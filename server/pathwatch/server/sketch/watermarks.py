@@ -28,10 +28,6 @@ class RankWatermarks:
             )
         self._step_of[rank] = max(step, self._step_of.get(rank, -1))
 
-    def restart(self) -> None:
-        """A new attempt: no rank has sent anything yet."""
-        self._step_of.clear()
-
     @property
     def newest(self) -> int:
         """Step of the rank that is ahead of all."""
