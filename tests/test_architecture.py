@@ -22,6 +22,12 @@ ALLOWED = {
     "pathwatch.server.metrics": set(),
     "pathwatch.server.sketch": {"pathwatch.server.metrics"},
     "pathwatch.server.phases": {"pathwatch.server.metrics", "pathwatch.server.sketch"},
+    "pathwatch.server.analysis": {
+        "pathwatch.server.traces",
+        "pathwatch.server.metrics",
+        "pathwatch.server.sketch",
+        "pathwatch.server.phases",
+    },
     "pathwatch.server.store": {
         "pathwatch.v1",
         "pathwatch.server.metrics",
