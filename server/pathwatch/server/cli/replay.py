@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,28 +31,18 @@ def command(connection: Connection | None, trace: Path, run: str | None, as_json
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
     from pathwatch.client import PathwatchError
     from pathwatch.server.cli.playback import ReplayError
+    from pathwatch.server.cli.temporary_server import temporary_server
     from pathwatch.server.traces import TraceError, load_trace
 
     try:
         loaded = load_trace(trace)
         name = run or re.sub(r"[^A-Za-z0-9_.-]", "-", f"replay-{loaded.name}")[:128]
-        with _own_server() if connection is None else nullcontext(connection) as server:
+        with temporary_server() if connection is None else nullcontext(connection) as server:
             if run is None:
                 _remove_earlier(server, name)
             _play(loaded, server, name, as_json=as_json)
     except (TraceError, ReplayError, PathwatchError) as error:
         fail(error)
-
-
-@contextmanager
-def _own_server() -> Iterator[Connection]:
-    from pathwatch.server.app import BackgroundServer
-    from pathwatch.server.config import ServerConfig
-
-    with tempfile.TemporaryDirectory(prefix="pathwatch-replay-") as folder:
-        config = ServerConfig(data=Path(folder))
-        with BackgroundServer(config) as server:
-            yield Connection(address=server.grpc_address)
 
 
 def _remove_earlier(server: Connection, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,20 +17,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from pathwatch.server.report.data import GroupHistory, RunHistory
 from pathwatch.server.report.labels import Comparison, Labels, compare
 from pathwatch.server.report.phases import PHASE_STYLES
+from pathwatch.server.report.style import FAINT, INK, SECOND, STYLE
 
 COLUMNS = 4
 """Groups beside each other; further ones go below."""
-_INK, _SECOND, _FAINT = "#1A1A1A", "#6B6B6B", "#C9C9C9"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _SECOND,
-    "ytick.color": _SECOND,
-    "svg.hashsalt": "pathwatch",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +74,7 @@ def draw(history: RunHistory, labels: Labels | None = None) -> Figure:
     blocks = [history.groups[at : at + COLUMNS] for at in range(0, len(history.groups), COLUMNS)]
     columns = len(blocks[0])
     rows = len(panels) + (labels is not None)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(
             figsize=(max(8.5, 0.9 + 3.1 * columns), 0.9 + len(blocks) * (0.8 + 1.45 * rows) + 0.7),
             layout="constrained",
@@ -119,7 +109,7 @@ def to_svg(figure: Figure) -> bytes:
 
 def _saved(figure: Figure, kind: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
@@ -189,7 +179,7 @@ def _draw_phases(axis: Axes, group: GroupHistory) -> None:
         spine.set_visible(False)
     axis.set_title(group.group, fontsize=11, fontweight="bold", loc="left", pad=4)
     axis.set_title(
-        f"{group.phase.lower()} since {group.since_step}", fontsize=8.5, color=_SECOND, loc="right", pad=4
+        f"{group.phase.lower()} since {group.since_step}", fontsize=8.5, color=SECOND, loc="right", pad=4
     )
 
 
@@ -202,27 +192,25 @@ def _draw_panel(axis: Axes, group: GroupHistory, panel: _Panel) -> None:
                 group.steps_T,
                 values_T,
                 line,
-                color=_INK if main else _SECOND,
+                color=INK if main else SECOND,
                 linewidth=1.3 if main else 1.1,
             )
     if not _has(group, panel):
-        axis.text(
-            0.5, 0.5, "not defined for this group", transform=axis.transAxes, ha="center", color=_SECOND
-        )
+        axis.text(0.5, 0.5, "not defined for this group", transform=axis.transAxes, ha="center", color=SECOND)
 
 
 def _draw_scores(axis: Axes, labels: Labels, group: str, comparison: Comparison | None) -> None:
     raw_T, smoothed_T = labels.raw(group), labels.smoothed(group)
     if raw_T is None or smoothed_T is None:
-        axis.text(0.5, 0.5, "no labels for this group", transform=axis.transAxes, ha="center", color=_SECOND)
+        axis.text(0.5, 0.5, "no labels for this group", transform=axis.transAxes, ha="center", color=SECOND)
         return
-    axis.plot(labels.steps_T, raw_T, color=_FAINT, linewidth=0.8)
-    axis.plot(labels.steps_T, smoothed_T, color=_INK, linewidth=1.3)
+    axis.plot(labels.steps_T, raw_T, color=FAINT, linewidth=0.8)
+    axis.plot(labels.steps_T, smoothed_T, color=INK, linewidth=1.3)
     if comparison is not None and comparison.chosen is not None:
-        axis.plot(comparison.chosen.step, comparison.chosen.score, "o", color=_INK, markersize=5, zorder=5)
+        axis.plot(comparison.chosen.step, comparison.chosen.score, "o", color=INK, markersize=5, zorder=5)
     if comparison is not None:
         patience = comparison.loss_patience
-        axis.plot(patience.step, patience.score, "x", color=_INK, markersize=6, markeredgewidth=2, zorder=5)
+        axis.plot(patience.step, patience.score, "x", color=INK, markersize=6, markeredgewidth=2, zorder=5)
     if labels.higher_is_better:
         axis.set_ylim(-0.03, 1.05)
 
@@ -231,9 +219,9 @@ def _draw_marks(axis: Axes, history: RunHistory, group: GroupHistory) -> None:
     for first, last, phase in _bands(group):
         axis.axvspan(first, last, color=PHASE_STYLES[phase].colour, alpha=0.14, linewidth=0, zorder=0)
     if group.best_checkpoint_step is not None:
-        axis.axvline(group.best_checkpoint_step, color=_INK, linewidth=1.4, zorder=2)
+        axis.axvline(group.best_checkpoint_step, color=INK, linewidth=1.4, zorder=2)
     if history.stop is not None and history.stop.stop_at_step is not None:
-        axis.axvline(history.stop.stop_at_step, color=_INK, linewidth=1.0, linestyle=":", zorder=2)
+        axis.axvline(history.stop.stop_at_step, color=INK, linewidth=1.0, linestyle=":", zorder=2)
     axis.tick_params(length=2)
     axis.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -253,22 +241,22 @@ def _legend(history: RunHistory, labels: Labels | None) -> list[Patch | Line2D]:
         if phase in seen
     ]
     handles.append(
-        Line2D([], [], color=_INK, linewidth=1.4, marker="o", markersize=5, label="chosen checkpoint")
+        Line2D([], [], color=INK, linewidth=1.4, marker="o", markersize=5, label="chosen checkpoint")
     )
     if history.stop is not None:
-        handles.append(Line2D([], [], color=_INK, linewidth=1.0, linestyle=":", label="stop"))
+        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=":", label="stop"))
     for panel in _PANELS:
         if len(panel.metrics) > 1 and any(panel.metrics[1][0] in group.metrics for group in history.groups):
             handles += [
                 Line2D([], [], color=colour, linestyle=line, label=f"{panel.name}: {words}")
-                for colour, (_, words, line) in zip((_INK, _SECOND), panel.metrics, strict=True)
+                for colour, (_, words, line) in zip((INK, SECOND), panel.metrics, strict=True)
             ]
     if labels is not None:
         handles.append(
             Line2D(
                 [],
                 [],
-                color=_INK,
+                color=INK,
                 marker="x",
                 linestyle="",
                 markeredgewidth=2,
