@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pathwatch.server.report.phases import PHASE_STYLES
+from pathwatch.server.report.section import Table as ReportTable
+from pathwatch.server.report.section import cell_text
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -19,6 +21,15 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
         made.add_column(
             column, justify="right" if column in right else "left", no_wrap=column not in {"why", "history"}
         )
+    return made
+
+
+def report_table(shown: ReportTable) -> Table:
+    """A report's table on the terminal: caption above, numbers flush right."""
+    made = table(*shown.header, right=shown.header[1:])
+    made.title, made.title_justify, made.title_style = shown.caption, "left", "bold"
+    for row in shown.rows:
+        made.add_row(*map(cell_text, row))
     return made
 
 

@@ -40,6 +40,12 @@ class MetricSettings:
     max_pairs: int = 8192
     """Pairs compared at most; groups with no more pairs than this are computed exactly."""
 
+    @property
+    def pair_budget(self) -> PairBudget:
+        return PairBudget(
+            min_pairs=self.min_pairs, max_pairs=self.max_pairs, target_stderr=self.target_stderr
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupMetrics:
@@ -60,9 +66,7 @@ def group_metrics(
     group counting alike; `path_distance_ratio` is `path_distance` divided by it.
     `expert_load_max_ratio` is that of the most uneven layer, `target_affinity` that of the last layer.
     """
-    budget = PairBudget(
-        min_pairs=settings.min_pairs, max_pairs=settings.max_pairs, target_stderr=settings.target_stderr
-    )
+    budget = settings.pair_budget
     filled = {group: windows[group] for group in sorted(windows) if len(windows[group].sample_ids_N)}
     published: dict[str, list[str]] = {}
     results: dict[str, tuple[Values, NDArray[np.float64] | None]] = {}

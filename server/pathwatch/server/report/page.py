@@ -11,7 +11,7 @@ import jinja2
 from pathwatch.server.report.data import RunHistory
 from pathwatch.server.report.labels import PATIENCE_POINTS, Labels, compare
 from pathwatch.server.report.phases import PHASE_STYLES
-from pathwatch.server.report.section import Section
+from pathwatch.server.report.section import Section, cell_text
 
 
 def render(
@@ -26,7 +26,7 @@ def render(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "cell": _cell}
+    environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "cell": cell_text}
     return environment.get_template("page.html.jinja").render(
         history=history,
         labels=labels,
@@ -38,10 +38,3 @@ def render(
         sections=sections,
         figure=base64.b64encode(figure_svg).decode(),
     )
-
-
-def _cell(value: str | float | int | None) -> str:
-    """A table's cell as text; four digits tell apart what is worth telling apart."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -32,3 +32,10 @@ class Section:
     """Plain text: what is shown, in which direction to read it, and what it does not show."""
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
+
+
+def cell_text(value: str | float | int | None) -> str:
+    """A table's cell as text; four digits tell apart what is worth telling apart."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -44,6 +44,20 @@ def memorized_step(
     return result_N
 
 
+def auto_epsilon(last_losses_N: NDArray[np.floating]) -> float:
+    """`auto` ε, nats: the smallest multiple of 0.1 that at least 20 % of the last losses do not exceed.
+
+    A sample is memorized exactly if its last loss is at most ε, so that at least a fifth of the samples
+    count as memorized (paper B.1 wants 20 to 25 %). At least one loss, none of them NaN.
+    """
+    losses = np.sort(last_losses_N)
+    fifth = float(losses[-(-len(losses) // 5) - 1])
+    # The product is rounded: the multiple below it may do already, or itself just not do.
+    first = max(1, math.ceil(fifth * AUTO_PER_NAT) - 1)
+    multiples = (units / AUTO_PER_NAT for units in itertools.count(first))
+    return next(epsilon for epsilon in multiples if epsilon >= fifth)
+
+
 class MemorizationTracker:
     """`memorized_step` of all losses so far without keeping them: memory grows with samples, not with time.
 
@@ -81,12 +95,7 @@ class MemorizationTracker:
         """ε in force, nats; None while it is `auto` and no loss has come."""
         if self._fixed_epsilon is not None or not self._trails:
             return self._fixed_epsilon
-        losses = np.sort(self._last_losses())
-        fifth = float(losses[-(-len(losses) // 5) - 1])
-        # The product is rounded: the multiple below it may do already, or itself just not do.
-        first = max(1, math.ceil(fifth * AUTO_PER_NAT) - 1)
-        multiples = (units / AUTO_PER_NAT for units in itertools.count(first))
-        return next(epsilon for epsilon in multiples if epsilon >= fifth)
+        return auto_epsilon(self._last_losses())
 
     @property
     def ratio(self) -> float | None:
