@@ -25,6 +25,10 @@ SURFACE = {
     "watch": ["RUN", *CONNECTION, "--json", "--config"],
     "gate": ["RUN", "--until", "--group", "--timeout", *CONNECTION, "--json", "--config"],
     "checkpoints": ["RUN", "--group", "--limit", *CONNECTION, "--json", "--config"],
+    "bound": [
+        *["SOURCE", "--group", "--ridge", "--noise", "--every", "--csv", "--out"],
+        *[*CONNECTION, "--json", "--config"],
+    ],
     "report": ["RUN", "--out", "--labels", *CONNECTION, "--config"],
 }
 

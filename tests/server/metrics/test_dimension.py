@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathwatch.server.metrics.dimension import effective_dimension
+from pathwatch.server.metrics.dimension import effective_dimension, effective_dimensions
 
 
 def dimension_by_hand(weights, ridge: float) -> float:
@@ -54,3 +54,22 @@ def test_samples_all_alike_span_one_direction(n):
 def test_every_sample_its_own_expert_spans_as_many_directions_as_samples():
     weights = np.eye(6, dtype=np.float32)[:, None, :]
     assert effective_dimension(weights, 1e-9) == pytest.approx(6)
+
+
+def test_golden_in_one_sweep(golden):
+    by_ridge = golden.expected["effective_dimension"]
+    found = effective_dimensions(golden.inputs["weights"], [float(ridge) for ridge in by_ridge])
+    assert found.tolist() == pytest.approx(list(by_ridge.values()), rel=1e-9)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 10),
+    st.lists(st.floats(1e-6, 10), min_size=2, max_size=6, unique=True),
+)
+def test_more_shrinking_leaves_fewer_directions(seed, n, ridges):
+    weights = np.random.default_rng(seed).dirichlet(np.ones(4), size=(n, 2))
+    found = effective_dimensions(weights, sorted(ridges))
+    assert (np.diff(found) <= 0).all()
+    assert found[0] <= min(n, 8)
+    assert found[-1] > 0

@@ -23,6 +23,9 @@ COMMANDS = {
     "watch": _Entry("watch", "Follow a run live until it is finished."),
     "gate": _Entry("gate", "Wait until a run has generalized or should stop (for Slurm and CI)."),
     "checkpoints": _Entry("checkpoints", "Rank the checkpoints of a run, best first."),
+    "bound": _Entry(
+        "bound", "Effective dimension and variance term of the paper's bound, over a recorded run."
+    ),
     "report": _Entry("report", "Draw a run as one HTML file and one PNG."),
 }
 
