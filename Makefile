@@ -43,7 +43,7 @@ proto: $(READY) ## Writes the Python of proto/ anew
 	PYTHON=$(BIN)/python proto/generate.sh
 
 bench: $(READY) ## Scores the detector over the recorded runs of tests/data/traces
-	$(BIN)/python bench/signal_score.py tests/data/traces tests/data/traces/labels
+	$(BIN)/python bench/signal --traces tests/data/traces
 
 debian: ## Installs the Debian packages that tests need: prometheus (promtool)
 	@command -v promtool >/dev/null || { \
