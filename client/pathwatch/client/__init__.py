@@ -5,7 +5,7 @@ from pathwatch.client.channel import Credentials
 from pathwatch.client.errors import PathwatchError
 from pathwatch.client.observations import RawScores
 from pathwatch.client.stream import RoutingStream, StreamStats
-from pathwatch.client.tensors import to_tensor
+from pathwatch.client.tensors import from_tensor, to_tensor
 
 __all__ = [
     "Client",
@@ -14,5 +14,6 @@ __all__ = [
     "RawScores",
     "RoutingStream",
     "StreamStats",
+    "from_tensor",
     "to_tensor",
 ]

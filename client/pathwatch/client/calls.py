@@ -124,6 +124,21 @@ class Client:
         response: signal_pb2.GetMetricsResponse = self._call(self._signals.GetMetrics, request, self._timeout)
         return response
 
+    def get_observations(self, run: str, *, after_step: int = -1) -> Iterator[signal_pb2.RoundObservations]:
+        """What the closed windows of steps above `after_step` held, round by round in step order.
+
+        Only of runs created with `RunConfig(keep_observations=True)`; arrays by `from_tensor`.
+        """
+        request = signal_pb2.GetObservationsRequest(run=run, after_step=after_step)
+        call = self._call(self._signals.GetObservations, request, None)
+        try:
+            for response in call:
+                yield response.round
+        except grpc.RpcError as error:
+            raise explain(error, self._address) from error
+        finally:
+            call.cancel()
+
     def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
         self._channel.close()

@@ -1,4 +1,4 @@
-"""NumPy arrays as pathwatch.v1 tensors."""
+"""NumPy arrays as pathwatch.v1 tensors, and back."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _DTYPES: dict[np.dtype[Any], tensor_pb2.DType.ValueType] = {
     # NumPy has no bfloat16; its bits travel as uint16 (torch: `x.view(torch.uint16).numpy()`).
     np.dtype(np.uint16): tensor_pb2.D_TYPE_BFLOAT16,
 }
+_ARRAY_DTYPES = {dtype: array_dtype for array_dtype, dtype in _DTYPES.items()}
 
 
 def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
@@ -37,3 +38,16 @@ def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
     if (array.dtype.byteorder == ">") or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
         array = array.astype(array.dtype.newbyteorder("<"))
     return tensor_pb2.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())
+
+
+def from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
+    """The tensor's elements, read-only, in the shape it states; bfloat16 comes as its bits, uint16.
+
+    Raises:
+        ValueError: an element type that this client does not know, or bytes that do not fit the shape.
+    """
+    dtype = _ARRAY_DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise ValueError(f"a tensor of unknown element type {tensor.dtype}; a newer pathwatch wrote it")
+    elements = np.frombuffer(tensor.data, dtype.newbyteorder("<"))
+    return elements.reshape(tuple(tensor.shape)).astype(dtype, copy=False)

@@ -161,6 +161,7 @@ class RunConfig(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     PER_LAYER_FIELD_NUMBER: _builtins.int
     STOP_MARGIN_STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_OBSERVATIONS_FIELD_NUMBER: _builtins.int
     mode: Global___ObservationMode.ValueType
     """Probe or stream."""
     window_steps: _builtins.int
@@ -183,6 +184,10 @@ class RunConfig(_message.Message):
     """Publish distance per layer."""
     stop_margin_steps: _builtins.int
     """Smallest number of steps between the newest step seen and stop_at_step; 0 = 1."""
+    keep_observations: _builtins.bool
+    """Keep what every judged window held (SignalService.GetObservations), so that
+    the run can be analysed afterwards; else only its metrics stay.
+    """
     @_builtins.property
     def topology(self) -> Global___Topology:
         """Routing shape; required."""
@@ -223,10 +228,11 @@ class RunConfig(_message.Message):
         metrics: _abc.Iterable[_builtins.str] | None = ...,
         per_layer: _builtins.bool = ...,
         stop_margin_steps: _builtins.int = ...,
+        keep_observations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["topology", b"topology"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "delta", b"delta", "detector", b"detector", "grace_seconds", b"grace_seconds", "groups", b"groups", "metrics", b"metrics", "mode", b"mode", "per_layer", b"per_layer", "policy", b"policy", "policy_options", b"policy_options", "ridge", b"ridge", "stop_margin_steps", b"stop_margin_steps", "thresholds", b"thresholds", "topology", b"topology", "window_steps", b"window_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "delta", b"delta", "detector", b"detector", "grace_seconds", b"grace_seconds", "groups", b"groups", "keep_observations", b"keep_observations", "metrics", b"metrics", "mode", b"mode", "per_layer", b"per_layer", "policy", b"policy", "policy_options", b"policy_options", "ridge", b"ridge", "stop_margin_steps", b"stop_margin_steps", "thresholds", b"thresholds", "topology", b"topology", "window_steps", b"window_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

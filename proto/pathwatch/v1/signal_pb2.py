@@ -23,9 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pathwatch.v1 import routing_pb2 as pathwatch_dot_v1_dot_routing__pb2
+from pathwatch.v1 import tensor_pb2 as pathwatch_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pathwatch/v1/signal.proto\x12\x0cpathwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x02\n\x0bGroupStatus\x12\r\n\x05group\x18\x01 \x01(\t\x12\"\n\x05phase\x18\x02 \x01(\x0e\x32\x13.pathwatch.v1.Phase\x12\x12\n\nsince_step\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x39\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\'.pathwatch.v1.GroupStatus.EvidenceEntry\x12!\n\x14\x62\x65st_checkpoint_step\x18\x06 \x01(\x03H\x00\x88\x01\x01\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x17\n\x15_best_checkpoint_step\"\xbd\x02\n\x06Signal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12$\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x14.pathwatch.v1.Action\x12\x19\n\x0cstop_at_step\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12)\n\x06groups\x18\x06 \x03(\x0b\x32\x19.pathwatch.v1.GroupStatus\x12!\n\x14\x62\x65st_checkpoint_step\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\r\n\x05stale\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\n \x01(\x04\x42\x0f\n\r_stop_at_stepB\x17\n\x15_best_checkpoint_step\"\x1f\n\x10GetSignalRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x11GetSignalResponse\x12$\n\x06signal\x18\x01 \x01(\x0b\x32\x14.pathwatch.v1.Signal\"\"\n\x13WatchSignalsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"<\n\x14WatchSignalsResponse\x12$\n\x06signal\x18\x01 \x01(\x0b\x32\x14.pathwatch.v1.Signal\"\x90\x02\n\x06Window\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nfirst_step\x18\x03 \x01(\x03\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\"\n\x05phase\x18\x05 \x01(\x0e\x32\x13.pathwatch.v1.Phase\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.pathwatch.v1.Window.MetricsEntry\x12\x0f\n\x07partial\x18\x07 \x01(\x08\x12\x1b\n\x13layer_path_distance\x18\x08 \x03(\x01\x12\x0e\n\x06reason\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"f\n\x11GetMetricsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x17\n\nafter_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05group\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\rB\r\n\x0b_after_step\"w\n\x12GetMetricsResponse\x12%\n\x07windows\x18\x01 \x03(\x0b\x32\x14.pathwatch.v1.Window\x12%\n\x07signals\x18\x02 \x03(\x0b\x32\x14.pathwatch.v1.Signal\x12\x13\n\x0b\x63losed_step\x18\x03 \x01(\x03*\xb6\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_UNKNOWN\x10\x01\x12\x12\n\x0ePHASE_LEARNING\x10\x02\x12\x13\n\x0fPHASE_MEMORIZED\x10\x03\x12\x16\n\x12PHASE_GENERALIZING\x10\x04\x12\x15\n\x11PHASE_GENERALIZED\x10\x05\x12\x15\n\x11PHASE_OVERFITTING\x10\x06\x12\x14\n\x10PHASE_REGRESSING\x10\x07*]\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TION_CONTINUE\x10\x01\x12\x15\n\x11\x41\x43TION_CHECKPOINT\x10\x02\x12\x0f\n\x0b\x41\x43TION_STOP\x10\x03\x32\x87\x02\n\rSignalService\x12L\n\tGetSignal\x12\x1e.pathwatch.v1.GetSignalRequest\x1a\x1f.pathwatch.v1.GetSignalResponse\x12W\n\x0cWatchSignals\x12!.pathwatch.v1.WatchSignalsRequest\x1a\".pathwatch.v1.WatchSignalsResponse0\x01\x12O\n\nGetMetrics\x12\x1f.pathwatch.v1.GetMetricsRequest\x1a .pathwatch.v1.GetMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pathwatch/v1/signal.proto\x12\x0cpathwatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apathwatch/v1/routing.proto\x1a\x19pathwatch/v1/tensor.proto\"\x8c\x02\n\x0bGroupStatus\x12\r\n\x05group\x18\x01 \x01(\t\x12\"\n\x05phase\x18\x02 \x01(\x0e\x32\x13.pathwatch.v1.Phase\x12\x12\n\nsince_step\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x39\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\'.pathwatch.v1.GroupStatus.EvidenceEntry\x12!\n\x14\x62\x65st_checkpoint_step\x18\x06 \x01(\x03H\x00\x88\x01\x01\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x17\n\x15_best_checkpoint_step\"\xbd\x02\n\x06Signal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12$\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x14.pathwatch.v1.Action\x12\x19\n\x0cstop_at_step\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12)\n\x06groups\x18\x06 \x03(\x0b\x32\x19.pathwatch.v1.GroupStatus\x12!\n\x14\x62\x65st_checkpoint_step\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\r\n\x05stale\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\n \x01(\x04\x42\x0f\n\r_stop_at_stepB\x17\n\x15_best_checkpoint_step\"\x1f\n\x10GetSignalRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x11GetSignalResponse\x12$\n\x06signal\x18\x01 \x01(\x0b\x32\x14.pathwatch.v1.Signal\"\"\n\x13WatchSignalsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"<\n\x14WatchSignalsResponse\x12$\n\x06signal\x18\x01 \x01(\x0b\x32\x14.pathwatch.v1.Signal\"\x90\x02\n\x06Window\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nfirst_step\x18\x03 \x01(\x03\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\"\n\x05phase\x18\x05 \x01(\x0e\x32\x13.pathwatch.v1.Phase\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.pathwatch.v1.Window.MetricsEntry\x12\x0f\n\x07partial\x18\x07 \x01(\x08\x12\x1b\n\x13layer_path_distance\x18\x08 \x03(\x01\x12\x0e\n\x06reason\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"f\n\x11GetMetricsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x17\n\nafter_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05group\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\rB\r\n\x0b_after_step\"w\n\x12GetMetricsResponse\x12%\n\x07windows\x18\x01 \x03(\x0b\x32\x14.pathwatch.v1.Window\x12%\n\x07signals\x18\x02 \x03(\x0b\x32\x14.pathwatch.v1.Signal\x12\x13\n\x0b\x63losed_step\x18\x03 \x01(\x03\"\xd1\x02\n\x11GroupObservations\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07partial\x18\x02 \x01(\x08\x12(\n\nsample_ids\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06losses\x18\x04 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07weights\x18\x05 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12,\n\x0etarget_weights\x18\x06 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12*\n\x0ctoken_counts\x18\x07 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07targets\x18\x08 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06visits\x18\t \x01(\x0b\x32\x14.pathwatch.v1.Tensor\"\xa7\x01\n\x11RoundObservations\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x12\n\nfirst_step\x18\x02 \x01(\x03\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12/\n\x06groups\x18\x04 \x03(\x0b\x32\x1f.pathwatch.v1.GroupObservations\x12.\n\x08geometry\x18\x05 \x01(\x0b\x32\x1c.pathwatch.v1.ExpertGeometry\"M\n\x16GetObservationsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x17\n\nafter_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_after_step\"I\n\x17GetObservationsResponse\x12.\n\x05round\x18\x01 \x01(\x0b\x32\x1f.pathwatch.v1.RoundObservations*\xb6\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_UNKNOWN\x10\x01\x12\x12\n\x0ePHASE_LEARNING\x10\x02\x12\x13\n\x0fPHASE_MEMORIZED\x10\x03\x12\x16\n\x12PHASE_GENERALIZING\x10\x04\x12\x15\n\x11PHASE_GENERALIZED\x10\x05\x12\x15\n\x11PHASE_OVERFITTING\x10\x06\x12\x14\n\x10PHASE_REGRESSING\x10\x07*]\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TION_CONTINUE\x10\x01\x12\x15\n\x11\x41\x43TION_CHECKPOINT\x10\x02\x12\x0f\n\x0b\x41\x43TION_STOP\x10\x03\x32\xe9\x02\n\rSignalService\x12L\n\tGetSignal\x12\x1e.pathwatch.v1.GetSignalRequest\x1a\x1f.pathwatch.v1.GetSignalResponse\x12W\n\x0cWatchSignals\x12!.pathwatch.v1.WatchSignalsRequest\x1a\".pathwatch.v1.WatchSignalsResponse0\x01\x12O\n\nGetMetrics\x12\x1f.pathwatch.v1.GetMetricsRequest\x1a .pathwatch.v1.GetMetricsResponse\x12`\n\x0fGetObservations\x12$.pathwatch.v1.GetObservationsRequest\x1a%.pathwatch.v1.GetObservationsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +38,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUPSTATUS_EVIDENCEENTRY']._serialized_options = b'8\001'
   _globals['_WINDOW_METRICSENTRY']._loaded_options = None
   _globals['_WINDOW_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_PHASE']._serialized_start=1358
-  _globals['_PHASE']._serialized_end=1540
-  _globals['_ACTION']._serialized_start=1542
-  _globals['_ACTION']._serialized_end=1635
-  _globals['_GROUPSTATUS']._serialized_start=77
-  _globals['_GROUPSTATUS']._serialized_end=345
-  _globals['_GROUPSTATUS_EVIDENCEENTRY']._serialized_start=273
-  _globals['_GROUPSTATUS_EVIDENCEENTRY']._serialized_end=320
-  _globals['_SIGNAL']._serialized_start=348
-  _globals['_SIGNAL']._serialized_end=665
-  _globals['_GETSIGNALREQUEST']._serialized_start=667
-  _globals['_GETSIGNALREQUEST']._serialized_end=698
-  _globals['_GETSIGNALRESPONSE']._serialized_start=700
-  _globals['_GETSIGNALRESPONSE']._serialized_end=757
-  _globals['_WATCHSIGNALSREQUEST']._serialized_start=759
-  _globals['_WATCHSIGNALSREQUEST']._serialized_end=793
-  _globals['_WATCHSIGNALSRESPONSE']._serialized_start=795
-  _globals['_WATCHSIGNALSRESPONSE']._serialized_end=855
-  _globals['_WINDOW']._serialized_start=858
-  _globals['_WINDOW']._serialized_end=1130
-  _globals['_WINDOW_METRICSENTRY']._serialized_start=1084
-  _globals['_WINDOW_METRICSENTRY']._serialized_end=1130
-  _globals['_GETMETRICSREQUEST']._serialized_start=1132
-  _globals['_GETMETRICSREQUEST']._serialized_end=1234
-  _globals['_GETMETRICSRESPONSE']._serialized_start=1236
-  _globals['_GETMETRICSRESPONSE']._serialized_end=1355
-  _globals['_SIGNALSERVICE']._serialized_start=1638
-  _globals['_SIGNALSERVICE']._serialized_end=1901
+  _globals['_PHASE']._serialized_start=2077
+  _globals['_PHASE']._serialized_end=2259
+  _globals['_ACTION']._serialized_start=2261
+  _globals['_ACTION']._serialized_end=2354
+  _globals['_GROUPSTATUS']._serialized_start=132
+  _globals['_GROUPSTATUS']._serialized_end=400
+  _globals['_GROUPSTATUS_EVIDENCEENTRY']._serialized_start=328
+  _globals['_GROUPSTATUS_EVIDENCEENTRY']._serialized_end=375
+  _globals['_SIGNAL']._serialized_start=403
+  _globals['_SIGNAL']._serialized_end=720
+  _globals['_GETSIGNALREQUEST']._serialized_start=722
+  _globals['_GETSIGNALREQUEST']._serialized_end=753
+  _globals['_GETSIGNALRESPONSE']._serialized_start=755
+  _globals['_GETSIGNALRESPONSE']._serialized_end=812
+  _globals['_WATCHSIGNALSREQUEST']._serialized_start=814
+  _globals['_WATCHSIGNALSREQUEST']._serialized_end=848
+  _globals['_WATCHSIGNALSRESPONSE']._serialized_start=850
+  _globals['_WATCHSIGNALSRESPONSE']._serialized_end=910
+  _globals['_WINDOW']._serialized_start=913
+  _globals['_WINDOW']._serialized_end=1185
+  _globals['_WINDOW_METRICSENTRY']._serialized_start=1139
+  _globals['_WINDOW_METRICSENTRY']._serialized_end=1185
+  _globals['_GETMETRICSREQUEST']._serialized_start=1187
+  _globals['_GETMETRICSREQUEST']._serialized_end=1289
+  _globals['_GETMETRICSRESPONSE']._serialized_start=1291
+  _globals['_GETMETRICSRESPONSE']._serialized_end=1410
+  _globals['_GROUPOBSERVATIONS']._serialized_start=1413
+  _globals['_GROUPOBSERVATIONS']._serialized_end=1750
+  _globals['_ROUNDOBSERVATIONS']._serialized_start=1753
+  _globals['_ROUNDOBSERVATIONS']._serialized_end=1920
+  _globals['_GETOBSERVATIONSREQUEST']._serialized_start=1922
+  _globals['_GETOBSERVATIONSREQUEST']._serialized_end=1999
+  _globals['_GETOBSERVATIONSRESPONSE']._serialized_start=2001
+  _globals['_GETOBSERVATIONSRESPONSE']._serialized_end=2074
+  _globals['_SIGNALSERVICE']._serialized_start=2357
+  _globals['_SIGNALSERVICE']._serialized_end=2718
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pathwatch.v1 import routing_pb2 as _routing_pb2
+from pathwatch.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -466,3 +468,169 @@ class GetMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMetricsResponse: _TypeAlias = GetMetricsResponse  # noqa: Y015
+
+@_typing.final
+class GroupObservations(_message.Message):
+    """Observations of one group in one closed window: what its metrics were
+    computed from. n samples, L layers, K experts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    SAMPLE_IDS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    VISITS_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group."""
+    partial: _builtins.bool
+    """True when ranks or fragments were missing at the end of the grace time."""
+    @_builtins.property
+    def sample_ids(self) -> _tensor_pb2.Tensor:
+        """[n] int64, ascending."""
+
+    @_builtins.property
+    def losses(self) -> _tensor_pb2.Tensor:
+        """[n] float32 or float64, mean loss over target tokens, nats; NaN = none came."""
+
+    @_builtins.property
+    def weights(self) -> _tensor_pb2.Tensor:
+        """[n, L, K] mean routing weights over real tokens: float16 where that holds
+        them exactly, else float32.
+        """
+
+    @_builtins.property
+    def target_weights(self) -> _tensor_pb2.Tensor:
+        """[n, L, K] the same over target tokens; absent where they do not differ."""
+
+    @_builtins.property
+    def token_counts(self) -> _tensor_pb2.Tensor:
+        """[n] int64, real tokens of each sample."""
+
+    @_builtins.property
+    def targets(self) -> _tensor_pb2.Tensor:
+        """[n] int32, class or token id of the target tokens, -1 = none; absent = none at all."""
+
+    @_builtins.property
+    def visits(self) -> _tensor_pb2.Tensor:
+        """[n] int32, how often trained on before, -1 = not known; absent = not known of any."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        partial: _builtins.bool = ...,
+        sample_ids: _tensor_pb2.Tensor | None = ...,
+        losses: _tensor_pb2.Tensor | None = ...,
+        weights: _tensor_pb2.Tensor | None = ...,
+        target_weights: _tensor_pb2.Tensor | None = ...,
+        token_counts: _tensor_pb2.Tensor | None = ...,
+        targets: _tensor_pb2.Tensor | None = ...,
+        visits: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "sample_ids", b"sample_ids", "target_weights", b"target_weights", "targets", b"targets", "token_counts", b"token_counts", "visits", b"visits", "weights", b"weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "losses", b"losses", "partial", b"partial", "sample_ids", b"sample_ids", "target_weights", b"target_weights", "targets", b"targets", "token_counts", b"token_counts", "visits", b"visits", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupObservations: _TypeAlias = GroupObservations  # noqa: Y015
+
+@_typing.final
+class RoundObservations(_message.Message):
+    """Everything one closed round was judged by: the windows that end at the same step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    FIRST_STEP_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    GEOMETRY_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Attempt that made it."""
+    first_step: _builtins.int
+    """First step covered."""
+    step: _builtins.int
+    """Last step covered; the round's step."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupObservations]:
+        """Sorted by group; a group without a complete sample is missing."""
+
+    @_builtins.property
+    def geometry(self) -> _routing_pb2.ExpertGeometry:
+        """Router geometry in force at that step; absent = none was sent."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        first_step: _builtins.int = ...,
+        step: _builtins.int = ...,
+        groups: _abc.Iterable[Global___GroupObservations] | None = ...,
+        geometry: _routing_pb2.ExpertGeometry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["geometry", b"geometry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "first_step", b"first_step", "geometry", b"geometry", "groups", b"groups", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoundObservations: _TypeAlias = RoundObservations  # noqa: Y015
+
+@_typing.final
+class GetObservationsRequest(_message.Message):
+    """Asks for kept observations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    AFTER_STEP_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Name of the run."""
+    after_step: _builtins.int
+    """Only rounds with step > after_step. Default: all (give −1 or less for all)."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        after_step: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_step: _TypeAlias = _typing.Literal["after_step"]  # noqa: Y015
+    _WhichOneofArgType__after_step: _TypeAlias = _typing.Literal["_after_step", b"_after_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_step) -> _WhichOneofReturnType__after_step | None: ...
+
+Global___GetObservationsRequest: _TypeAlias = GetObservationsRequest  # noqa: Y015
+
+@_typing.final
+class GetObservationsResponse(_message.Message):
+    """One round."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def round(self) -> Global___RoundObservations:
+        """The round."""
+
+    def __init__(
+        self,
+        *,
+        round: Global___RoundObservations | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetObservationsResponse: _TypeAlias = GetObservationsResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class SignalServiceStub:
                 request_serializer=pathwatch_dot_v1_dot_signal__pb2.GetMetricsRequest.SerializeToString,
                 response_deserializer=pathwatch_dot_v1_dot_signal__pb2.GetMetricsResponse.FromString,
                 _registered_method=True)
+        self.GetObservations = channel.unary_stream(
+                '/pathwatch.v1.SignalService/GetObservations',
+                request_serializer=pathwatch_dot_v1_dot_signal__pb2.GetObservationsRequest.SerializeToString,
+                response_deserializer=pathwatch_dot_v1_dot_signal__pb2.GetObservationsResponse.FromString,
+                _registered_method=True)
 
 
 class SignalServiceServicer:
@@ -78,6 +83,15 @@ class SignalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetObservations(self, request, context):
+        """The observations behind the metrics, one response per round in step order.
+        Only of runs created with RunConfig.keep_observations; of others
+        FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SignalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +109,11 @@ def add_SignalServiceServicer_to_server(servicer, server):
                     servicer.GetMetrics,
                     request_deserializer=pathwatch_dot_v1_dot_signal__pb2.GetMetricsRequest.FromString,
                     response_serializer=pathwatch_dot_v1_dot_signal__pb2.GetMetricsResponse.SerializeToString,
+            ),
+            'GetObservations': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetObservations,
+                    request_deserializer=pathwatch_dot_v1_dot_signal__pb2.GetObservationsRequest.FromString,
+                    response_serializer=pathwatch_dot_v1_dot_signal__pb2.GetObservationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +198,33 @@ class SignalService:
             '/pathwatch.v1.SignalService/GetMetrics',
             pathwatch_dot_v1_dot_signal__pb2.GetMetricsRequest.SerializeToString,
             pathwatch_dot_v1_dot_signal__pb2.GetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetObservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pathwatch.v1.SignalService/GetObservations',
+            pathwatch_dot_v1_dot_signal__pb2.GetObservationsRequest.SerializeToString,
+            pathwatch_dot_v1_dot_signal__pb2.GetObservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class SignalServiceStub:
     """
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_signal_pb2.GetMetricsRequest, _signal_pb2.GetMetricsResponse]
     """History of windows and of signals."""
+    GetObservations: _grpc.UnaryStreamMultiCallable[_signal_pb2.GetObservationsRequest, _signal_pb2.GetObservationsResponse]
+    """The observations behind the metrics, one response per round in step order.
+    Only of runs created with RunConfig.keep_observations; of others
+    FAILED_PRECONDITION.
+    """
 
 @_typing.type_check_only
 class SignalServiceAsyncStub(SignalServiceStub):
@@ -55,6 +60,11 @@ class SignalServiceAsyncStub(SignalServiceStub):
     """
     GetMetrics: _aio.UnaryUnaryMultiCallable[_signal_pb2.GetMetricsRequest, _signal_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """History of windows and of signals."""
+    GetObservations: _aio.UnaryStreamMultiCallable[_signal_pb2.GetObservationsRequest, _signal_pb2.GetObservationsResponse]  # type: ignore[assignment]
+    """The observations behind the metrics, one response per round in step order.
+    Only of runs created with RunConfig.keep_observations; of others
+    FAILED_PRECONDITION.
+    """
 
 class SignalServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a run should do, and what it is based on."""
@@ -84,5 +94,16 @@ class SignalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_signal_pb2.GetMetricsResponse, _abc.Awaitable[_signal_pb2.GetMetricsResponse]]:
         """History of windows and of signals."""
+
+    @_abc_1.abstractmethod
+    def GetObservations(
+        self,
+        request: _signal_pb2.GetObservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_signal_pb2.GetObservationsResponse], _abc.AsyncIterator[_signal_pb2.GetObservationsResponse]]:
+        """The observations behind the metrics, one response per round in step order.
+        Only of runs created with RunConfig.keep_observations; of others
+        FAILED_PRECONDITION.
+        """
 
 def add_SignalServiceServicer_to_server(servicer: SignalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -12,6 +12,8 @@ from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.schema import VERSION
 from pathwatch.server.store.sqlite import FILE_NAME, SqliteStore
 
+STORES = Path(__file__).parents[2] / "data" / "stores"
+
 
 def test_two_servers_cannot_share_a_folder(tmp_path: Path) -> None:
     with (
@@ -20,6 +22,34 @@ def test_two_servers_cannot_share_a_folder(tmp_path: Path) -> None:
     ):
         SqliteStore(tmp_path)
     SqliteStore(tmp_path).close()
+
+
+def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    """Written by pathwatch before there were kept observations; a newer one takes it up where it stood."""
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.executescript((STORES / "version-1.sql").read_text())
+    for _ in range(2):  # the second time it is a file of today
+        with closing(SqliteStore(tmp_path)) as store:
+            (run,) = store.runs()
+            assert (run.name, run.closed_step, run.groups) == ("old", 20, ("math",))
+            assert [(row.step, bool(row.evidence)) for row in store.windows("old")] == [
+                (10, True),
+                (20, True),
+            ]
+            assert [row.step for row in store.batches("old")] == [30]
+            assert [point.tag for point in store.checkpoints("old")] == ["step-20"]
+            assert list(store.observations("old")) == []
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        taken_over = tables(db)
+    SqliteStore(tmp_path / "new").close()
+    with closing(sqlite3.connect(tmp_path / "new" / FILE_NAME)) as db:
+        assert taken_over == tables(db)
+
+
+def tables(db: sqlite3.Connection) -> dict[str, str]:
+    rows = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {name: " ".join(sql.split()) for name, sql in rows}
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathwatch.server.store.rows import (
     BeginAttempt,
     DeleteRun,
     GeometryRow,
+    ObservationsRow,
     PutBatch,
     PutCheckpoint,
     PutGeometry,
@@ -67,6 +68,20 @@ def window(step: int, group: str = "math", *, attempt: int = 0, phase: Phase = P
 def round_(step: int, *groups: str, attempt: int = 0, phase: Phase = Phase.LEARNING) -> PutRound:
     windows = tuple(window(step, group, attempt=attempt, phase=phase) for group in groups or ("math",))
     return PutRound(run="run", attempt=attempt, step=step, windows=windows)
+
+
+def kept(step: int, *, attempt: int = 0, run: str = "run") -> PutRound:
+    """A round that keeps what its window held."""
+    content = f"{run} {attempt} {step}".encode()
+    windows = (replace(window(step, attempt=attempt), run=run),)
+    return PutRound(run=run, attempt=attempt, step=step, windows=windows, observations=content)
+
+
+def kept_steps(store: Store, *, run: str = "run", after_step: int = -1) -> list[tuple[int, int]]:
+    rows = list(store.observations(run, after_step=after_step))
+    for row in rows:
+        assert (row.run, row.observations) == (run, f"{run} {row.attempt} {row.step}".encode())
+    return [(row.attempt, row.step) for row in rows]
 
 
 def batch(step: int, content: bytes = b"batch", *, attempt: int = 0, run: str = "run") -> PutBatch:
@@ -197,6 +212,46 @@ def test_a_rewind_supersedes_what_older_attempts_did_from_its_step(open_store: C
     assert [row.step for row in store.newest_windows("run")] == [2]
 
 
+def test_observations_are_kept_where_a_round_brings_them(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.commit([kept(step) for step in (20, 10, 30)])
+    store.commit([round_(40), kept(15, run="other")])
+    store = open_store()
+    assert kept_steps(store) == [(0, 10), (0, 20), (0, 30)]
+    assert kept_steps(store, after_step=10) == [(0, 20), (0, 30)]
+    assert kept_steps(store, run="other") == [(0, 15)]
+    assert kept_steps(store, run="nobody") == []
+    assert steps(store) == [10, 20, 30, 40]
+
+
+def test_superseded_observations_go(store: Store) -> None:
+    store.commit([kept(step) for step in (1, 2, 3)])
+    store.commit([kept(2, run="other")])
+    store.commit([Rewind(run="run", attempt=1, first_step=2)])
+    assert kept_steps(store) == [(0, 1)]
+    store.commit([kept(2, attempt=1)])
+    assert kept_steps(store) == [(0, 1), (1, 2)]
+    store.commit([Rewind(run="run", attempt=1, first_step=1)])  # its slowest rank began earlier
+    assert kept_steps(store) == [(1, 2)]
+    assert kept_steps(store, run="other") == [(0, 2)]
+
+
+def test_observations_are_committed_with_their_round_or_not_at_all(store: Store) -> None:
+    broken = BatchRow(run="run", attempt=0, step=1, batch=None)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        store.commit([kept(1), PutBatch(row=broken)])
+    assert kept_steps(store) == []
+
+
+def test_a_reader_of_observations_holds_nothing_up(store: Store) -> None:
+    """Rounds that come, or go by a rewind, while a slow reader is under way."""
+    store.commit([kept(1), kept(2), kept(3)])
+    reading = store.observations("run")
+    assert next(reading) == ObservationsRow(run="run", attempt=0, step=1, observations=b"run 0 1")
+    store.commit([Rewind(run="run", attempt=1, first_step=2), kept(4, attempt=1)])
+    assert [(row.attempt, row.step) for row in reading] == [(1, 4)]
+
+
 def test_a_new_attempt_drops_open_windows_but_keeps_closed_ones_to_be_judged(store: Store) -> None:
     old = RankRow(run="run", attempt=0, rank=0, world_size=1, watermark=3)
     session = SessionRow(run="run", attempt=0, rank=0, session="life", last_sequence=7)
@@ -211,10 +266,12 @@ def test_a_deleted_run_leaves_nothing(store: Store) -> None:
     other = replace(RUN, name="other")
     store.commit([PutRun(row=RUN), PutRun(row=other), round_(1), batch(2), signal(1, 0), checkpoint(1)])
     store.commit([geometry(1), PutRank(row=RankRow(run="run", attempt=0, rank=0, world_size=1, watermark=1))])
+    store.commit([kept(1)])
     store.commit([DeleteRun(run="run")])
     assert store.runs() == [other]
     assert store.last_signal("run") is None
     assert steps(store) == []
+    assert kept_steps(store) == []
     assert store.geometries("run") == []
     assert store.ranks("run", 0) == []
     assert store.checkpoints("run") == []

@@ -12,6 +12,7 @@ from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
 from pathwatch.server.engine.engine import Engine
+from pathwatch.server.engine.kept_rounds import unpack_round
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import WindowRow
@@ -86,6 +87,26 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
             signals=[signal_pb2.Signal.FromString(row.signal) for row in history.signals],
             closed_step=history.closed_step,
         )
+
+    async def GetObservations(
+        self, request: signal_pb2.GetObservationsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[signal_pb2.GetObservationsResponse]:
+        """See signal.proto."""
+        view = await find_run(self._engine, request.run, context)
+        if not view.run.config.keep_observations:
+            forgotten = (
+                f"run {request.run!r} does not keep its observations, and what is gone cannot be had again; "
+                "create the run with keep_observations: attach(..., keep_observations=True), "
+                "RunConfig(keep_observations=True) or `pathwatch replay --keep-observations`"
+            )
+            await abort(context, RefusedError(Code.FAILED_PRECONDITION, forgotten))
+        after_step = request.after_step if request.HasField("after_step") else -1
+        kept = self._store.observations(request.run, after_step=after_step)
+        while row := await asyncio.to_thread(next, kept, None):
+            round_ = await asyncio.to_thread(unpack_round, row.observations)
+            yield signal_pb2.GetObservationsResponse(round=round_)
+        # Deleted meanwhile? Then what was sent is not the whole.
+        await find_run(self._engine, request.run, context)
 
     def drain(self) -> None:
         """End all watches."""

@@ -348,7 +348,13 @@ class LiveRun:
         if self._superseded(round_):
             return
         self._shared.outbox.writes.append(
-            PutRound(run=self._row.name, attempt=round_.attempt, step=round_.step, windows=judged.windows)
+            PutRound(
+                run=self._row.name,
+                attempt=round_.attempt,
+                step=round_.step,
+                windows=judged.windows,
+                observations=judged.observations,
+            )
         )
         self.geometries.forget_before(round_.step)
         self._update(closed_step=round_.step)

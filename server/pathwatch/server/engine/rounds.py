@@ -16,6 +16,7 @@ from pathwatch.server.engine.judge import (
     pack_losses,
     sample_losses,
 )
+from pathwatch.server.engine.kept_rounds import pack_round
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import Geometry, WindowArrays
@@ -37,6 +38,8 @@ class JudgedRound:
     round: Round
     windows: tuple[WindowRow, ...]
     judgement: Judgement
+    observations: bytes
+    """For the store (`kept_rounds`), where the run keeps them; else empty."""
 
 
 def judge_round(
@@ -87,7 +90,12 @@ def judge_round(
                 losses=pack_losses(losses[group]),
             )
         )
-    return JudgedRound(round=round_, windows=tuple(rows), judgement=judgement)
+    return JudgedRound(
+        round=round_,
+        windows=tuple(rows),
+        judgement=judgement,
+        observations=pack_round(round_, geometry) if config.keep_observations else b"",
+    )
 
 
 def _metrics(

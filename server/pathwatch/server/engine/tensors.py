@@ -1,4 +1,4 @@
-"""pathwatch.v1.Tensor as NumPy arrays, with everything checked that a tensor can be wrong in."""
+"""pathwatch.v1.Tensor from and to NumPy arrays, with everything checked that a tensor can be wrong in."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ _WIRE: dict[int, np.dtype[np.generic]] = {
     tensor_pb2.D_TYPE_UINT8: np.dtype("u1"),
     tensor_pb2.D_TYPE_INT32: np.dtype("<i4"),
     tensor_pb2.D_TYPE_INT64: np.dtype("<i8"),
+}
+_DTYPE_OF = {
+    wire: tensor_pb2.DType.ValueType(dtype)
+    for dtype, wire in _WIRE.items()
+    if dtype != tensor_pb2.D_TYPE_BFLOAT16
 }
 
 HALF = (tensor_pb2.D_TYPE_FLOAT16, tensor_pb2.D_TYPE_BFLOAT16)
@@ -66,6 +71,14 @@ def to_array(
     if tensor.dtype == tensor_pb2.D_TYPE_FLOAT16:
         return array.astype(np.float32)
     return array
+
+
+def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
+    """The array's elements, row-major and little-endian. KeyError for an element type off the wire."""
+    wire = array.dtype.newbyteorder("<")
+    return tensor_pb2.Tensor(
+        dtype=_DTYPE_OF[wire], shape=array.shape, data=array.astype(wire, copy=False).tobytes()
+    )
 
 
 def _dtype_name(dtype: int) -> str:

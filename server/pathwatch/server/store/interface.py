@@ -10,6 +10,7 @@ from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
+    ObservationsRow,
     RankRow,
     RunRow,
     SessionRow,
@@ -86,6 +87,14 @@ class Store(Protocol):
         """Windows and signals with step > after_step.
 
         Only windows of `group` where named, and at most `limit` windows, the first ones (0 = all).
+        """
+        ...
+
+    def observations(self, run: str, *, after_step: int = -1) -> Iterator[ObservationsRow]:
+        """Kept rounds with step > after_step that are not superseded, by step.
+
+        Each is read when it is asked for, so that neither their number nor a slow reader matters; what
+        comes while they are read may be among them.
         """
         ...
 

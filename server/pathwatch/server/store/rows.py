@@ -98,6 +98,17 @@ class WindowRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservationsRow:
+    """What the windows of one judged round held, where the run keeps that."""
+
+    run: str
+    attempt: int
+    step: int
+    observations: bytes
+    """Compressed pathwatch.v1.RoundObservations (see engine.kept_rounds)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignalRow:
     """A signal as it was given."""
 
@@ -151,6 +162,8 @@ class PutRound:
     attempt: int
     step: int
     windows: tuple[WindowRow, ...]
+    observations: bytes = b""
+    """What the windows held, to be kept (see ObservationsRow); empty = not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Tables of the SQLite store."""
 
-VERSION = 1
+VERSION = 2
 """Raised with every change of the schema; kept in PRAGMA user_version."""
 APPLICATION_ID = 0x70617468
 """Marks the file as pathwatch's: "path" in ASCII."""
@@ -12,11 +12,22 @@ TABLES_OF_A_RUN = (
     "geometries",
     "windows",
     "checkpoints",
+    "observations",
     "signals",
     "last_signals",
 )
 
-SCHEMA = """
+_OBSERVATIONS = """
+CREATE TABLE observations (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, observations BLOB NOT NULL,
+    PRIMARY KEY (run, step)
+);
+"""
+
+MIGRATIONS = {1: _OBSERVATIONS}
+"""What makes a file of each older version one of the next."""
+
+SCHEMA = f"""
 CREATE TABLE runs (
     name TEXT PRIMARY KEY, config BLOB NOT NULL, finished INTEGER NOT NULL, attempt INTEGER NOT NULL,
     first_step INTEGER NOT NULL, step INTEGER NOT NULL, closed_step INTEGER NOT NULL,
@@ -56,4 +67,4 @@ CREATE TABLE signals (
 CREATE TABLE last_signals (
     run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
 );
-"""
+{_OBSERVATIONS}"""

@@ -14,6 +14,7 @@ from pathwatch.server.store.interface import History, StoreError
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
+    ObservationsRow,
     RankRow,
     RunRow,
     SessionRow,
@@ -21,7 +22,7 @@ from pathwatch.server.store.rows import (
     WindowRow,
     Write,
 )
-from pathwatch.server.store.schema import APPLICATION_ID, SCHEMA, VERSION
+from pathwatch.server.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
 from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, to_run, to_window
 from pathwatch.server.store.sqlite_writes import apply
 
@@ -81,6 +82,9 @@ class SqliteStore:
                 f"BEGIN; {SCHEMA} PRAGMA application_id={APPLICATION_ID}; "
                 f"PRAGMA user_version={VERSION}; COMMIT;"
             )
+            return
+        for older in range(version, VERSION):
+            db.executescript(f"BEGIN; {MIGRATIONS[older]} PRAGMA user_version={older + 1}; COMMIT;")
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -207,6 +211,20 @@ class SqliteStore:
             signals=[SignalRow(run=run, revision=r, step=s, signal=blob) for r, s, blob in signals],
             closed_step=closed[0] if closed else -1,
         )
+
+    def observations(self, run: str, *, after_step: int = -1) -> Iterator[ObservationsRow]:
+        # A snapshot for each: one held as long as a slow reader needs would let the log grow.
+        while True:
+            with self._reader() as db:
+                row = db.execute(
+                    "SELECT attempt, step, observations FROM observations WHERE run=? AND step>? "
+                    "ORDER BY step LIMIT 1",
+                    (run, after_step),
+                ).fetchone()
+            if row is None:
+                return
+            attempt, after_step, observations = row
+            yield ObservationsRow(run=run, attempt=attempt, step=after_step, observations=observations)
 
     def close(self) -> None:
         self._writer.close()

@@ -113,6 +113,11 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
             for row in write.windows
         ],
     )
+    if write.observations:
+        db.execute(
+            "INSERT OR REPLACE INTO observations (run, attempt, step, observations) VALUES (?,?,?,?)",
+            (write.run, write.attempt, write.step, write.observations),
+        )
     db.execute(
         "DELETE FROM batches WHERE run=? AND attempt<=? AND step<=?", (write.run, write.attempt, write.step)
     )
@@ -127,6 +132,7 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
 def _rewind(db: sqlite3.Connection, write: Rewind) -> None:
     key = (write.run, write.attempt, write.first_step)
     db.execute("UPDATE windows SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
+    db.execute("DELETE FROM observations WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("UPDATE checkpoints SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM geometries WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM batches WHERE run=? AND attempt<? AND step>=?", key)
