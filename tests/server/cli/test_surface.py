@@ -29,6 +29,10 @@ SURFACE = {
         *["SOURCE", "--group", "--ridge", "--noise", "--every", "--csv", "--out"],
         *[*CONNECTION, "--json", "--config"],
     ],
+    "correlate": [
+        *["SOURCE", "--scores", "--validation", "--average", "--memorized-at", "--train-texts"],
+        *["--test-texts", "--csv", *CONNECTION, "--json", "--config"],
+    ],
     "report": ["RUN", "--out", "--labels", *CONNECTION, "--config"],
 }
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "bound": _Entry(
         "bound", "Effective dimension and variance term of the paper's bound, over a recorded run."
     ),
+    "correlate": _Entry("correlate", "Hold a run's metrics against scores of its checkpoints."),
     "report": _Entry("report", "Draw a run as one HTML file and one PNG."),
 }
 
