@@ -19,12 +19,16 @@ SURFACE = {
         *["--insecure", "--check", "--config"],
     ],
     "demo": ["--out", "--workers", "--seed", "--steps", "--config"],
-    "replay": ["TRACE", "--run", *CONNECTION, "--json", "--config"],
+    "replay": ["TRACE", "--run", "--keep-observations", *CONNECTION, "--json", "--config"],
     "runs": [*CONNECTION, "--json", "--config"],
     "signal": ["RUN", *CONNECTION, "--json", "--config"],
     "watch": ["RUN", *CONNECTION, "--json", "--config"],
     "gate": ["RUN", "--until", "--group", "--timeout", *CONNECTION, "--json", "--config"],
     "checkpoints": ["RUN", "--group", "--limit", *CONNECTION, "--json", "--config"],
+    "cohorts": [
+        *["SOURCE", "--group", "--epsilon", "--delta", "--cohorts", "--every", "--out"],
+        *[*CONNECTION, "--json", "--config"],
+    ],
     "bound": [
         *["SOURCE", "--group", "--ridge", "--noise", "--every", "--csv", "--out"],
         *[*CONNECTION, "--json", "--config"],
@@ -33,6 +37,7 @@ SURFACE = {
         *["SOURCE", "--scores", "--validation", "--average", "--memorized-at", "--train-texts"],
         *["--test-texts", "--csv", *CONNECTION, "--json", "--config"],
     ],
+    "export": ["RUN", "--out", "--group", "--after-step", *CONNECTION, "--config"],
     "report": ["RUN", "--out", "--labels", *CONNECTION, "--config"],
 }
 

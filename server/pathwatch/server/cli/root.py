@@ -23,10 +23,12 @@ COMMANDS = {
     "watch": _Entry("watch", "Follow a run live until it is finished."),
     "gate": _Entry("gate", "Wait until a run has generalized or should stop (for Slurm and CI)."),
     "checkpoints": _Entry("checkpoints", "Rank the checkpoints of a run, best first."),
+    "cohorts": _Entry("cohorts", "The paper's figures for a recorded run, by when samples were memorized."),
     "bound": _Entry(
         "bound", "Effective dimension and variance term of the paper's bound, over a recorded run."
     ),
     "correlate": _Entry("correlate", "Hold a run's metrics against scores of its checkpoints."),
+    "export": _Entry("export", "Write what a server kept of a run as a trace."),
     "report": _Entry("report", "Draw a run as one HTML file and one PNG."),
 }
 

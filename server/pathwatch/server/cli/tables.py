@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -24,13 +25,12 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
     return made
 
 
-def report_table(shown: ReportTable) -> Table:
-    """A report's table on the terminal: caption above, numbers flush right."""
+def report_table(shown: ReportTable) -> Group:
+    """A report's table on the terminal: caption above, all but the first column flush right."""
     made = table(*shown.header, right=shown.header[1:])
-    made.title, made.title_justify, made.title_style = shown.caption, "left", "bold"
     for row in shown.rows:
         made.add_row(*map(cell_text, row))
-    return made
+    return Group(Text(shown.caption, style="italic"), made, "")
 
 
 def phase_text(phase: str) -> Text:
