@@ -58,13 +58,14 @@ def measure_run(trace: Trace, labels: Labels, detector: str = "", variant: str =
     damaged = VARIANTS[variant](trace)
     trace = damaged.trace
     measuring = plugins.load_detector(detector)
+    settings = MetricSettings(thresholds=MetricSettings().thresholds[:1])
     rounds, metrics = [], {name: np.full(trace.losses_TGN.shape[:2], np.nan) for name in METRICS}
     for point in range(len(trace.steps_T)):
         windows = trace_windows(trace, point)
         rounds.append({group: measuring.measure(window) for group, window in windows.items()})
-        of_groups = group_metrics(
-            windows, trace_geometry(trace, point), MetricSettings(thresholds=MetricSettings().thresholds[:1])
-        )
+        if point == 0 or damaged.points_T[point] != damaged.points_T[point - 1]:
+            of_groups = group_metrics(windows, trace_geometry(trace, point), settings)
+        # Else the windows are those of the point before but for their step, at which no metric looks.
         for name, values_TG in metrics.items():
             values_TG[point] = [of_groups[group].values.get(name, np.nan) for group in trace.groups]
     losses_TGN = np.where(np.isfinite(trace.losses_TGN), trace.losses_TGN, np.nan).astype(np.float64)

@@ -111,3 +111,9 @@ def test_every_variant_of_a_recorded_trace_is_a_trace(variant):
 def test_a_group_without_labels_is_refused(trace, labels):
     with pytest.raises(ValueError, match="tiny: group 'b' has no labels"):
         measure_run(trace, replace(labels, groups=("a",), scores_TG=labels.scores_TG[:, :1]))
+
+
+def test_a_repeated_point_has_the_metrics_of_the_point(trace, labels):
+    whole, repeated = measure_run(trace, labels), measure_run(trace, labels, variant="repeated")
+    for name, metric_TG in whole.metrics.items():
+        np.testing.assert_array_equal(repeated.metrics[name], np.repeat(metric_TG, 8, axis=0))
