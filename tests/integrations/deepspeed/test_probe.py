@@ -202,3 +202,14 @@ def test_a_probe_that_does_not_fit_together_is_refused() -> None:
         ProbeGroup(inputs={"tokens": TOKENS[:3]}, sample_ids=torch.arange(2))
     with pytest.raises(ValueError, match="twice"):
         ProbeGroup(inputs={"tokens": TOKENS[:2]}, sample_ids=torch.tensor([1, 1]))
+
+
+def test_a_job_may_have_its_observations_kept(make_engine: Callable, streams: list) -> None:
+    engine = make_engine()
+    for arguments in (
+        {"keep_observations": True},
+        {"config": run_pb2.RunConfig(keep_observations=True)},
+        {"config": run_pb2.RunConfig(per_layer=True)},
+    ):
+        attach(engine, run="r", probe=probe(), **arguments).close()
+    assert [stream.settings["config"].keep_observations for stream in streams] == [True, True, False]

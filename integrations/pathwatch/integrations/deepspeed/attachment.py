@@ -24,6 +24,7 @@ def attach(
     stream: Stream | None = None,
     attempt: int = 0,
     config: run_pb2.RunConfig | None = None,
+    keep_observations: bool = False,
     credentials: Credentials | None = None,
     check_interval: int = 10,
 ) -> Watch:
@@ -47,6 +48,8 @@ def attach(
         stream: observe the training batches, each described by `Watch.batch`.
         attempt: 0, and one more each time the job is restarted from a checkpoint.
         config: settings of the run beyond topology and mode, e.g. its policy; the same on every rank.
+        keep_observations: have the sidecar keep the routing of every sample of every window, so that the run
+            can be exported and analysed (docs/integration.md says how much that is).
         credentials: how to reach a server that is not on this machine.
         check_interval: optimizer steps between two agreements of the ranks on what the service wants.
 
@@ -61,6 +64,7 @@ def attach(
     settings = run_pb2.RunConfig()
     if config is not None:
         settings.CopyFrom(config)
+    settings.keep_observations |= keep_observations
     settings.topology.CopyFrom(run_pb2.Topology(layers=len(routers), experts=routers[0].experts))
     if stream is None:
         settings.mode = run_pb2.OBSERVATION_MODE_PROBE

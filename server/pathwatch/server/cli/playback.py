@@ -76,6 +76,7 @@ def replay(
     address: str,
     run: str,
     credentials: Credentials | None = None,
+    keep_observations: bool = False,
     batches: Callable[[Trace, int], Sequence[Batch]] = step_batches,
 ) -> Iterator[JudgedStep]:
     """Creates the run, sends each step only after the one before was judged, and finishes the run.
@@ -86,6 +87,7 @@ def replay(
     config = run_pb2.RunConfig(
         topology=run_pb2.Topology(layers=trace.layers, experts=trace.experts),
         mode=run_pb2.OBSERVATION_MODE_PROBE,
+        keep_observations=keep_observations,
     )
     with Client(address, credentials=credentials) as client:
         existing = client.create_run(run, config)

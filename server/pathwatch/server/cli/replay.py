@@ -22,12 +22,21 @@ if TYPE_CHECKING:
     "--run",
     help="Name of the run. Default: `replay-` and the file's name, replacing an earlier replay of it.",
 )
+@click.option(
+    "--keep-observations",
+    is_flag=True,
+    help="Have the server keep the whole run, for `export` and the analyses; with --server.",
+)
 @connection_options(default=None)
 @json_option
-def command(connection: Connection | None, trace: Path, run: str | None, as_json: bool) -> None:
+def command(
+    connection: Connection | None, trace: Path, run: str | None, keep_observations: bool, as_json: bool
+) -> None:
     """Send the recorded run TRACE (.npz, trace v1) through the real client and a real server, step by step,
     and print what the live service would have said. Without --server the server is one of its own.
     """
+    if keep_observations and connection is None:
+        fail("--keep-observations needs --server: what a server of the command's own keeps goes with it")
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
     from pathwatch.client import PathwatchError
     from pathwatch.server.cli.playback import ReplayError
@@ -40,7 +49,7 @@ def command(connection: Connection | None, trace: Path, run: str | None, as_json
         with temporary_server() if connection is None else nullcontext(connection) as server:
             if run is None:
                 _remove_earlier(server, name)
-            _play(loaded, server, name, as_json=as_json)
+            _play(loaded, server, name, keep_observations=keep_observations, as_json=as_json)
     except (TraceError, ReplayError, PathwatchError) as error:
         fail(error)
 
@@ -51,7 +60,7 @@ def _remove_earlier(server: Connection, name: str) -> None:
             client.delete_run(name)
 
 
-def _play(trace: Trace, server: Connection, run: str, *, as_json: bool) -> None:
+def _play(trace: Trace, server: Connection, run: str, *, keep_observations: bool, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import track
 
@@ -61,7 +70,13 @@ def _play(trace: Trace, server: Connection, run: str, *, as_json: bool) -> None:
 
     errors = Console(stderr=True)
     summary = ReplaySummary(run)
-    judged = replay(trace, address=server.address, credentials=server.credentials, run=run)
+    judged = replay(
+        trace,
+        address=server.address,
+        credentials=server.credentials,
+        run=run,
+        keep_observations=keep_observations,
+    )
     for step in track(
         judged,
         description=trace.name,
