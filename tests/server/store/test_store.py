@@ -16,9 +16,11 @@ from pathwatch.server.store.rows import (
     DeleteRun,
     GeometryRow,
     ObservationsRow,
+    PartialRoundRow,
     PutBatch,
     PutCheckpoint,
     PutGeometry,
+    PutPartialRound,
     PutRank,
     PutRound,
     PutRun,
@@ -250,6 +252,30 @@ def test_a_reader_of_observations_holds_nothing_up(store: Store) -> None:
     assert next(reading) == ObservationsRow(run="run", attempt=0, step=1, observations=b"run 0 1")
     store.commit([Rewind(run="run", attempt=1, first_step=2), kept(4, attempt=1)])
     assert [(row.attempt, row.step) for row in reading] == [(1, 4)]
+
+
+def partial(step: int, *ranks: int, attempt: int = 0, run: str = "run") -> PutPartialRound:
+    row = PartialRoundRow(run=run, attempt=attempt, step=step, missing_ranks=ranks)
+    return PutPartialRound(row=row)
+
+
+def test_who_was_missing_is_known_until_the_round_is_judged(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.commit([partial(3, 0), partial(1, 1, 2), partial(2, 1), partial(1, 7, run="other")])
+    store = open_store()
+    assert [(row.step, row.missing_ranks) for row in store.partial_rounds("run")] == [
+        (1, (1, 2)),
+        (2, (1,)),
+        (3, (0,)),
+    ]
+    store.commit([round_(1)])
+    assert [row.step for row in store.partial_rounds("run")] == [2, 3]
+    store.commit([Rewind(run="run", attempt=1, first_step=3), partial(3, 4, attempt=1)])
+    assert [(row.attempt, row.step) for row in store.partial_rounds("run")] == [(0, 2), (1, 3)]
+    store.commit([round_(3, attempt=1)])
+    assert store.partial_rounds("run") == []
+    store.commit([DeleteRun(run="other")])
+    assert store.partial_rounds("other") == []
 
 
 def test_a_new_attempt_drops_open_windows_but_keeps_closed_ones_to_be_judged(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -33,9 +34,11 @@ from pathwatch.server.store.rows import (
     BatchRow,
     BeginAttempt,
     GeometryRow,
+    PartialRoundRow,
     PutBatch,
     PutCheckpoint,
     PutGeometry,
+    PutPartialRound,
     PutRound,
     PutRun,
     Rewind,
@@ -296,7 +299,7 @@ class LiveRun:
         else:
             self._finishing = [future]
             self._streams.end_all(self._finished_refusal())
-            self.judging.add_rounds(self.sketch.close_all(self._shared.clock.steady()))
+            self._closed(self.sketch.close_all(self._shared.clock.steady()))
 
     def _check_open(self) -> None:
         if self._row.finished or self._finishing is not None:
@@ -323,7 +326,19 @@ class LiveRun:
     def close_ready(self) -> None:
         """Queue the rounds that are complete or whose grace time is over."""
         if not self._row.finished:
-            self.judging.add_rounds(self.sketch.close_ready(self._shared.clock.steady()))
+            self._closed(self.sketch.close_ready(self._shared.clock.steady()))
+
+    def _closed(self, rounds: Sequence[Round]) -> None:
+        for round_ in rounds:
+            if round_.missing_ranks:
+                row = PartialRoundRow(
+                    run=self._row.name,
+                    attempt=round_.attempt,
+                    step=round_.step,
+                    missing_ranks=round_.missing_ranks,
+                )
+                self._shared.outbox.writes.append(PutPartialRound(row=row))
+        self.judging.add_rounds(rounds)
 
     def next_deadline(self) -> float | None:
         """When `close_ready` has more for want of a rank, on the steady clock."""

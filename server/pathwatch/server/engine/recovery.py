@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.sketch.observations import ObservationBlock
-from pathwatch.server.sketch.run_sketch import RunSketch
+from pathwatch.server.sketch.run_sketch import Round, RunSketch
 from pathwatch.server.store.rows import BatchRow, RunRow
 from pathwatch.v1 import routing_pb2, signal_pb2
 
@@ -39,21 +41,28 @@ def recover(row: RunRow, shared: Shared) -> LiveRun:
 def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> None:
     """Open windows again, and queue the rounds that had closed but were not judged."""
     now = shared.clock.steady()
-    older: dict[int, list[BatchRow]] = {}
+    settings = sketch_settings(row.name, run.config)
+    partial = {(p.attempt, p.step): p.missing_ranks for p in shared.store.partial_rounds(row.name)}
+    # Rounds close in step order: where one had closed without some ranks, those before it had closed too.
+    for attempt, step in partial:
+        if attempt == row.attempt:
+            run.sketch.closed_step = max(run.sketch.closed_step, step)
+    closed: dict[int, list[BatchRow]] = {}
     for batch in shared.store.batches(row.name):
-        if batch.attempt < row.attempt:
-            older.setdefault(batch.attempt, []).append(batch)
+        if batch.attempt < row.attempt or settings.window_of(batch.step)[1] <= run.sketch.closed_step:
+            closed.setdefault(batch.attempt, []).append(batch)
         else:
             run.sketch.add(_block(batch, topology), now)
-    for attempt, batches in sorted(older.items()):
-        # What is left of an older attempt had closed: one rank that has passed everything closes it again.
-        sketch = RunSketch(
-            sketch_settings(row.name, run.config), attempt=attempt, closed_step=row.closed_step
-        )
+    for attempt, batches in sorted(closed.items()):
+        # One rank that has passed everything closes the windows again; who was missing is known.
+        sketch = RunSketch(settings, attempt=attempt, closed_step=row.closed_step)
         sketch.join(0, 1)
         for batch in batches:
             sketch.add(_block(batch, topology), now)
-        run.judging.add_rounds(sketch.close_all(now))
+        sketch.watermark(0, max(settings.window_of(batch.step)[1] for batch in batches), now)
+        run.judging.add_rounds(
+            [_without(round_, partial.get((attempt, round_.step), ())) for round_ in sketch.close_ready(now)]
+        )
     for rank, watermark in run.attempt.watermarks.items():
         run.sketch.join(rank, run.attempt.world_size)
         run.sketch.watermark(rank, watermark, now)
@@ -61,6 +70,14 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
         # The server stopped between a rewind and the signal that follows from it.
         run.judging.rewind(lambda _: False)
     run.close_ready()
+
+
+def _without(round_: Round, ranks: tuple[int, ...]) -> Round:
+    """The round as it had closed, `ranks` missing."""
+    if not ranks:
+        return round_
+    windows = {group: replace(window, partial=True) for group, window in round_.windows.items()}
+    return replace(round_, windows=windows, partial=bool(windows) or round_.partial, missing_ranks=ranks)
 
 
 def _block(batch: BatchRow, topology: Topology) -> ObservationBlock:

@@ -11,6 +11,7 @@ from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
     ObservationsRow,
+    PartialRoundRow,
     RankRow,
     RunRow,
     SessionRow,
@@ -61,6 +62,10 @@ class Store(Protocol):
 
     def geometries(self, run: str) -> list[GeometryRow]:
         """Geometries still needed, by step."""
+        ...
+
+    def partial_rounds(self, run: str) -> list[PartialRoundRow]:
+        """Rounds that closed without some ranks and are not judged yet, by attempt, then step."""
         ...
 
     def windows(self, run: str) -> Iterator[WindowRow]:

@@ -76,6 +76,16 @@ class GeometryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartialRoundRow:
+    """A round that closed without some ranks and is not judged yet: what they send later is too late."""
+
+    run: str
+    attempt: int
+    step: int
+    missing_ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
     """One judged window of one group."""
 
@@ -155,8 +165,16 @@ class PutGeometry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PutPartialRound:
+    """Note that a round has closed without some ranks."""
+
+    row: PartialRoundRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutRound:
-    """Store a judged round, drop its raw batches and the geometries that no later round needs."""
+    """Store a judged round; drop its raw batches, the note that it was partial, and the geometries that no
+    later round needs."""
 
     run: str
     attempt: int
@@ -213,6 +231,7 @@ Write = (
     | PutSession
     | PutBatch
     | PutGeometry
+    | PutPartialRound
     | PutRound
     | PutSignal
     | PutCheckpoint

@@ -1,6 +1,6 @@
 """Tables of the SQLite store."""
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of the schema; kept in PRAGMA user_version."""
 APPLICATION_ID = 0x70617468
 """Marks the file as pathwatch's: "path" in ASCII."""
@@ -13,6 +13,7 @@ TABLES_OF_A_RUN = (
     "windows",
     "checkpoints",
     "observations",
+    "partial_rounds",
     "signals",
     "last_signals",
 )
@@ -23,8 +24,14 @@ CREATE TABLE observations (
     PRIMARY KEY (run, step)
 );
 """
+_PARTIAL_ROUNDS = """
+CREATE TABLE partial_rounds (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, missing_ranks TEXT NOT NULL,
+    PRIMARY KEY (run, attempt, step)
+);
+"""
 
-MIGRATIONS = {1: _OBSERVATIONS}
+MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS}
 """What makes a file of each older version one of the next."""
 
 SCHEMA = f"""
@@ -67,4 +74,4 @@ CREATE TABLE signals (
 CREATE TABLE last_signals (
     run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
 );
-{_OBSERVATIONS}"""
+{_OBSERVATIONS}{_PARTIAL_ROUNDS}"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
     ObservationsRow,
+    PartialRoundRow,
     RankRow,
     RunRow,
     SessionRow,
@@ -150,6 +152,17 @@ class SqliteStore:
                 "SELECT attempt, step, geometry FROM geometries WHERE run=? ORDER BY step", (run,)
             ).fetchall()
         return [GeometryRow(run=run, attempt=a, step=step, geometry=blob) for a, step, blob in rows]
+
+    def partial_rounds(self, run: str) -> list[PartialRoundRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT attempt, step, missing_ranks FROM partial_rounds WHERE run=? ORDER BY attempt, step",
+                (run,),
+            ).fetchall()
+        return [
+            PartialRoundRow(run=run, attempt=attempt, step=step, missing_ranks=tuple(json.loads(ranks)))
+            for attempt, step, ranks in rows
+        ]
 
     def windows(self, run: str) -> Iterator[WindowRow]:
         with self._reader() as db:

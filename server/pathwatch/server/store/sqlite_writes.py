@@ -11,6 +11,7 @@ from pathwatch.server.store.rows import (
     PutBatch,
     PutCheckpoint,
     PutGeometry,
+    PutPartialRound,
     PutRank,
     PutRound,
     PutRun,
@@ -63,6 +64,11 @@ def apply(db: sqlite3.Connection, write: Write) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO geometries (run, attempt, step, geometry) VALUES (?,?,?,?)",
                 (geometry.run, geometry.attempt, geometry.step, geometry.geometry),
+            )
+        case PutPartialRound(row=partial):
+            db.execute(
+                "INSERT OR REPLACE INTO partial_rounds (run, attempt, step, missing_ranks) VALUES (?,?,?,?)",
+                (partial.run, partial.attempt, partial.step, json.dumps(partial.missing_ranks)),
             )
         case PutRound():
             _put_round(db, write)
@@ -118,9 +124,9 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
             "INSERT OR REPLACE INTO observations (run, attempt, step, observations) VALUES (?,?,?,?)",
             (write.run, write.attempt, write.step, write.observations),
         )
-    db.execute(
-        "DELETE FROM batches WHERE run=? AND attempt<=? AND step<=?", (write.run, write.attempt, write.step)
-    )
+    key = (write.run, write.attempt, write.step)
+    db.execute("DELETE FROM batches WHERE run=? AND attempt<=? AND step<=?", key)
+    db.execute("DELETE FROM partial_rounds WHERE run=? AND attempt<=? AND step<=?", key)
     # The newest geometry at or before this round holds for the next one too.
     db.execute(
         "DELETE FROM geometries WHERE run=?1 "
@@ -136,3 +142,4 @@ def _rewind(db: sqlite3.Connection, write: Rewind) -> None:
     db.execute("UPDATE checkpoints SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM geometries WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM batches WHERE run=? AND attempt<? AND step>=?", key)
+    db.execute("DELETE FROM partial_rounds WHERE run=? AND attempt<? AND step>=?", key)
