@@ -38,7 +38,7 @@ SURFACE = {
         *["--test-texts", "--csv", *CONNECTION, "--json", "--config"],
     ],
     "export": ["RUN", "--out", "--group", "--after-step", *CONNECTION, "--config"],
-    "report": ["RUN", "--out", "--labels", *CONNECTION, "--config"],
+    "report": ["SOURCE", "--out", "--labels", "--scores", *CONNECTION, "--config"],
 }
 
 
