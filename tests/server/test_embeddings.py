@@ -33,11 +33,12 @@ def write_texts(path: Path, by_group: dict[str, list[str]], name: str) -> Path:
 def test_texts_find_the_test_that_is_about_the_same(tmp_path: Path) -> None:
     train = load_embeddings(write_texts(tmp_path / "train.jsonl", TRAIN, "group"))
     test = load_embeddings(write_texts(tmp_path / "test.jsonl", TESTS, "test"), "test")
-    assert {group: len(vectors) for group, vectors in train.items()} == {
+    assert {group: len(one.vectors_MD) for group, one in train.items()} == {
         group: len(texts) for group, texts in TRAIN.items()
     }
-    np.testing.assert_allclose(np.linalg.norm(train["sums"], axis=1), 1, rtol=1e-5)
-    assert pair(train, test).assigned == {"source": "mbpp", "sums": "gsm8k", "scripture": "psalms"}
+    np.testing.assert_allclose(np.linalg.norm(train["sums"].vectors_MD, axis=1), 1, rtol=1e-5)
+    pairing = pair(*({group: one.vectors_MD for group, one in side.items()} for side in (train, test)))
+    assert pairing.assigned == {"source": "mbpp", "sums": "gsm8k", "scripture": "psalms"}
 
 
 def test_own_embeddings_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -45,8 +46,11 @@ def test_own_embeddings_are_taken_as_they_are(tmp_path: Path) -> None:
     vectors_MD = np.arange(12, dtype=np.float32).reshape(4, 3)
     np.savez(path, embeddings=vectors_MD, group=np.array(["a", "b", "a", "b"]))
     found = load_embeddings(path)
-    np.testing.assert_array_equal(found["a"], vectors_MD[[0, 2]])
-    np.testing.assert_array_equal(found["b"], vectors_MD[[1, 3]])
+    np.testing.assert_array_equal(found["a"].vectors_MD, vectors_MD[[0, 2]])
+    np.testing.assert_array_equal(found["b"].vectors_MD, vectors_MD[[1, 3]])
+    assert found["a"].ids_M is None
+    np.savez(path, embeddings=vectors_MD, group=np.array(["a", "b", "a", "b"]), id=np.array([7, 8, 9, 6]))
+    np.testing.assert_array_equal(load_embeddings(path)["b"].ids_M, [8, 6])
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,7 @@ def test_own_embeddings_are_taken_as_they_are(tmp_path: Path) -> None:
         ('\n{"text": "x"}\n', "line 2: wanted `text` and `group`"),
         ('{"group": "a", "text": " "}\n', "line 1: wanted `text`"),
         ('{"group": 3, "text": "x"}\n', "line 1: wanted `text`"),
+        ('{"group": "a", "text": "x", "id": 1.5}\n', "line 1: id 1.5 is no sample id"),
         ("", "no texts"),
     ],
 )
@@ -74,6 +79,7 @@ def test_lines_without_text_or_group_are_refused(tmp_path: Path, content: str, w
         ({"embeddings": np.ones(2), "group": np.array(["a", "b"])}, r"\[M, D\]"),
         ({"embeddings": np.ones((2, 3)), "group": np.array([1, 2])}, "text"),
         ({"embeddings": np.ones((2, 3)), "group": np.array(["a"])}, "2 embeddings, but 1 names"),
+        ({"embeddings": np.ones((1, 3)), "group": np.array(["a"]), "id": np.array(["7"])}, "integers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(

