@@ -27,6 +27,8 @@ from runs.train import make_data, train
 def record(name: str, recipe: Recipe, out: Path) -> None:
     """Train, print accuracies now and then, write trace and labels."""
     start = time.monotonic()
+    # "medium" doubles the speed of plain matrix products; OLMoE's grouped ones it makes three times slower.
+    torch.set_float32_matmul_precision("highest" if recipe.olmoe else "medium")
     rng = np.random.default_rng(recipe.seed + 1000)
     data = make_data(recipe, rng)
     points = []
@@ -79,7 +81,6 @@ def main() -> None:
     if unknown := [name for name in args.names if name not in RECIPES]:
         parser.error(f"no run {unknown[0]!r}; --list names them")
     torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision("medium")
     for name in args.names or RECIPES:
         record(name, RECIPES[name], args.out)
 

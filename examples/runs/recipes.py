@@ -54,7 +54,7 @@ TUNING = {
     "a_mix": Recipe(("lin:0.65", "add:0.3", "rnd:0.1", "div:0.8"), 4500, seed=32, layers=4, init_scale=0.5),
     # Without clipping a run may collapse.
     "a_noclip": Recipe(PAIR, 3500, seed=20, clip=0),
-    "c_ol_pair": Recipe(PAIR, 2750, seed=41, olmoe=True),
+    "c_ol_pair": Recipe(PAIR, 2500, seed=41, olmoe=True),
     "c_ol_k16": Recipe(("add:0.65", "sub:0.65"), 3000, seed=42, olmoe=True, experts=16, hidden=12, top=4),
 }
 HELD_OUT = {
@@ -76,7 +76,7 @@ HELD_OUT = {
     "b_half": Recipe(("add:0.45", "sub:0.45", "mul:0.5"), 5000, seed=31),
     "b_rnd": Recipe(("rnd:0.35", "rnd1:0.25"), 2500, seed=36),
     "b_noclip": Recipe(("add:0.65", "lin:0.65"), 3500, seed=37, clip=0),
-    "c_ol_lin": Recipe(("sub:0.65", "lin:0.65"), 3000, seed=43, olmoe=True),
+    "c_ol_lin": Recipe(("sub:0.65", "lin:0.65"), 2500, seed=43, olmoe=True),
     "c_ol_rnd": Recipe(("add:0.65", "sub:0.65", "rnd:0.05"), 3500, seed=44, olmoe=True),
 }
 RECIPES = TUNING | HELD_OUT
