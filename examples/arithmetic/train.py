@@ -112,7 +112,9 @@ def main() -> None:
     probe = make_probe(groups, args.probe_samples, args.probe_interval, args.seed)
     # Stop when two of the four groups are finished: all four would take longer than a demo may.
     config = run_pb2.RunConfig(policy="quorum", policy_options={"quorum": "0.5"})
-    with attach(engine, run=args.run, server=args.server, probe=probe, config=config) as watch:
+    with attach(
+        engine, run=args.run, server=args.server, probe=probe, config=config, keep_observations=True
+    ) as watch:
         for batch in batches(groups, BATCH, rank, world_size, args.seed):
             step = engine.global_steps
             save = watch.should_checkpoint() or (step > 0 and step % args.save_interval == 0)

@@ -20,7 +20,9 @@ import pytest
 from pathwatch.client import Client, RoutingStream
 from pathwatch.v1 import run_pb2, signal_pb2
 
-CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=3, experts=8), grace_seconds=600)
+CONFIG = run_pb2.RunConfig(
+    topology=run_pb2.Topology(layers=3, experts=8), grace_seconds=600, keep_observations=True
+)
 STEPS = range(0, 600, 10)
 PACE_SECONDS = 0.02
 """Between steps, as training would take: so that a kill finds some sent, some acked, some to come."""
@@ -92,7 +94,7 @@ def observations(step: int, rank: int, group: str) -> dict[str, Any]:
     }
 
 
-def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any]:
+def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any, Any]:
     """Two ranks send everything; the server is killed each time so many more messages are acked."""
     with Client(server.address) as client:
         client.create_run("run", CONFIG)
@@ -113,7 +115,8 @@ def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any]:
         stream.close()
     with Client(server.address, timeout=120) as client:
         run = client.finish_run("run")
-        return run, client.get_metrics("run"), client.get_signal("run")
+        kept = list(client.get_observations("run"))
+        return run, client.get_metrics("run"), client.get_signal("run"), kept
 
 
 def _kill(server: Server, streams: list[RoutingStream], after: list[int]) -> None:
@@ -139,15 +142,17 @@ def what_was_said(signal: signal_pb2.Signal) -> signal_pb2.Signal:
 @pytest.mark.slow
 def test_killed_and_undisturbed_servers_say_the_same(tmp_path: Path) -> None:
     with server(tmp_path / "calm") as calm:
-        wanted_run, wanted, wanted_signal = play(calm, [])
+        wanted_run, wanted, wanted_signal, wanted_kept = play(calm, [])
     chance = random.Random(7)  # noqa: S311  # when to kill, reproducibly
     with server(tmp_path / "killed") as killed:
-        run, found, last_signal = play(killed, [chance.randrange(10, 60) for _ in range(5)])
+        run, found, last_signal, kept = play(killed, [chance.randrange(10, 60) for _ in range(5)])
         assert killed.kills == 5
     assert (run.step, run.closed_step, run.state) == (590, 590, run_pb2.RUN_STATE_FINISHED)
     assert list(run.groups) == list(wanted_run.groups)
     assert len(found.windows) == 2 * len(STEPS)
     assert list(found.windows) == list(wanted.windows)
+    assert [round_.step for round_ in kept] == list(STEPS)
+    assert kept == wanted_kept
     assert [what_was_said(s) for s in found.signals] == [what_was_said(s) for s in wanted.signals]
     assert what_was_said(last_signal) == what_was_said(wanted_signal)
     assert len({status.phase for s in found.signals for status in s.groups}) > 1
