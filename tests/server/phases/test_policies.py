@@ -1,6 +1,13 @@
 import pytest
 
-from pathwatch.server.phases.policies import HOLD, STRAGGLER_PATIENCE, AllGroups, Patience, Quorum
+from pathwatch.server.phases.policies import (
+    HOLD,
+    IDLE_PATIENCE,
+    STRAGGLER_PATIENCE,
+    AllGroups,
+    Patience,
+    Quorum,
+)
 from pathwatch.server.phases.verdict import Action, GroupVerdict, Phase
 
 L, M, S, G, OVER, R = (
@@ -59,6 +66,20 @@ def test_a_group_that_never_generalizes_does_not_hold_the_run_for_ever():
     decisions = decide(AllGroups(), a=GROKS, never=[(0, L), (100, M)])
     assert stopped(decisions) == 100 + STRAGGLER_PATIENCE * 400
     assert "never MEMORIZED" in decisions[stopped(decisions)].reason
+
+
+@pytest.mark.parametrize(
+    ("numbers", "patience"),
+    [
+        ({"drop_net": 0.02, "drop_stderr": 0.05, "largest_other_drop": 0.1}, IDLE_PATIENCE),
+        ({"drop_net": 0.2, "drop_stderr": 0.05, "largest_other_drop": 2.0}, IDLE_PATIENCE),
+        ({"drop_net": 0.2, "drop_stderr": 0.05, "largest_other_drop": 0.5}, STRAGGLER_PATIENCE),
+    ],
+)
+def test_a_group_whose_routing_moves_is_given_more_time(numbers, patience):
+    decisions = decide(AllGroups(), a=GROKS, b=[(0, L), (100, M, numbers)])
+    assert stopped(decisions) == 100 + patience * 400
+    assert f"no progress in {patience:g} times" in decisions[stopped(decisions)].reason
 
 
 def test_a_group_that_had_moved_is_given_its_time_anew():

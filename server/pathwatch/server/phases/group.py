@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.phases import words
 from pathwatch.server.phases.evidence import Reading
 from pathwatch.server.phases.guard import UnseenLossGuard
-from pathwatch.server.phases.memorized import FittedShare
+from pathwatch.server.phases.joint import onset_when_memorized
+from pathwatch.server.phases.memorized import SMOOTHED, FittedShare
 from pathwatch.server.phases.ranking import (
     LossHistory,
     Scores,
@@ -38,6 +41,7 @@ class GroupTrack:
         self._losses = LossHistory()
         self._watch: SharingWatch | None = None
         self._newest: Reading | None = None
+        self._recent: deque[Reading] = deque(maxlen=SMOOTHED)
         self._moved = False
         self._points = 0
         self._step = -1
@@ -57,6 +61,7 @@ class GroupTrack:
         if not self._moved:
             return
         self._newest = reading
+        self._recent.append(reading)
         self._points += 1
         if len(reading.losses_N):
             self._losses.take(step, float(reading.losses_N.mean()))
@@ -64,7 +69,7 @@ class GroupTrack:
         self._guard.take(step, reading.sample_ids_N, reading.losses_N, reading.visits_N)
         self._fitted.take(step, reading.losses_N)
         if self._watch is None and self._fitted.since_step is not None:
-            self._watch = SharingWatch(self._fitted.points)
+            self._watch = SharingWatch(self._fitted.points, onset_when_memorized(step, self._recent))
         if self._watch is not None:
             self._watch.add(step, reading)
 

@@ -11,14 +11,15 @@ FITTED_LOSS = float(np.log(2))
 """Nats under which the right token has more than even odds: no other can be likelier."""
 FITTED_SHARE = 0.75
 """Share of samples that must be fitted; 0.9 finds groups that stay noisy (top-1 routing) too late."""
-_SMOOTHED = 3
+SMOOTHED = 3
+"""Windows whose median counts."""
 
 
 class FittedShare:
     """Share of fitted samples, median of the last three windows; latches when it reaches `FITTED_SHARE`."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=_SMOOTHED)
+        self._recent: deque[float] = deque(maxlen=SMOOTHED)
         self.points = 0
         """Windows seen until the group was memorized."""
         self.since_step: int | None = None
@@ -36,5 +37,5 @@ class FittedShare:
         self._recent.append(float(np.mean(losses_N < FITTED_LOSS)))
         if self.since_step is None:
             self.points += 1
-            if len(self._recent) == _SMOOTHED and self.share >= FITTED_SHARE:
+            if len(self._recent) == SMOOTHED and self.share >= FITTED_SHARE:
                 self.since_step = step

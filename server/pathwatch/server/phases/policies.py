@@ -11,6 +11,12 @@ STRAGGLER_PATIENCE = 3.0
 """A group that is memorized but does not generalize is given this many times as long as the slowest of the
 generalized groups took from being memorized to its onset. Recorded late groups needed up to 1.9 times;
 waiting costs steps, giving up too early costs the group."""
+IDLE_PATIENCE = 2.0
+"""The same for a group whose routing does not move at all."""
+MOVING_Z = 2.0
+"""It moves where its drop is this many standard errors, …"""
+MOVING_SHARE = 0.15
+"""… and this share of the largest among the other groups: shared routers drag all of them a little."""
 HOLD = 0.25
 """A group counts as finished once GENERALIZED has stood for this share of the time from onset to it: between
 settling and the last of accuracy lies some way, and a verdict may be withdrawn."""
@@ -61,7 +67,7 @@ class _History:
         return {
             group
             for group, verdict in verdicts.items()
-            if _waits(verdict) and step - verdict.since_step >= STRAGGLER_PATIENCE * max(took)
+            if _waits(verdict) and step - verdict.since_step >= _patience(verdict) * max(took)
         }
 
     def save(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> str | None:
@@ -92,6 +98,16 @@ def _waits(verdict: GroupVerdict) -> bool:
 def _may_generalize(verdict: GroupVerdict) -> bool:
     """Overfitting ends where routing can tell: such a group may yet generalize, as grokking does."""
     return verdict.numbers.get("routing_by_target", 0.0) == 1.0
+
+
+def _patience(verdict: GroupVerdict) -> float:
+    """A detector that does not tell how far routing has moved leaves every group its full time."""
+    numbers = verdict.numbers
+    if "drop_net" not in numbers:
+        return STRAGGLER_PATIENCE
+    noise = MOVING_Z * numbers.get("drop_stderr", 0.0)
+    moves = numbers["drop_net"] >= max(noise, MOVING_SHARE * numbers.get("largest_other_drop", 0.0))
+    return STRAGGLER_PATIENCE if moves else IDLE_PATIENCE
 
 
 class Quorum:
@@ -170,7 +186,8 @@ def _stop_reason(verdicts: Mapping[str, GroupVerdict], finished: list[str], give
         f"{group} {verdicts[group].phase.name} since step {verdicts[group].since_step}" for group in finished
     ]
     parts += [
-        f"{group} {verdicts[group].phase.name}: no progress in {STRAGGLER_PATIENCE:g} times the others' time"
+        f"{group} {verdicts[group].phase.name}: no progress in "
+        f"{_patience(verdicts[group]):g} times the others' time"
         for group in given_up
     ]
     return "; ".join(parts)

@@ -18,8 +18,11 @@ from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 
 RULED_OUT = 10.0
 """Penalty of a checkpoint that should not be taken, in nats: no loss difference makes up for it."""
-RECENT_SHARE = 0.2
+RECENT_SHARE = 0.5
 """Of the time since onset: earlier checkpoints have not generalized as far."""
+AGE_WEIGHT = 1.0
+"""A checkpoint at the start of the recent stretch must have a log loss this many standard deviations of the
+stretch below that of the newest: accuracy still creeps up while training loss only scatters."""
 SMOOTHED_TRAINING = 5
 """Windows a training loss is averaged over."""
 SMOOTHED_UNSEEN = 3
@@ -90,11 +93,14 @@ def by_training_loss(
     first = onset_step if collapsed else step - RECENT_SHARE * (step - onset_step)
     allowed_C = steps_C >= first
     losses_C = smoothed_at(losses.curve, SMOOTHED_TRAINING, steps_C)
-    where = "since it generalizes" if collapsed else "in the last fifth of the time since it generalizes"
+    spread = float(np.log(losses_C[allowed_C]).std()) if allowed_C.any() else 0.0
+    age_C = np.clip((step - steps_C) / max(step - first, 1), 0, 1)
+    losses_C = losses_C * np.exp(AGE_WEIGHT * spread * age_C)
+    where = "since it generalizes" if collapsed else "in the last half of the time since it generalizes"
     return Scores(
         nats_C=_with_ruled_out(losses_C, allowed_C, steps_C),
         allowed_C=allowed_C,
-        reason=f"smallest training loss {where} (onset at step {onset_step})",
+        reason=f"small training loss, late, {where} (onset at step {onset_step})",
         ruled_out=f"from before step {int(first)}: had not generalized as far",
         settled=True,
     )

@@ -5,11 +5,18 @@ from __future__ import annotations
 import enum
 
 from pathwatch.server.phases.clock import Bins
-from pathwatch.server.phases.drop import WITHDRAW_SHARE, Drop, level_before, measure_drop, values_of
+from pathwatch.server.phases.drop import (
+    RECENT_BINS,
+    WITHDRAW_SHARE,
+    Drop,
+    level_before,
+    measure_drop,
+    values_of,
+)
 from pathwatch.server.phases.evidence import Reading
 from pathwatch.server.phases.settle import Onset, settled
 
-POINTS_PER_BIN = 12
+POINTS_PER_BIN = 24
 """A bin is one log point, and one more for each of this many that memorizing took."""
 MIN_BINS = 8
 """Bins of memorization before the first verdict: a reference and a recent window of four each."""
@@ -17,7 +24,7 @@ MIN_DROP = 0.12
 """Drop of the log statistic that counts at all."""
 CUSUM_ALLOWANCE = 1.0
 """Standard errors per bin that are taken for noise."""
-CUSUM_LIMIT = 6.0
+CUSUM_LIMIT = 5.0
 """Onset: what the drop exceeds the allowance by, in standard errors, summed over bins in a row."""
 DRAGGED_SHARE = 0.3
 """Below this share of the largest drop among the other groups a group is dragged along by shared routers."""
@@ -35,13 +42,14 @@ class Stage(enum.Enum):
 class SharingWatch:
     """Follows one group from when it was memorized. Call `add` for all groups of a round, then `judge`."""
 
-    def __init__(self, points_to_memorize: int) -> None:
+    def __init__(self, points_to_memorize: int, onset: Onset | None = None) -> None:
+        """`onset`: given where routing was shared already when the group was memorized (`joint`)."""
         self._bins = Bins(1 + points_to_memorize // POINTS_PER_BIN)
         self._cusum = 0.0
         self._largest = 0.0
         self._fresh = False
-        self.stage = Stage.APART
-        self.onset: Onset | None = None
+        self.stage = Stage.APART if onset is None else Stage.SHARING
+        self.onset = onset
         """The onset that stands; None = none does."""
         self.collapsed_once = False
         """Whether the group has collapsed since that onset."""
@@ -51,7 +59,8 @@ class SharingWatch:
     def add(self, step: int, reading: Reading) -> None:
         """Take in a window; one without routing statistics tells nothing."""
         values = values_of(reading)
-        self._fresh = values is not None and self._bins.add(step, values) and len(self._bins) >= MIN_BINS
+        needed = MIN_BINS if self.onset is None else RECENT_BINS[0]
+        self._fresh = values is not None and self._bins.add(step, values) and len(self._bins) >= needed
         if self._fresh:
             means = self._bins.means
             reference = level_before(means) if self.onset is None else self.onset.reference

@@ -32,6 +32,8 @@ def overfitting(unseen: UnseenLoss, watching: bool) -> str:
 
 def routing(watch: SharingWatch, memorized_step: int, by_target: bool, largest_other: float) -> str:
     """For the phases after memorization."""
+    if watch.drop is None and watch.onset is not None:
+        return f"Routing was shared already when the group was memorized at step {memorized_step}."
     if watch.drop is None:
         return f"Memorized since step {memorized_step}; {MIN_BINS} time bins are needed to compare routing."
     moved = _moved(watch.drop, by_target)

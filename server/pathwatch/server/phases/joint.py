@@ -1,0 +1,40 @@
+"""Groups that generalize while they are still being memorized: no level before the drop was ever seen.
+
+Their reference is what memorized groups that do not generalize show: on the recorded groups (docs/science.md)
+the affinity when a group was memorized was 0.6 to 0.95 where it generalized later or never, and 0.2 to 0.5
+where test accuracy was rising already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pathwatch.server.phases.drop import Row, values_of
+from pathwatch.server.phases.evidence import Reading
+from pathwatch.server.phases.settle import Onset
+
+SHARED_AFFINITY = 0.45
+"""Last layer's affinity under which samples of one target share more than memorizing alone makes them."""
+MEMORIZED_AFFINITY = 0.7
+"""What is taken as its level before; the lower edge of what memorized groups show."""
+FIRST_DROP = 0.12
+"""Size of the drop at onset, which confirmation doubles: most of it has been missed."""
+
+
+def onset_when_memorized(step: int, recent: Sequence[Reading]) -> Onset | None:
+    """The onset of a group whose newest windows say that routing is shared already; None = they do not.
+
+    Only by target affinity: effective dimension and distance have no level that holds for every model.
+    """
+    values = [found for reading in recent if reading.by_target and (found := values_of(reading)) is not None]
+    if not values or len(values) < len(recent):
+        return None
+    level = np.median(values, axis=0)
+    if level[Row.SHARING, 0] > np.log(SHARED_AFFINITY):
+        return None
+    before = np.log(MEMORIZED_AFFINITY)
+    level[Row.SHARING] = before
+    level[Row.DEPTH] = np.maximum(level[Row.DEPTH], before)
+    return Onset(step=step, size=FIRST_DROP, reference=level)
