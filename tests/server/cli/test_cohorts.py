@@ -93,6 +93,44 @@ def test_metrics_of_all_samples_are_those_of_replay(
                 assert values == [pytest.approx(metrics.get(name)) for metrics in by_step]
 
 
+def test_a_run_that_a_server_kept_says_what_its_trace_says(
+    command: Callable[..., Result], trace_file: Callable[..., Path], server: Any
+) -> None:
+    trace, address = trace_file("kept"), ("--server", server.grpc_address)
+    assert command("replay", trace, "--run", "kept", *address, "--keep-observations").exit_code == 0
+    assert lines(command("cohorts", "kept", *address, "--json")) == lines(command("cohorts", trace, "--json"))
+
+
+def test_a_run_that_was_not_kept_is_refused(
+    command: Callable[..., Result], trace_file: Callable[..., Path], server: Any
+) -> None:
+    run = ("not-kept", "--server", server.grpc_address)
+    assert command("replay", trace_file(), "--run", *run).exit_code == 0
+    result = command("cohorts", *run)
+    assert result.exit_code == 2
+    assert "keep_observations" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_single_point_of_a_single_group_can_be_drawn(
+    command: Callable[..., Result], trace_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    trace = trace_file(
+        steps=1,
+        groups=np.array(["only"]),
+        losses=random.uniform(0, 1, (1, 1, 5)).astype(np.float32),
+        weights=random.dirichlet(np.ones(4), (1, 1, 5, 1)).astype(np.float32),
+        targets=np.zeros((1, 5), dtype=np.int32),
+        visits=np.ones((1, 1, 5), dtype=np.int32),
+        gram_self=np.ones((1, 1, 4, 4), dtype=np.float32),
+        gram_next=np.ones((1, 0, 4, 4), dtype=np.float32),
+    )
+    result = command("cohorts", trace, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "out").glob("*.png"))) == 5
+
+
 @pytest.mark.slow
 def test_files_hold_what_the_lines_say(command: Callable[..., Result], tmp_path: Path) -> None:
     out = tmp_path / "out"

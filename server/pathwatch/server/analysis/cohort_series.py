@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -51,9 +51,9 @@ class _Point:
 
 
 def cohort_series(
-    trace: Trace, groups: Sequence[GroupCohorts], points: Sequence[int], settings: MetricSettings
+    trace: Trace, groups: Sequence[GroupCohorts], points: Iterable[int], settings: MetricSettings
 ) -> tuple[CohortSeries, ...]:
-    """Series of each of the groups over the log points given: `all`, `memorized`, then its cohorts.
+    """Series of each of the groups over the log points given (ascending): `all`, `memorized`, its cohorts.
 
     `all` is what the live service publishes. A cohort's series covers the same samples throughout: it begins
     when all of them are memorized (the cohort's largest t*), and the series `memorized` when two samples are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -99,8 +99,15 @@ class GroupStudy:
         return next((series for series in self.series if series.cohort == cohort), None)
 
 
-def cohort_study(trace: Trace, settings: StudySettings) -> tuple[GroupStudy, ...]:
-    """Studies the groups in the trace's order; raises `ValueError` for a group that the trace has not."""
+def cohort_study(
+    trace: Trace,
+    settings: StudySettings,
+    follow: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> tuple[GroupStudy, ...]:
+    """Studies the groups in the trace's order; raises `ValueError` for a group that the trace has not.
+
+    `follow` hands on the log points one by one as they are taken: what wants to show progress counts there.
+    """
     unknown = [group for group in settings.groups if group not in trace.groups]
     if unknown:
         raise ValueError(
@@ -113,7 +120,7 @@ def cohort_study(trace: Trace, settings: StudySettings) -> tuple[GroupStudy, ...
     ]
     last = len(trace.steps_T) - 1
     points = [*range(0, last, settings.every), last]
-    series = cohort_series(trace, cohorts, points, settings.metrics)
+    series = cohort_series(trace, cohorts, follow(points), settings.metrics)
     return tuple(
         _group_study(trace, group, points, tuple(one for one in series if one.group == group.group), settings)
         for group in cohorts

@@ -87,12 +87,13 @@ def command(
         require("report", "matplotlib")
     from pathwatch.server.analysis.cohort_study import StudySettings, cohort_study
     from pathwatch.server.cli.cohort_lines import cohort_lines
+    from pathwatch.server.cli.progress import tracked
     from pathwatch.server.cli.recording import recorded_run
 
     trace = recorded_run(source, connection)
     settings = StudySettings(groups=groups, epsilon=epsilon, delta=delta, cohorts=cohorts, every=every)
     try:
-        study = cohort_study(trace, settings)
+        study = cohort_study(trace, settings, follow=lambda points: tracked(points, trace.name, len(points)))
         if out is not None:
             from pathwatch.server.cli.cohort_files import write_cohorts
 

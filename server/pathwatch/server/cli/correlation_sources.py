@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from numpy import floating
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from pathwatch.server.analysis.cohort_scores import cohort_embeddings, cohort_groups, cohort_scores
 from pathwatch.server.analysis.cohorts import group_cohorts
@@ -17,6 +15,7 @@ from pathwatch.server.analysis.scores import ScoreSeries
 from pathwatch.server.analysis.series import GroupSeries, trace_series
 from pathwatch.server.cli.connection import Connection
 from pathwatch.server.cli.options import fail
+from pathwatch.server.cli.progress import tracked
 from pathwatch.server.cli.recording import recorded_run
 from pathwatch.server.engine.run_config import DEFAULT_DELTA
 from pathwatch.server.report.data import NothingToReportError, run_history
@@ -73,15 +72,8 @@ def of_cohorts(
 
 def _trace_series(source: str, connection: Connection) -> tuple[GroupSeries, ...]:
     trace = recorded_run(source, connection)
-    errors = Console(stderr=True)
-    points = track(
-        range(len(trace.steps_T)),
-        description=trace.name,
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
-    return trace_series(trace, points, delta=DEFAULT_DELTA)
+    points = range(len(trace.steps_T))
+    return trace_series(trace, tracked(points, trace.name, len(points)), delta=DEFAULT_DELTA)
 
 
 def _told(run: str, connection: Connection) -> tuple[GroupSeries, ...]:

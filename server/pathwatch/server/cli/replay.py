@@ -62,13 +62,12 @@ def _remove_earlier(server: Connection, name: str) -> None:
 
 def _play(trace: Trace, server: Connection, run: str, *, keep_observations: bool, as_json: bool) -> None:
     from rich.console import Console
-    from rich.progress import track
 
     from pathwatch.server.cli.lines import signal_line, window_line
     from pathwatch.server.cli.playback import replay
+    from pathwatch.server.cli.progress import tracked
     from pathwatch.server.cli.summary import ReplaySummary
 
-    errors = Console(stderr=True)
     summary = ReplaySummary(run)
     judged = replay(
         trace,
@@ -77,14 +76,7 @@ def _play(trace: Trace, server: Connection, run: str, *, keep_observations: bool
         run=run,
         keep_observations=keep_observations,
     )
-    for step in track(
-        judged,
-        description=trace.name,
-        total=len(trace.steps_T),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    ):
+    for step in tracked(judged, trace.name, len(trace.steps_T)):
         summary.add(step.windows, step.signals)
         if as_json:
             for window in step.windows:

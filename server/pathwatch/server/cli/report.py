@@ -94,26 +94,17 @@ def _kept(run: str, connection: Connection) -> Trace | str:
 def _played(trace: Trace) -> RunHistory:
     """What a live service would have said of a recorded run."""
     require("server", "grpc_health", "grpc_reflection", "prometheus_client")
-    from rich.console import Console
-    from rich.progress import track
-
     from pathwatch.client import PathwatchError
     from pathwatch.server.cli.playback import ReplayError, replay
+    from pathwatch.server.cli.progress import tracked
     from pathwatch.server.cli.temporary_server import temporary_server
     from pathwatch.server.report.data import run_history
 
     run = re.sub(r"[^A-Za-z0-9_.-]", "-", trace.name)[:128]
-    errors = Console(stderr=True)
     try:
         with temporary_server() as server:
-            for _ in track(
-                replay(trace, address=server.address, credentials=server.credentials, run=run),
-                description=trace.name,
-                total=len(trace.steps_T),
-                console=errors,
-                transient=True,
-                disable=not errors.is_terminal,
-            ):
+            judged = replay(trace, address=server.address, credentials=server.credentials, run=run)
+            for _ in tracked(judged, trace.name, len(trace.steps_T)):
                 pass
             with server.client() as client:
                 return run_history(client.get_run(run), client.get_metrics(run))
