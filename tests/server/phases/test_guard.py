@@ -59,6 +59,20 @@ def test_samples_that_training_reached_do_not_pass_for_improvement():
     assert guard.newest.samples == 16
 
 
+def test_the_curve_rests_on_all_samples_while_they_were_unseen():
+    """Eight samples stay unseen longest; their own minimum is at step 20, that of all 32 at step 12."""
+    guard = UnseenLossGuard()
+    stays = np.arange(32) >= 24
+    levels = np.abs(np.arange(40)[:, None] - np.where(stays, 20, 12)) * 0.05 + 2 + OFFSETS
+    for step, losses in enumerate(levels):
+        left = stays if step >= 30 else np.ones(32, dtype=bool)
+        guard.take(step, IDS, losses, np.where(left, 0, 1).astype(np.int32))
+    steps, curve = guard.curve
+    assert steps.tolist() == list(range(40))
+    np.testing.assert_allclose(curve[:30], levels[:30].mean(axis=1))
+    np.testing.assert_allclose(np.diff(curve[29:]), np.diff(levels[29:, stays].mean(axis=1)))
+
+
 @pytest.mark.parametrize(("levels", "overfits"), [((5, 2, 2.5), True), ((5, 2, 1.5), False)])
 def test_after_the_release_the_last_comparison_stands(levels, overfits):
     path = [*np.linspace(levels[0], levels[1], 20), *np.linspace(levels[1], levels[2], 20), *([0.1] * 10)]

@@ -43,12 +43,17 @@ class UnseenLossGuard:
     """Compares the same still-unseen samples with their own past minimum.
 
     Samples leave as training reaches them; the rest is compared with exactly the rest's past. When too few
-    are left (deferred samples released), the last comparison stands.
+    are left (deferred samples released), the last comparison stands. The curve, which is for choosing among
+    checkpoints, adds up changes instead, each over all samples that were unseen through it: the few left last
+    must not say alone where the minimum was.
     """
 
     def __init__(self) -> None:
         self._ids_N: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._losses_N: NDArray[np.float64] = np.empty(0)
         self._bins = Bins(limit=MAX_BINS)
+        self._level = 0.0
+        self._levels = Bins(limit=MAX_BINS)
         self._agreeing = 0
         self.newest: UnseenLoss | None = None
         """The last comparison; None while there was none."""
@@ -59,8 +64,8 @@ class UnseenLossGuard:
 
     @property
     def curve(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps and mean losses of the samples that were unseen last."""
-        return self._bins.steps, self._bins.means.mean(axis=1)
+        """Steps and mean loss of the first unseen samples, carried on by changes of those still unseen."""
+        return self._levels.steps, self._levels.means[:, 0]
 
     def take(
         self,
@@ -78,10 +83,13 @@ class UnseenLossGuard:
         kept_N, old, new = np.intersect1d(self._ids_N, ids_N, assume_unique=True, return_indices=True)
         if len(kept_N) < MIN_UNSEEN:  # other samples than before: their past is not known
             kept_N, new = ids_N, np.arange(len(ids_N))
-            self._bins = Bins(limit=MAX_BINS)
+            self._bins, self._levels = Bins(limit=MAX_BINS), Bins(limit=MAX_BINS)
+            self._level = float(losses_N.mean())
         else:
             self._bins.keep(old)
-        self._ids_N = kept_N
+            self._level += float((losses_N[new] - self._losses_N[old]).mean())
+        self._ids_N, self._losses_N = kept_N, losses_N[new]
+        self._levels.add(step, np.array([self._level]))
         if self._bins.add(step, losses_N[new]) and len(self._bins) >= 2 * SMOOTHED:
             self._compare(self._bins.steps, self._bins.means)
 
