@@ -14,7 +14,7 @@ ABOUT_P = (
 ABOUT_CONTROL = (
     "The step number is the control: whatever drifts one way correlates with a score that rises once. "
     "Look for metrics whose |r| exceeds the step number's, and at the partial correlation, with the step "
-    "number removed: what follows the score keeps it, what merely drifts does not. A metric `tracks` where "
+    "number removed: what follows the score keeps it, what merely drifts does not. A metric tracks where "
     "both partial coefficients keep the sign of the plain ones, one of them at adjusted p < 0.05."
 )
 

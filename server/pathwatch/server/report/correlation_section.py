@@ -68,7 +68,7 @@ def draw_correlations(shown: Sequence[Correlations]) -> Figure:
     rows = -(-len(shown) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(
-            figsize=(2.2 + 2.2 * columns, 0.6 + rows * (0.8 + _ROW_INCHES * len(names))),
+            figsize=(max(8.5, 2.2 + 2.2 * columns), 0.6 + rows * (0.8 + _ROW_INCHES * len(names))),
             layout="constrained",
             facecolor="white",
         )
