@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ ANSWERS = {
 
 
 @pytest.fixture
-def record(example: Callable[[str], ModuleType], tmp_path: Path) -> Callable[..., Path]:
+def record(example: Callable[[str], ModuleType], tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """A recipe with fewer steps, recorded as the command would; the trace's path."""
 
     def run(name: str, folder: str = "out", **changes: object) -> Path:
@@ -36,7 +36,9 @@ def record(example: Callable[[str], ModuleType], tmp_path: Path) -> Callable[...
         example("runs.__main__").record(name, recipe, tmp_path / folder)
         return tmp_path / folder / f"{name}.npz"
 
-    return run
+    precision = torch.get_float32_matmul_precision()
+    yield run
+    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.mark.parametrize("operation", ANSWERS)
