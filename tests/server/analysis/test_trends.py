@@ -46,15 +46,13 @@ def test_it_is_least_squares_with_the_usual_errors() -> None:
     assert found.r_squared == pytest.approx(1 - residuals.var() / values.var(), abs=1e-6)
 
 
-def test_noise_is_not_called_a_curve() -> None:
-    random = np.random.default_rng(2)
-    shapes = [
-        found.shape
-        for _ in range(400)
-        if (found := quadratic_trend(np.arange(30), 0.1 * np.arange(30) + random.normal(size=30))) is not None
-    ]
-    # Two standard errors of a fit with 27 degrees of freedom: 5.6 % of straight lines look curved.
-    assert shapes.count("straight") / len(shapes) == pytest.approx(0.944, abs=0.035)
+@pytest.mark.parametrize("points", [6, 30])
+def test_noise_is_called_a_curve_one_time_in_twenty(points: int) -> None:
+    random = np.random.default_rng(points)
+    steps = np.arange(points)
+    fits = [quadratic_trend(steps, 0.1 * steps + random.normal(size=points)) for _ in range(600)]
+    curved = sum(found is not None and found.shape != "straight" for found in fits)
+    assert curved / len(fits) == pytest.approx(0.05, abs=0.025)
 
 
 def test_undefined_points_take_no_part() -> None:

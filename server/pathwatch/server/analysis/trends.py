@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 MIN_POINTS = 5
 """Points below which nothing is fitted: a parabola passes through three, and an error needs a few more."""
-CLEAR = 2.0
-"""Standard errors from which a curvature counts as one."""
+CERTAINTY = 0.95
+"""Confidence (two-sided, Student's t) with which a curvature must differ from 0 to count as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class QuadraticTrend:
     r_squared: float | None
     """Share of the variance that the fit explains; None where the values are all alike."""
     shape: Literal["convex", "concave", "straight"]
-    """straight: the curvature is under two of its standard errors."""
+    """straight: the curvature cannot be told from 0."""
     points: int
 
     def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,7 +53,8 @@ def quadratic_trend(steps_S: NDArray[np.integer], values_S: NDArray[np.floating]
     curvature, stderr = 2 * half_curvature, 2 * math.sqrt(max(float(covariance[0, 0]), 0.0))
     residuals = float(((values - np.polyval(coefficients, x)) ** 2).sum())
     spread = float(((values - values.mean()) ** 2).sum())
-    curved = np.ptp(values) > 0 and abs(curvature) >= CLEAR * stderr
+    needed = float(stats.t.ppf((1 + CERTAINTY) / 2, len(values) - len(coefficients))) * stderr
+    curved = np.ptp(values) > 0 and abs(curvature) >= needed
     return QuadraticTrend(
         intercept=intercept,
         slope_start=slope,
