@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 LENGTH = 128
 """Bytes a sequence predicts; it has one more, to predict them from."""
-PER_FILE = 64
-"""Sequences taken of one file at most: a huge one must not be a whole group."""
+PER_FILE = 4
+"""Sequences taken of one file at most: deferred samples must not be the rest of files that are trained on."""
 
 STDLIB = sysconfig.get_path("stdlib")
 LIBRARIES = sysconfig.get_path("purelib")
@@ -78,11 +78,10 @@ def read(kind: Kind, train: int, held_out: int, rng: np.random.Generator) -> Tex
     known: set[bytes] = set()
     parts: dict[str, list[NDArray[np.uint8]]] = {"held_out": [], "train": []}
     wanted = {"held_out": held_out, "train": train}
-    # A few sequences per file at first: held-out text should be of many files.
-    for part, at_most in (("held_out", PER_FILE // 8), ("train", PER_FILE)):
+    for part in parts:
         while files and sum(map(len, parts[part])) < wanted[part]:
             sequences = _sequences(files.pop(), known)
-            parts[part].append(rng.permutation(sequences)[:at_most])
+            parts[part].append(rng.permutation(sequences)[:PER_FILE])
         if sum(map(len, parts[part])) < wanted[part]:
             return None
     return Text(
