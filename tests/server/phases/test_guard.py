@@ -48,6 +48,24 @@ def test_a_rise_within_the_spread_of_samples_is_not_overfitting():
     assert not guard.overfitting
 
 
+def test_steps_that_kick_all_samples_at_once_are_not_overfitting():
+    """Flat losses under kicks of 1 %: the spread of samples does not show them."""
+    wrong = 0
+    for seed in range(20):
+        kicks = 0.02 * np.random.default_rng(100 + seed).normal(size=90)
+        wrong += fed(
+            np.r_[np.linspace(5, 2, 30), np.full(60, 2.0)] + kicks, noise=0.05, seed=seed
+        ).overfitting
+    assert wrong <= 4
+
+
+def test_a_slow_rise_under_kicks_is_found():
+    for seed in range(10):
+        kicks = 0.02 * np.random.default_rng(100 + seed).normal(size=70)
+        levels = np.r_[np.linspace(5, 2, 30), 2 + 0.004 * np.arange(40)]
+        assert fed(levels + kicks, noise=0.05, seed=seed).overfitting
+
+
 def test_samples_that_training_reached_do_not_pass_for_improvement():
     """Half of the samples are trained on, their loss falls; the rest's loss rises."""
     guard = UnseenLossGuard()

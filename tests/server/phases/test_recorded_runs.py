@@ -83,7 +83,7 @@ def test_overfitting_text_is_seen_soon_and_its_best_checkpoint_found(recorded, p
         validation = run.labels["val_loss"][:, run.trace.groups.index(group)]
         said = dict(history(played, group))[Phase.OVERFITTING]
         assert said > run.steps[int(validation.argmin())]
-        assert validation[run.steps.index(said)] < 1.15 * validation.min()
+        assert validation[run.steps.index(said)] < 1.2 * validation.min()
         chosen = detector.rank(checkpoints(run), group)[0].checkpoint.step
         assert validation[run.steps.index(chosen)] < 1.02 * validation.min()
         assert played[-1][group].phase is Phase.OVERFITTING, "stands after the samples are released"

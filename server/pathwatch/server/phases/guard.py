@@ -14,11 +14,11 @@ MIN_UNSEEN = 8
 SMOOTHED = 3
 """Windows averaged on either side of the comparison: single steps kick the loss of all samples at once."""
 MIN_Z = 2.5
-"""Standard errors of the paired difference a rise must be, …"""
+"""Standard errors a rise must be, …"""
 MIN_RISE = 0.005
 """… and the least it must be relative to the minimum, …"""
-RUNNING = 2
-"""… in this many comparisons in a row."""
+RUNNING = 3
+"""… in this many comparisons in a row: the first and the last average other windows, but for one."""
 MAX_BINS = 128
 """Time bins kept of the samples' losses."""
 
@@ -36,7 +36,7 @@ class UnseenLoss:
     rise: float
     """loss − minimum, relative to the minimum."""
     z: float
-    """The rise in standard errors of the paired difference."""
+    """The rise in standard errors, those of the paired difference over samples and of single steps."""
 
 
 class UnseenLossGuard:
@@ -98,7 +98,9 @@ class UnseenLossGuard:
         means_T = smooth_TN.mean(axis=1)
         best = int(means_T[:-SMOOTHED].argmin())
         change_N = smooth_TN[-1] - smooth_TN[best]
-        stderr = float(change_N.std(ddof=1)) / np.sqrt(len(change_N))
+        of_samples = float(change_N.var(ddof=1)) / len(change_N)
+        of_steps = 2 * step_noise(losses_TN.mean(axis=1)) ** 2 / SMOOTHED
+        stderr = np.sqrt(of_samples + of_steps)
         change = float(change_N.mean())
         self.newest = UnseenLoss(
             samples=len(change_N),
@@ -114,3 +116,12 @@ class UnseenLossGuard:
             self.overfitting = True
         elif self.newest.rise < MIN_RISE:
             self.overfitting = False
+
+
+def step_noise(means_T: NDArray[np.float64]) -> float:
+    """Standard deviation by which single steps kick the mean loss, whatever its trend.
+
+    From second differences (of white noise, √6 times its deviation), robustly (median, 0.6745 for a normal).
+    """
+    kicks = np.abs(np.diff(means_T, 2))
+    return float(np.median(kicks) / (0.6745 * np.sqrt(6)))
