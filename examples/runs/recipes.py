@@ -54,6 +54,7 @@ TUNING = {
     "a_mix": Recipe(("lin:0.65", "add:0.3", "rnd:0.1", "div:0.8"), 4500, seed=32, layers=4, init_scale=0.5),
     # Without clipping a run may collapse.
     "a_noclip": Recipe(PAIR, 3500, seed=20, clip=0),
+    # OLMoE itself. The first ends while it still improves.
     "c_ol_pair": Recipe(PAIR, 2500, seed=41, olmoe=True),
     "c_ol_k16": Recipe(("add:0.65", "sub:0.65"), 3000, seed=42, olmoe=True, experts=16, hidden=12, top=4),
 }
