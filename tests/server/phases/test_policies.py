@@ -82,6 +82,12 @@ def test_a_group_whose_routing_moves_is_given_more_time(numbers, patience):
     assert f"no progress in {patience:g} times" in decisions[stopped(decisions)].reason
 
 
+def test_where_memorizing_and_onset_fell_together_others_get_the_time_that_memorizing_took():
+    joint = [(0, L), (600, S), (800, G)]
+    decisions = decide(AllGroups(), a=joint, never=[(0, L), (300, M)])
+    assert stopped(decisions) == 300 + STRAGGLER_PATIENCE * 600
+
+
 def test_a_group_that_had_moved_is_given_its_time_anew():
     fell_back = [(0, L), (100, M), (800, S), (850, M)]
     assert stopped(decide(AllGroups(), a=GROKS, b=fell_back)) == 850 + STRAGGLER_PATIENCE * 400

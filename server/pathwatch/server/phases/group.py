@@ -42,6 +42,7 @@ class GroupTrack:
         self._watch: SharingWatch | None = None
         self._newest: Reading | None = None
         self._recent: deque[Reading] = deque(maxlen=SMOOTHED)
+        self._dimension_peak = -np.inf
         self._moved = False
         self._points = 0
         self._step = -1
@@ -62,6 +63,8 @@ class GroupTrack:
             return
         self._newest = reading
         self._recent.append(reading)
+        if reading.dimension_B is not None:
+            self._dimension_peak = max(self._dimension_peak, float(reading.dimension_B[0]))
         self._points += 1
         if len(reading.losses_N):
             self._losses.take(step, float(reading.losses_N.mean()))
@@ -69,7 +72,8 @@ class GroupTrack:
         self._guard.take(step, reading.sample_ids_N, reading.losses_N, reading.visits_N)
         self._fitted.take(step, reading.losses_N)
         if self._watch is None and self._fitted.since_step is not None:
-            self._watch = SharingWatch(self._fitted.points, onset_when_memorized(step, self._recent))
+            onset = onset_when_memorized(step, self._recent, self._dimension_peak)
+            self._watch = SharingWatch(self._fitted.points, onset)
         if self._watch is not None:
             self._watch.add(step, reading)
 

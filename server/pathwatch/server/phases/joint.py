@@ -17,15 +17,19 @@ from pathwatch.server.phases.settle import Onset
 
 SHARED_AFFINITY = 0.45
 """Last layer's affinity under which samples of one target share more than memorizing alone makes them."""
+CONDENSED = 0.25
+"""Log of how far the effective dimension must have fallen under its peak: memorizing alone raises it, and in
+deep models it can make the last layer's affinity small, too."""
 MEMORIZED_AFFINITY = 0.7
 """What is taken as its level before; the lower edge of what memorized groups show."""
 FIRST_DROP = 0.12
 """Size of the drop at onset, which confirmation doubles: most of it has been missed."""
 
 
-def onset_when_memorized(step: int, recent: Sequence[Reading]) -> Onset | None:
+def onset_when_memorized(step: int, recent: Sequence[Reading], dimension_peak: float) -> Onset | None:
     """The onset of a group whose newest windows say that routing is shared already; None = they do not.
 
+    `dimension_peak`: the largest log effective dimension so far.
     Only by target affinity: effective dimension and distance have no level that holds for every model.
     """
     values = [found for reading in recent if reading.by_target and (found := values_of(reading)) is not None]
@@ -33,6 +37,8 @@ def onset_when_memorized(step: int, recent: Sequence[Reading]) -> Onset | None:
         return None
     level = np.median(values, axis=0)
     if level[Row.SHARING, 0] > np.log(SHARED_AFFINITY):
+        return None
+    if level[Row.DIMENSION, 0] > dimension_peak - CONDENSED:
         return None
     before = np.log(MEMORIZED_AFFINITY)
     level[Row.SHARING] = before

@@ -17,7 +17,7 @@ MOVING_Z = 2.0
 """It moves where its drop is this many standard errors, …"""
 MOVING_SHARE = 0.15
 """… and this share of the largest among the other groups: shared routers drag all of them a little."""
-HOLD = 0.25
+HOLD = 0.5
 """A group counts as finished once GENERALIZED has stood for this share of the time from onset to it: between
 settling and the last of accuracy lies some way, and a verdict may be withdrawn."""
 SAVE_AGAIN = 1.1
@@ -58,7 +58,7 @@ class _History:
     def stragglers(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
         """Groups that are memorized, have not moved since, and have had their time."""
         took = [
-            self._onset.get(group, verdict.since_step) - self._memorized[group]
+            self._took(group, verdict)
             for group, verdict in verdicts.items()
             if verdict.phase is Phase.GENERALIZED
         ]
@@ -69,6 +69,11 @@ class _History:
             for group, verdict in verdicts.items()
             if _waits(verdict) and step - verdict.since_step >= _patience(verdict) * max(took)
         }
+
+    def _took(self, group: str, verdict: GroupVerdict) -> int:
+        """Steps from memorized to onset; where the two fell together, the steps that memorizing took."""
+        memorized = self._memorized[group]
+        return max(self._onset.get(group, verdict.since_step) - memorized, memorized)
 
     def save(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> str | None:
         """Why a checkpoint should be saved now; None = it need not be."""

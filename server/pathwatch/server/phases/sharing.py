@@ -16,7 +16,7 @@ from pathwatch.server.phases.drop import (
 from pathwatch.server.phases.evidence import Reading
 from pathwatch.server.phases.settle import Onset, settled
 
-POINTS_PER_BIN = 24
+POINTS_PER_BIN = 12
 """A bin is one log point, and one more for each of this many that memorizing took."""
 MIN_BINS = 8
 """Bins of memorization before the first verdict: a reference and a recent window of four each."""
