@@ -82,10 +82,11 @@ def test_a_group_whose_routing_moves_is_given_more_time(numbers, patience):
     assert f"no progress in {patience:g} times" in decisions[stopped(decisions)].reason
 
 
-def test_where_memorizing_and_onset_fell_together_others_get_the_time_that_memorizing_took():
-    joint = [(0, L), (600, S), (800, G)]
-    decisions = decide(AllGroups(), a=joint, never=[(0, L), (300, M)])
-    assert stopped(decisions) == 300 + STRAGGLER_PATIENCE * 600
+def test_a_group_that_was_easy_does_not_say_how_long_others_need():
+    easy = [(0, L), (100, S), (300, G)]
+    slow = [(0, L), (300, M)]
+    assert stopped(decide(AllGroups(), easy=easy, slow=slow)) is None
+    assert stopped(decide(AllGroups(), easy=easy, slow=slow, a=GROKS)) == 300 + STRAGGLER_PATIENCE * 400
 
 
 def test_a_group_that_had_moved_is_given_its_time_anew():

@@ -58,9 +58,11 @@ class _History:
     def stragglers(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> set[str]:
         """Groups that are memorized, have not moved since, and have had their time."""
         took = [
-            self._took(group, verdict)
+            onset - self._memorized[group]
             for group, verdict in verdicts.items()
             if verdict.phase is Phase.GENERALIZED
+            # One that generalized while it was memorized says nothing about how long harder ones need.
+            and (onset := self._onset.get(group, verdict.since_step)) > self._memorized[group]
         ]
         if not took:
             return set()
@@ -69,11 +71,6 @@ class _History:
             for group, verdict in verdicts.items()
             if _waits(verdict) and step - verdict.since_step >= _patience(verdict) * max(took)
         }
-
-    def _took(self, group: str, verdict: GroupVerdict) -> int:
-        """Steps from memorized to onset; where the two fell together, the steps that memorizing took."""
-        memorized = self._memorized[group]
-        return max(self._onset.get(group, verdict.since_step) - memorized, memorized)
 
     def save(self, step: int, verdicts: Mapping[str, GroupVerdict]) -> str | None:
         """Why a checkpoint should be saved now; None = it need not be."""
