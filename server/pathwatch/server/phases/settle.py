@@ -18,6 +18,8 @@ TREND_P = 0.05
 """… and Kendall's test finds no falling trend in them."""
 CONFIRM_GROWTH = 2.0
 """The drop must have grown to this many times what it was at onset, …"""
+CONFIRM_DROP = 0.6
+"""… or to this (the affinity nearly halved), where onset was seen late, with most of the drop behind it, …"""
 CONFIRM_Z = 4.0
 """… be this many standard errors, …"""
 CONFIRM_SHARE = 0.6
@@ -40,7 +42,8 @@ def settled(
 ) -> bool:
     """Judges bins [T, Row, B] with their last steps."""
     since = int((steps_T > onset.step).sum())
-    needed = max(CONFIRM_GROWTH * onset.size, CONFIRM_Z * drop.stderr, CONFIRM_SHARE * largest_other)
+    grown = min(CONFIRM_GROWTH * onset.size, max(CONFIRM_DROP, onset.size))
+    needed = max(grown, CONFIRM_Z * drop.stderr, CONFIRM_SHARE * largest_other)
     if since < SETTLE_BINS or drop.size < needed or not _sound(means[-1, :, 0], onset, drop):
         return False
     return _still(means[-SETTLE_BINS:, :, 0], onset.reference[:, 0])
