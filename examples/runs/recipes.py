@@ -78,6 +78,6 @@ HELD_OUT = {
     "b_rnd": Recipe(("rnd:0.35", "rnd1:0.25"), 2500, seed=36),
     "b_noclip": Recipe(("add:0.65", "lin:0.65"), 3500, seed=37, clip=0),
     "c_ol_lin": Recipe(("sub:0.65", "lin:0.65"), 2500, seed=43, olmoe=True),
-    "c_ol_rnd": Recipe(("add:0.65", "sub:0.65", "rnd:0.05"), 3500, seed=44, olmoe=True),
+    "c_ol_rnd": Recipe(("add:0.65", "sub:0.65", "rnd:0.1"), 3500, seed=44, olmoe=True),
 }
 RECIPES = TUNING | HELD_OUT

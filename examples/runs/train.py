@@ -42,10 +42,11 @@ class Data:
 def make_data(recipe: Recipe, rng: np.random.Generator) -> Data:
     """Draw splits and probes."""
     groups = [make_group(item, index, recipe.p, rng) for index, item in enumerate(recipe.groups)]
+    # A trace holds equally many samples of every group.
+    size = min(recipe.probe, *(len(group.train_ids) for group in groups))
     probe = []
     for group in groups:
-        count = len(group.train_ids)
-        chosen = np.sort(rng.choice(count, min(recipe.probe, count), replace=False))
+        chosen = np.sort(rng.choice(len(group.train_ids), size, replace=False))
         probe.append(group.train_ids[chosen])
     return Data(groups, probe)
 
