@@ -169,6 +169,6 @@ def test_the_command_lists_its_runs_and_names_an_unknown_one(
 
 
 def test_a_small_group_makes_the_probe_of_all_groups_smaller(example: Callable[[str], ModuleType]) -> None:
-    recipe = example("runs.recipes").Recipe(("add:0.6", "rnd:0.05"), 10)
+    recipe = example("runs.recipes").Recipe(("add:0.6", "rnd:0.05"), 10, seed=0)
     data = example("runs.train").make_data(recipe, np.random.default_rng(0))
     assert [len(ids) for ids in data.probe] == [len(data.groups[1].train_ids)] * 2
