@@ -33,6 +33,7 @@ lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
+	MYPYPATH=. $(BIN)/mypy -p bench.signal
 	cd proto && ../$(BIN)/buf lint
 
 format: $(READY) ## Formats the code
