@@ -1,9 +1,9 @@
 """Groups that generalize while they are still being memorized: no level before the drop was ever seen.
 
 Their reference is what memorized groups that do not generalize show. When 88 recorded groups were memorized
-(docs/science.md; median of five windows), the affinity was 0.54 to 0.94 in those that never generalized, 0.49
-and more in those that did so later, but 0.30 to 0.40 in models of 5 and 6 layers, and 0.12 to 0.50 in 14 of the
-16 whose test accuracy was rising already.
+(docs/science.md; median of five windows), the affinity was 0.54 to 0.94 in those that never generalized,
+0.49 and more in those that did so later, but 0.30 to 0.40 in models of 5 and 6 layers, and 0.12 to 0.50 in
+14 of the 16 whose test accuracy was rising already.
 """
 
 from __future__ import annotations
