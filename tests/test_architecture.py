@@ -18,6 +18,11 @@ SOURCES = {
 ALLOWED = {
     "pathwatch.client": {"pathwatch.v1"},
     "pathwatch.integrations.capture": set(),
+    "pathwatch.integrations.observing": {
+        "pathwatch.v1",
+        "pathwatch.client",
+        "pathwatch.integrations.capture",
+    },
     "pathwatch.integrations": {"pathwatch.v1", "pathwatch.client", "pathwatch.integrations.capture"},
     "pathwatch.server.metrics": set(),
     "pathwatch.server.sketch": {"pathwatch.server.metrics"},
@@ -47,6 +52,7 @@ ALLOWED = {
 FOREIGN_TO = {
     "pathwatch.client": {"torch", "deepspeed", "transformers", "scipy", "click", "rich"},
     "pathwatch.integrations.capture": {"grpc", "numpy"},
+    "pathwatch.integrations.observing": {"deepspeed", "transformers", "lightning"},
     "pathwatch.server": {"torch", "deepspeed", "transformers"},
     "pathwatch.server.metrics": {
         "grpc",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pathwatch.integrations.deepspeed import attachment
+from pathwatch.integrations.observing import observer
 from pathwatch.v1 import signal_pb2
 
 
@@ -49,7 +49,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[KeptStream]:
         opened.append(KeptStream({"server": server, **settings}))
         return opened[-1]
 
-    monkeypatch.setattr(attachment, "RoutingStream", open_stream)
+    monkeypatch.setattr(observer, "RoutingStream", open_stream)
     return opened
 
 

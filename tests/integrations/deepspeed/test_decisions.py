@@ -59,6 +59,7 @@ def test_a_request_waits_for_a_script_that_asks_rarely(
 ) -> None:
     engine = make_engine()
     with attach(engine, run="r", probe=PROBE, check_interval=1) as watch:
+        watch.begin()
         streams[0].signal = signal("CHECKPOINT", step=0)
         steps(engine, 3)
         streams[0].signal = signal("CONTINUE", step=5)
@@ -73,6 +74,7 @@ def test_stop_comes_at_its_step_with_a_last_checkpoint(
 ) -> None:
     engine = make_engine()
     with attach(engine, run="r", probe=PROBE, check_interval=2) as watch:
+        watch.begin()
         streams[0].signal = signal("STOP", step=0, stop_at_step=8)
         for step in range(1, 8):
             steps(engine, 1)
@@ -85,13 +87,15 @@ def test_stop_comes_at_its_step_with_a_last_checkpoint(
 def test_a_stale_signal_is_not_acted_on(make_engine: Callable, streams: list, signal: Callable) -> None:
     engine = make_engine()
     with attach(engine, run="r", probe=PROBE, check_interval=1) as watch:
+        watch.begin()
         streams[0].signal = signal("STOP", step=0, stop_at_step=2, stale=True)
         steps(engine, 5)
         assert not watch.should_stop()
 
 
 def test_the_service_is_asked_for_a_stop_far_enough_ahead(make_engine: Callable, streams: list) -> None:
-    attach(make_engine(), run="r", probe=PROBE, check_interval=25).close()
+    with attach(make_engine(), run="r", probe=PROBE, check_interval=25) as watch:
+        watch.begin()
     assert streams[0].settings["config"].stop_margin_steps > 25
 
 

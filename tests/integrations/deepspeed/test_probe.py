@@ -175,6 +175,7 @@ def test_closing_leaves_the_engine_as_it_was(make_engine: Callable, streams: lis
     engine = make_engine()
     step = engine.step
     watch = attach(engine, run="r", probe=probe())
+    watch.begin()
     watch.close()
     watch.close()
     assert engine.step == step
@@ -211,5 +212,6 @@ def test_a_job_may_have_its_observations_kept(make_engine: Callable, streams: li
         {"config": run_pb2.RunConfig(keep_observations=True)},
         {"config": run_pb2.RunConfig(per_layer=True)},
     ):
-        attach(engine, run="r", probe=probe(), **arguments).close()
+        with attach(engine, run="r", probe=probe(), **arguments) as watch:
+            watch.begin()
     assert [stream.settings["config"].keep_observations for stream in streams] == [True, True, False]

@@ -11,7 +11,8 @@ import deepspeed
 import torch
 from deepspeed.moe.layer import MoE
 
-from pathwatch.integrations.deepspeed import Probe, ProbeGroup, attach, attachment
+from pathwatch.integrations.deepspeed import Probe, ProbeGroup, attach
+from pathwatch.integrations.observing import observer
 from pathwatch.v1 import signal_pb2
 
 TOKENS = torch.randint(16, (7, 6), generator=torch.Generator().manual_seed(1))
@@ -63,7 +64,7 @@ def main(out: Path, mode: str) -> None:
         opened.append(Stream(server, **settings))
         return opened[-1]
 
-    attachment.RoutingStream = open_stream
+    observer.RoutingStream = open_stream
     torch.manual_seed(0)
     model = Model()
     engine, *_ = deepspeed.initialize(

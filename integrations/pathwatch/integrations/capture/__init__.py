@@ -1,6 +1,6 @@
 """Reading the routers of a mixture-of-experts model: pure PyTorch, nothing is sent from here."""
 
-from pathwatch.integrations.capture.geometry import expert_gram_matrices
+from pathwatch.integrations.capture.geometry import gram_matrices
 from pathwatch.integrations.capture.hostcopy import HostCopy
 from pathwatch.integrations.capture.isolation import undisturbed
 from pathwatch.integrations.capture.recorder import Recording, RouterRecorder
@@ -18,8 +18,8 @@ __all__ = [
     "RouterRecorder",
     "ScoreKind",
     "TokenSelection",
-    "expert_gram_matrices",
     "find_routers",
+    "gram_matrices",
     "reduce_reading",
     "routing_weights",
     "undisturbed",

@@ -52,6 +52,10 @@ class Agreement:
         stop_at_step, checkpoints, failed = values.tolist()
         return Decision(stop_at_step, checkpoints, bool(failed))
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some rank; waits for all."""
+        return bool(self.total(torch.tensor([int(flag)])) > 0)
+
     def total(self, counts: Tensor) -> Tensor:
         """Sum of an integer host tensor over ranks."""
         total = counts.clone()

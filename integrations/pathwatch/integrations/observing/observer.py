@@ -1,0 +1,129 @@
+"""From a job's steps to messages for the sidecar."""
+
+from __future__ import annotations
+
+import torch
+
+from pathwatch.client import RoutingStream
+from pathwatch.integrations.capture import Router, RouterRecorder, gram_matrices
+from pathwatch.integrations.observing.agreement import Agreement
+from pathwatch.integrations.observing.batch_reader import BatchReader
+from pathwatch.integrations.observing.guard import Guard
+from pathwatch.integrations.observing.job import Job
+from pathwatch.integrations.observing.layout import Layout
+from pathwatch.integrations.observing.outbox import Floats, Outbox
+from pathwatch.integrations.observing.probe_reader import ProbeReader
+from pathwatch.integrations.observing.settings import Settings
+from pathwatch.v1 import run_pb2, signal_pb2
+
+
+class Observer:
+    """Reads the routers of one process, and sends what they gave under the present attempt."""
+
+    def __init__(
+        self,
+        job: Job,
+        settings: Settings,
+        routers: list[Router],
+        layout: Layout,
+        agreement: Agreement,
+        guard: Guard,
+    ) -> None:
+        self._job = job
+        self._settings = settings
+        self._layout = layout
+        self._guard = guard
+        self._recorder = RouterRecorder(routers)
+        self._outbox = Outbox()
+        self._stream: RoutingStream | None = None
+        self._config: run_pb2.RunConfig = settings.run_config(
+            layers=layout.total_layers, experts=routers[0].experts
+        )
+        self.probe = (
+            None
+            if settings.probe is None
+            else ProbeReader(job, layout, self._recorder, settings.probe, agreement)
+        )
+        self.batches = (
+            None
+            if settings.stream is None
+            else BatchReader(job, self._recorder, self._outbox, self._opened, guard)
+        )
+
+    @property
+    def signal(self) -> signal_pb2.Signal | None:
+        """Newest signal, on the rank that follows it."""
+        return None if self._stream is None else self._stream.signal
+
+    def begin(self, attempt: int) -> None:
+        """Open the stream of an attempt; one that was open is closed, what it holds sent before."""
+        with self._guard(f"beginning attempt {attempt}"):
+            if self._stream is not None:
+                self._outbox.deliver(wait=True)
+                self._stream.close(1.0)
+            self._stream = RoutingStream(
+                self._settings.server,
+                run=self._settings.run,
+                attempt=attempt,
+                rank=self._layout.rank,
+                world_size=self._layout.world_size,
+                config=self._config,
+                credentials=self._settings.credentials,
+                watch=self._layout.rank == 0,
+            )
+
+    def observe(self, step: int) -> None:
+        """What is to be done once `step` optimizer steps are done. Collective."""
+        if self.probe is not None and self._settings.probe is not None:
+            if step % self._settings.probe.interval == 0:
+                self.probe.read(step, self._opened(), self._outbox, self._guard)
+                self._complete(step, geometry=True)
+        elif self._settings.stream is not None and step > 0:
+            # Batches of step s are those whose forward pass came after s optimizer steps.
+            self._complete(step - 1, geometry=step % self._settings.stream.window_steps == 0)
+        self._deliver()
+
+    def register_checkpoint(self, step: int, tag: str) -> None:
+        """Make a saved checkpoint known once all before it is sent."""
+        stream = self._opened()
+        self._outbox.then(lambda: stream.register_checkpoint(step=step, tag=tag))
+        self._deliver()
+
+    def close(self, timeout: float) -> None:
+        """Take the hooks off, and send what is left within `timeout` seconds. Not collective."""
+        self._recorder.close()
+        if self.batches is not None:
+            self.batches.close()
+        self._outbox.deliver(wait=True)
+        if self._stream is not None:
+            self._stream.close(timeout)
+
+    def _opened(self) -> RoutingStream:
+        if self._stream is None:
+            raise RuntimeError("no attempt has begun")
+        return self._stream
+
+    def _complete(self, step: int, *, geometry: bool) -> None:
+        """Everything of this process up to `step` is in the outbox."""
+        matrices = self._job.router_matrices(self._recorder.routers) if geometry else []
+        if self._guard.failed:
+            return
+        with self._guard(f"finishing step {step}"):
+            stream = self._opened()
+            if matrices and self._layout.rank == 0:
+                own_LKK, next_LKK = gram_matrices(matrices)
+
+                def send(flat: Floats) -> None:
+                    stream.geometry(
+                        step=step,
+                        gram_self=flat[: own_LKK.numel()].reshape(own_LKK.shape),
+                        gram_next=flat[own_LKK.numel() :].reshape(next_LKK.shape),
+                    )
+
+                self._outbox.add(torch.cat([own_LKK.flatten(), next_LKK.flatten()]), send)
+            self._outbox.then(lambda: stream.watermark(step))
+
+    def _deliver(self) -> None:
+        if not self._guard.failed:
+            with self._guard("sending"):
+                self._outbox.deliver()

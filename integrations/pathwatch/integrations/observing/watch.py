@@ -1,0 +1,214 @@
+"""What a training script holds: follows the job's steps, answers when to save and when to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from pathwatch.integrations.capture import find_routers
+from pathwatch.integrations.observing.agreement import Agreement
+from pathwatch.integrations.observing.decisions import Decisions
+from pathwatch.integrations.observing.guard import Guard
+from pathwatch.integrations.observing.job import Job
+from pathwatch.integrations.observing.observer import Observer
+from pathwatch.integrations.observing.settings import Settings
+from pathwatch.integrations.observing.stream import describe
+from pathwatch.v1 import signal_pb2
+
+_logger = logging.getLogger("pathwatch.integrations")
+
+
+class Watch:
+    """Observes a training job until closed; made by the `attach` of a framework.
+
+    `should_checkpoint` and `should_stop` give the same answer at the same step on every rank. Nothing here
+    raises for reasons of its own: what fails is logged once, and the run goes on unobserved.
+    """
+
+    def __init__(self, job: Job, settings: Settings) -> None:
+        """Collective.
+
+        Raises:
+            ValueError: with `settings.strict`: no routers in the model of some rank.
+        """
+        self._job = job
+        self._settings = settings
+        self._guard = Guard()
+        self._agreement = Agreement()
+        self._decisions = Decisions(self._agreement, settings.check_interval)
+        self._attempt = settings.attempt
+        self._step = job.step
+        self._begun = False
+        self._closed = False
+        self._on_close: list[Callable[[], None]] = []
+        self._observer = self._attached()
+
+    def begin(self) -> None:
+        """Training is about to begin, or to go on from a checkpoint. Only the first call does something.
+
+        Collective. Whoever follows the job's steps calls it before the first training forward pass.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        self._step = self._job.step
+        if self._observer is not None:
+            self._observer.begin(self._attempt)
+            self._observer.observe(self._step)
+
+    def after_step(self) -> None:
+        """The job has done an optimizer step (one of gradient accumulation is none). Collective."""
+        step = self._job.step
+        if self._observer is None:
+            self._step = step
+            return
+        self.begin()
+        if step < self._step:
+            self._attempt += 1
+            self._observer.begin(self._attempt)
+        if step == self._step:
+            return
+        self._step = step
+        if self._decisions.after_step(step, self.signal, failed=self._guard.failed):
+            self._observer.observe(step)
+        else:
+            self._give_up()
+
+    def should_checkpoint(self) -> bool:
+        """True when the service asks for a checkpoint, or stops the run here: save, then `checkpoint_saved`.
+
+        Once asked at a step, a request is answered; it waits for a script that does not ask after every step.
+        """
+        return self._decisions.should_checkpoint(self._step) or self.should_stop()
+
+    def should_stop(self) -> bool:
+        """True from the step on at which the service stops the run."""
+        return self._decisions.should_stop(self._step)
+
+    @property
+    def signal(self) -> signal_pb2.Signal | None:
+        """Newest signal of the service; only rank 0 follows it, elsewhere None."""
+        return None if self._observer is None else self._observer.signal
+
+    def checkpoint_saved(self, tag: str | None = None) -> None:
+        """Make a checkpoint of the present step known, to be ranked; None = global_step<step>."""
+        step = self._step
+        if self._observer is not None and self._agreement.rank == 0:
+            with self._guard("registering a checkpoint"):
+                self._observer.register_checkpoint(step, tag or f"global_step{step}")
+
+    def visited(self, group: str, sample_ids: Tensor | Sequence[int]) -> None:
+        """Probe mode with `visits`: this rank trains on these samples of a group in this step.
+
+        `sample_ids` in host memory: reading them off the device would make it wait.
+        """
+        probe = None if self._observer is None else self._observer.probe
+        if probe is not None and probe.visits is not None:
+            with self._guard("counting visits"):
+                probe.visits.add(group, sample_ids)
+
+    def batch(
+        self,
+        *,
+        groups: str | Sequence[str | None],
+        sample_ids: Tensor | Sequence[int],
+        shape: tuple[int, int],
+        labels: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        visits: Tensor | Sequence[int] | None = None,
+    ) -> None:
+        """Stream mode: describe the batch of the next training forward pass of this rank.
+
+        Args:
+            groups: data group of every sample, or one for all; None where a packed row holds fewer samples.
+            sample_ids: stable id of every sample within its group; in host memory, as `groups` and `visits`.
+            shape: rows and tokens of the batch, (B, S).
+            labels: [B, S] what is to be predicted, -100 where nothing; needed for losses.
+            attention_mask: [B, S] 0 = padding.
+            segment_ids: [B, S] packed sequences: 1 … M numbers the samples of a row, 0 = padding.
+            visits: how often each sample was trained on before; None = not known.
+        """
+        mode = self._settings.stream
+        reader = None if self._observer is None else self._observer.batches
+        if reader is None or mode is None:
+            return
+        with self._guard("describing a batch"):
+            reader.expect(
+                describe(
+                    mode,
+                    groups=groups,
+                    sample_ids=sample_ids,
+                    shape=shape,
+                    labels=labels,
+                    attention_mask=attention_mask,
+                    segment_ids=segment_ids,
+                    visits=visits,
+                    device=self._job.device,
+                )
+            )
+
+    def on_close(self, undo: Callable[[], None]) -> None:
+        """Have `undo` called when the watch is closed."""
+        self._on_close.append(undo)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Send what is left within `timeout` seconds, and leave the job as it was. Not collective."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._guard("closing"):
+            for undo in reversed(self._on_close):
+                undo()
+            if self._observer is not None:
+                self._observer.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _attached(self) -> Observer | None:
+        """The observer; None when the model of some rank cannot be observed."""
+        problem: Exception | None = None
+        observer: Observer | None = None
+        try:
+            routers = find_routers(self._job.module)
+        except Exception as error:
+            routers, problem = [], error
+        layout = self._job.layout(len(routers))
+        if problem is None:
+            try:
+                observer = Observer(self._job, self._settings, routers, layout, self._agreement, self._guard)
+            except Exception as error:
+                problem = error
+        if not self._agreement.any(problem is not None):
+            return observer
+        if observer is not None:
+            observer.close(0.0)
+        if problem is None:
+            problem = ValueError("another rank cannot be observed; its own message says why")
+        if self._settings.strict:
+            raise problem
+        _logger.error(
+            "pathwatch observes nothing of run %r, training goes on: %s", self._settings.run, problem
+        )
+        return None
+
+    def _give_up(self) -> None:
+        """Some rank cannot observe: all stop observing at this step, so that none waits for another."""
+        if not self._guard.failed:
+            _logger.error(
+                "pathwatch failed on another rank; this one observes no more either, training goes on"
+            )
+        if self._observer is not None:
+            with self._guard("giving up"):
+                self._observer.close(0.0)
+        self._observer = None
