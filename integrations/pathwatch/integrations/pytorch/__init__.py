@@ -1,0 +1,6 @@
+"""pathwatch for training loops in plain PyTorch: one process, DDP, FSDP2."""
+
+from pathwatch.integrations.observing import Probe, ProbeGroup, Stream, Watch
+from pathwatch.integrations.pytorch.module_job import ModuleJob
+
+__all__ = ["ModuleJob", "Probe", "ProbeGroup", "Stream", "Watch"]
