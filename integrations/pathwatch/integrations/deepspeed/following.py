@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pathwatch.integrations.deepspeed.shadowing import shadow
 from pathwatch.integrations.observing import Watch
 
 if TYPE_CHECKING:
@@ -29,20 +29,6 @@ def follow(engine: DeepSpeedEngine, watch: Watch) -> None:
             watch.after_step()
         return result
 
-    restore_forward = _shadow(engine, "forward", first_forward)
+    restore_forward = shadow(engine, "forward", first_forward)
     watch.on_close(restore_forward)
-    watch.on_close(_shadow(engine, "step", stepped))
-
-
-def _shadow(engine: DeepSpeedEngine, name: str, method: Callable[..., Any]) -> Callable[[], None]:
-    """Put `method` before the engine's own; returns what takes it away again, once."""
-    before = engine.__dict__.get(name)
-    engine.__dict__[name] = method
-
-    def undo() -> None:
-        if engine.__dict__.get(name) is method:
-            del engine.__dict__[name]
-            if before is not None:
-                engine.__dict__[name] = before
-
-    return undo
+    watch.on_close(shadow(engine, "step", stepped))
