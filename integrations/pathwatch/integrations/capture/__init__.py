@@ -5,13 +5,14 @@ from pathwatch.integrations.capture.hostcopy import HostCopy
 from pathwatch.integrations.capture.isolation import undisturbed
 from pathwatch.integrations.capture.recorder import Recording, RouterRecorder
 from pathwatch.integrations.capture.reduction import HostReading, Reading, reduce_reading, unpack
-from pathwatch.integrations.capture.routers import Router, find_routers
+from pathwatch.integrations.capture.routers import NoRoutersError, Router, find_routers
 from pathwatch.integrations.capture.scores import ScoreKind, routing_weights
 from pathwatch.integrations.capture.tokens import TokenSelection
 
 __all__ = [
     "HostCopy",
     "HostReading",
+    "NoRoutersError",
     "Reading",
     "Recording",
     "Router",

@@ -96,7 +96,7 @@ def reduce_reading(recording: Recording, logits_BSV: Tensor | None) -> Reading:
 def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
     """A reading from the host copy of its packed tensor (or from some of its rows)."""
     size = reading.layers * reading.experts
-    shape = (-1, reading.layers, reading.experts)
+    shape = (len(packed_NX), reading.layers, reading.experts)
     tokens_N = packed_NX[:, 1].int()
     target_tokens_N = packed_NX[:, 2].int()
     # Plain pretraining: every token carries a loss, but for the last one where labels are shifted.
@@ -134,4 +134,4 @@ def _single_targets(target_BMS: Tensor, labels_BS: Tensor) -> Tensor:
 
 
 def _experts(recording: Recording) -> int:
-    return next(int(means.shape[-1]) for means in recording.real_LBMK if means is not None)
+    return next((int(means.shape[-1]) for means in recording.real_LBMK if means is not None), 0)

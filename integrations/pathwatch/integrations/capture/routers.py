@@ -54,6 +54,10 @@ class Router:
         return routing_weights(scores_TK, self.kind)
 
 
+class NoRoutersError(ValueError):
+    """A model, or the part of it that this process holds, has no routed layers."""
+
+
 def find_routers(model: nn.Module) -> list[Router]:
     """The routed layers of a model, in the order of its modules.
 
@@ -61,11 +65,12 @@ def find_routers(model: nn.Module) -> list[Router]:
     gate or router beside experts. Shared experts have no router and are not among them.
 
     Raises:
-        ValueError: none found, or layers differ in their number of experts.
+        NoRoutersError: none found.
+        ValueError: layers differ in their number of experts.
     """
     routers = list(_deepspeed_gates(model)) or list(_declared_routers(model)) or list(_named_gates(model))
     if not routers:
-        raise ValueError(
+        raise NoRoutersError(
             f"no routers found in {type(model).__name__}: neither DeepSpeed MoE layers, nor "
             "a transformers model that records router_logits, nor a 'gate' or 'router' beside 'experts'"
         )

@@ -2,9 +2,21 @@
 
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
+from pathwatch.integrations.observing.places import Place, agreed_layout
 from pathwatch.integrations.observing.probe import Probe, ProbeGroup
 from pathwatch.integrations.observing.settings import Options, Settings
 from pathwatch.integrations.observing.stream import Stream
 from pathwatch.integrations.observing.watch import Watch
 
-__all__ = ["Job", "Layout", "Options", "Probe", "ProbeGroup", "Settings", "Stream", "Watch"]
+__all__ = [
+    "Job",
+    "Layout",
+    "Options",
+    "Place",
+    "Probe",
+    "ProbeGroup",
+    "Settings",
+    "Stream",
+    "Watch",
+    "agreed_layout",
+]

@@ -56,6 +56,13 @@ class Agreement:
         """Whether the flag is set on some rank; waits for all."""
         return bool(self.total(torch.tensor([int(flag)])) > 0)
 
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' values; waits for all."""
+        values = torch.tensor([value])
+        if self._group is not None:
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+        return int(values)
+
     def total(self, counts: Tensor) -> Tensor:
         """Sum of an integer host tensor over ranks."""
         total = counts.clone()

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pathwatch.client import RoutingStream
 from pathwatch.integrations.capture import Recording, RouterRecorder, reduce_reading
 from pathwatch.integrations.observing.guard import Guard
 from pathwatch.integrations.observing.job import Job
+from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.outbox import Outbox, send_reading
 from pathwatch.integrations.observing.outputs import logits_of
+from pathwatch.integrations.observing.sender import Sender
 from pathwatch.integrations.observing.stream import TrainingBatch
 
 
@@ -23,15 +24,17 @@ class BatchReader:
     def __init__(
         self,
         job: Job,
+        layout: Layout,
         recorder: RouterRecorder,
         outbox: Outbox,
-        stream: Callable[[], RoutingStream],
+        sender: Callable[[], Sender],
         guard: Guard,
     ) -> None:
         self._job = job
+        self._layout = layout
         self._recorder = recorder
         self._outbox = outbox
-        self._stream = stream
+        self._sender = sender
         self._guard = guard
         self._next: TrainingBatch | None = None
         self._running: tuple[TrainingBatch, Recording] | None = None
@@ -64,12 +67,13 @@ class BatchReader:
         batch, recording = running
         step = self._job.step
         with self._guard(f"observing a training batch at step {step}"):
-            reading = reduce_reading(recording, logits_of(output))
-            stream = self._stream()
+            # Only the last stage of a pipeline gives logits; what the others give may look like some.
+            reading = reduce_reading(recording, logits_of(output) if self._layout.losses else None)
+            sender = self._sender()
             self._outbox.add(
                 reading.packed_NX,
                 lambda flat: send_reading(
-                    stream,
+                    sender,
                     step=step,
                     reading=reading,
                     packed_NX=flat,

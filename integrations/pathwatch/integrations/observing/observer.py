@@ -13,6 +13,7 @@ from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.outbox import Floats, Outbox
 from pathwatch.integrations.observing.probe_reader import ProbeReader
+from pathwatch.integrations.observing.sender import Sender
 from pathwatch.integrations.observing.settings import Settings
 from pathwatch.v1 import run_pb2, signal_pb2
 
@@ -26,6 +27,7 @@ class Observer:
         settings: Settings,
         routers: list[Router],
         layout: Layout,
+        experts: int,
         agreement: Agreement,
         guard: Guard,
     ) -> None:
@@ -35,10 +37,9 @@ class Observer:
         self._guard = guard
         self._recorder = RouterRecorder(routers)
         self._outbox = Outbox()
-        self._stream: RoutingStream | None = None
-        self._config: run_pb2.RunConfig = settings.run_config(
-            layers=layout.total_layers, experts=routers[0].experts
-        )
+        self._experts = experts
+        self._sender: Sender | None = None
+        self._config: run_pb2.RunConfig = settings.run_config(layers=layout.total_layers, experts=experts)
         self.probe = (
             None
             if settings.probe is None
@@ -46,31 +47,22 @@ class Observer:
         )
         self.batches = (
             None
-            if settings.stream is None
-            else BatchReader(job, self._recorder, self._outbox, self._opened, guard)
+            if settings.stream is None or not layout.observes
+            else BatchReader(job, layout, self._recorder, self._outbox, self._opened, guard)
         )
 
     @property
     def signal(self) -> signal_pb2.Signal | None:
         """Newest signal, on the rank that follows it."""
-        return None if self._stream is None else self._stream.signal
+        return None if self._sender is None else self._sender.signal
 
     def begin(self, attempt: int) -> None:
         """Open the stream of an attempt; one that was open is closed, what it holds sent before."""
         with self._guard(f"beginning attempt {attempt}"):
-            if self._stream is not None:
+            if self._sender is not None:
                 self._outbox.deliver(wait=True)
-                self._stream.close(1.0)
-            self._stream = RoutingStream(
-                self._settings.server,
-                run=self._settings.run,
-                attempt=attempt,
-                rank=self._layout.rank,
-                world_size=self._layout.world_size,
-                config=self._config,
-                credentials=self._settings.credentials,
-                watch=self._layout.rank == 0,
-            )
+                self._sender.close(1.0)
+            self._sender = Sender(self._connected(attempt), self._layout, self._experts)
 
     def observe(self, step: int) -> None:
         """What is to be done once `step` optimizer steps are done. Collective."""
@@ -85,8 +77,8 @@ class Observer:
 
     def register_checkpoint(self, step: int, tag: str) -> None:
         """Make a saved checkpoint known once all before it is sent."""
-        stream = self._opened()
-        self._outbox.then(lambda: stream.register_checkpoint(step=step, tag=tag))
+        sender = self._opened()
+        self._outbox.then(lambda: sender.register_checkpoint(step=step, tag=tag))
         self._deliver()
 
     def close(self, timeout: float) -> None:
@@ -95,13 +87,29 @@ class Observer:
         if self.batches is not None:
             self.batches.close()
         self._outbox.deliver(wait=True)
-        if self._stream is not None:
-            self._stream.close(timeout)
+        if self._sender is not None:
+            self._sender.close(timeout)
 
-    def _opened(self) -> RoutingStream:
-        if self._stream is None:
+    def _connected(self, attempt: int) -> RoutingStream | None:
+        """A stream for an attempt; None where another process sends what is seen here."""
+        layout = self._layout
+        if layout.sender is None:
+            return None
+        return RoutingStream(
+            self._settings.server,
+            run=self._settings.run,
+            attempt=attempt,
+            rank=layout.sender,
+            world_size=layout.senders,
+            config=self._config,
+            credentials=self._settings.credentials,
+            watch=layout.rank == 0,
+        )
+
+    def _opened(self) -> Sender:
+        if self._sender is None:
             raise RuntimeError("no attempt has begun")
-        return self._stream
+        return self._sender
 
     def _complete(self, step: int, *, geometry: bool) -> None:
         """Everything of this process up to `step` is in the outbox."""
@@ -109,19 +117,19 @@ class Observer:
         if self._guard.failed:
             return
         with self._guard(f"finishing step {step}"):
-            stream = self._opened()
+            sender = self._opened()
             if matrices and self._layout.rank == 0:
                 own_LKK, next_LKK = gram_matrices(matrices)
 
                 def send(flat: Floats) -> None:
-                    stream.geometry(
+                    sender.geometry(
                         step=step,
                         gram_self=flat[: own_LKK.numel()].reshape(own_LKK.shape),
                         gram_next=flat[own_LKK.numel() :].reshape(next_LKK.shape),
                     )
 
                 self._outbox.add(torch.cat([own_LKK.flatten(), next_LKK.flatten()]), send)
-            self._outbox.then(lambda: stream.watermark(step))
+            self._outbox.then(lambda: sender.watermark(step))
 
     def _deliver(self) -> None:
         if not self._guard.failed:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathwatch.client import RoutingStream
-from pathwatch.integrations.capture import HostCopy, HostReading, Reading, unpack
+from pathwatch.integrations.capture import HostCopy, Reading, unpack
+from pathwatch.integrations.observing.sender import Sender
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Outbox:
 
 
 def send_reading(
-    stream: RoutingStream,
+    sender: Sender,
     *,
     step: int,
     reading: Reading,
@@ -54,36 +54,17 @@ def send_reading(
     """Send one batch's samples, group by group.
 
     Samples without a real token, or with labels but no target token, say nothing and are left out.
+    Of samples whose tokens are split over processes every part goes, an empty one too: only the server sees
+    all of them.
     """
     for group, rows in rows_by_group.items():
         arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
         useful = ((arrays.tokens_N > 0) & (arrays.target_tokens_N > 0)).numpy()
-        if not useful.all():
+        if sender.token_parts == 1 and not useful.all():
             rows = rows[useful]
             arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
         if len(rows):
             visits = None if visits_N is None else visits_N[rows]
-            _observe(stream, step, group, sample_ids_N[rows], arrays, visits)
-
-
-def _observe(
-    stream: RoutingStream,
-    step: int,
-    group: str,
-    sample_ids: NDArray[np.int64],
-    arrays: HostReading,
-    visits: NDArray[np.int32] | None,
-) -> None:
-    shared = arrays.targets_N is not None and bool((arrays.targets_N >= 0).any())
-    stream.observe(
-        step=step,
-        group=group,
-        sample_ids=sample_ids,
-        weights=arrays.weights_NLK,
-        losses=arrays.losses_N,
-        token_counts=arrays.tokens_N,
-        target_token_counts=arrays.target_tokens_N,
-        target_weights=arrays.target_weights_NLK,
-        targets=arrays.targets_N if shared else None,
-        visits=visits,
-    )
+            sender.observe(
+                step=step, group=group, sample_ids_N=sample_ids_N[rows], arrays=arrays, visits_N=visits
+            )

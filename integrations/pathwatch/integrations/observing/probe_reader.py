@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pathwatch.client import RoutingStream
 from pathwatch.integrations.capture import Reading, RouterRecorder, reduce_reading, undisturbed
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.guard import Guard
@@ -14,6 +13,7 @@ from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.outbox import Floats, Outbox, send_reading
 from pathwatch.integrations.observing.outputs import logits_of
 from pathwatch.integrations.observing.probe import Probe, ProbeBatch, shard
+from pathwatch.integrations.observing.sender import Sender
 from pathwatch.integrations.observing.visits import VisitCounter
 
 
@@ -34,7 +34,7 @@ class ProbeReader:
             VisitCounter({name: g.sample_ids for name, g in probe.groups.items()}) if counts else None
         )
 
-    def read(self, step: int, stream: RoutingStream, outbox: Outbox, guard: Guard) -> None:
+    def read(self, step: int, sender: Sender, outbox: Outbox, guard: Guard) -> None:
         """Observe the probe at `step`. Collective."""
         visits = None if self.visits is None else self.visits.split(self._agreement.total(self.visits.flat()))
         with guard(f"reading the probe at step {step}"), undisturbed(self._job.module):
@@ -46,7 +46,7 @@ class ProbeReader:
                 for (batch, reading), part in zip(readings, parts, strict=True):
                     kept = len(batch.positions)
                     send_reading(
-                        stream,
+                        sender,
                         step=step,
                         reading=reading,
                         packed_NX=part.reshape(reading.packed_NX.shape),

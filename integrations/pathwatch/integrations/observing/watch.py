@@ -9,11 +9,12 @@ from typing import Self
 
 from torch import Tensor
 
-from pathwatch.integrations.capture import find_routers
+from pathwatch.integrations.capture import NoRoutersError, find_routers
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.decisions import Decisions
 from pathwatch.integrations.observing.guard import Guard
 from pathwatch.integrations.observing.job import Job
+from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.observer import Observer
 from pathwatch.integrations.observing.settings import Settings
 from pathwatch.integrations.observing.stream import describe
@@ -33,7 +34,8 @@ class Watch:
         """Collective.
 
         Raises:
-            ValueError: with `settings.strict`: no routers in the model of some rank.
+            ValueError: with `settings.strict`: no routers in the model of some rank, or a layout of ranks that
+                cannot be read.
         """
         self._job = job
         self._settings = settings
@@ -183,10 +185,19 @@ class Watch:
             routers = find_routers(self._job.module)
         except Exception as error:
             routers, problem = [], error
-        layout = self._job.layout(len(routers))
+        layout = Layout()
+        try:
+            layout = self._job.layout(len(routers))
+        except Exception as error:
+            problem = problem or error
+        if isinstance(problem, NoRoutersError) and layout.total_layers:
+            problem = None  # a pipeline stage without any
+        experts = self._agreement.largest(routers[0].experts if routers else 0)
         if problem is None:
             try:
-                observer = Observer(self._job, self._settings, routers, layout, self._agreement, self._guard)
+                observer = Observer(
+                    self._job, self._settings, routers, layout, experts, self._agreement, self._guard
+                )
             except Exception as error:
                 problem = error
         if not self._agreement.any(problem is not None):
