@@ -34,8 +34,8 @@ class Watch:
         """Collective.
 
         Raises:
-            ValueError: with `settings.strict`: no routers in the model of some rank, or a layout of ranks that
-                cannot be read.
+            ValueError: with `settings.strict`: no routers in the model of some rank, or a layout that cannot
+                be read.
         """
         self._job = job
         self._settings = settings
