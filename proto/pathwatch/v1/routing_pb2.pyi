@@ -228,8 +228,9 @@ class Fragment(_message.Message):
     """Number of token parts, the same for all fragments of a sample; 0 or 1 = not split."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Layers held, ascending (pipeline parallel); empty = all. The L axis of
-        every tensor of the batch then has as many entries.
+        """Layers held, ascending (pipeline parallel); empty = all, or none where the
+        L axis of `weights` is 0: a last stage without routed layers sends losses
+        and token counts alone. The L axis of every tensor has as many entries.
         """
 
     def __init__(
@@ -281,7 +282,9 @@ class ObservationBatch(_message.Message):
 
     @_builtins.property
     def token_counts(self) -> _tensor_pb2.Tensor:
-        """[n] int32: real tokens of the sample held in this batch. Absent: 1 each."""
+        """[n] int32: real tokens of the sample held in this batch; 0 only in a token
+        part, whose rows of `weights` then do not matter. Absent: 1 each.
+        """
 
     @_builtins.property
     def target_token_counts(self) -> _tensor_pb2.Tensor:
@@ -305,7 +308,9 @@ class ObservationBatch(_message.Message):
 
     @_builtins.property
     def targets(self) -> _tensor_pb2.Tensor:
-        """[n] int32: class or token id that the sample's target tokens share; −1 = none."""
+        """[n] int32: class or token id that the sample's target tokens share; −1 = none.
+        Of token parts it counts when all that hold target tokens say the same.
+        """
 
     @_builtins.property
     def visits(self) -> _tensor_pb2.Tensor:

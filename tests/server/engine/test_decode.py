@@ -294,6 +294,34 @@ def test_a_fragment_holds_its_layers_and_may_lack_target_tokens() -> None:
     assert block.target_tokens_N.tolist() == [0, 0, 0]
 
 
+def test_a_token_part_may_hold_padding_alone() -> None:
+    weights_NLK = WEIGHTS_NLK.copy()
+    weights_NLK[1] = 0
+    counts = ints(5, 0, 7)
+    changes = {
+        "weights": to_tensor(weights_NLK),
+        "token_counts": counts,
+        "target_token_counts": counts,
+    }
+    part = routing_pb2.Fragment(token_part=1, token_parts=2)
+    block = decode_batch(valid(**changes, fragment=part), 0, TOPOLOGY)
+    assert block.tokens_N.tolist() == [5, 0, 7]
+    with pytest.raises(RefusedError) as refused:
+        decode_batch(valid(**changes), 0, TOPOLOGY)
+    assert (refused.value.field, refused.value.sample_id) == ("batch.token_counts", int(IDS[1]))
+
+
+def test_losses_may_come_without_layers() -> None:
+    empty = to_tensor(WEIGHTS_NLK[:, :0])
+    block = decode_batch(valid(weights=empty, fragment=routing_pb2.Fragment()), 0, TOPOLOGY)
+    assert block.layers == ()
+    assert block.losses_N is not None
+    assert block.losses_N.tolist() == [0.5, 1.5, 2.5]
+    with pytest.raises(RefusedError) as refused:
+        decode_batch(valid(weights=empty), 0, TOPOLOGY)
+    assert refused.value.field == "batch.weights"
+
+
 @pytest.mark.parametrize(
     ("kind", "probabilities"),
     [

@@ -64,7 +64,8 @@ def observations(draw: st.DrawFn) -> list[list[Piece]]:
             key,
             Random(repr((draw(st.integers(0, 9)), key))),  # noqa: S311
             token_parts=draw(st.sampled_from([1, 1, 2, 3])),
-            layer_cut=draw(st.sampled_from([None, None, 1, 2])),
+            # 3: all layers in one stage, and losses alone from the last.
+            layer_cut=draw(st.sampled_from([None, None, 1, 2, 3])),
             lost=draw(st.sampled_from([False, False, False, True])),
         )
         for key in keys
@@ -77,18 +78,21 @@ def cut(
     separate_target = rng.random() < 0.3
     layer_sets = [None] if layer_cut is None else [tuple(range(layer_cut)), tuple(range(layer_cut, LAYERS))]
     target, visits = rng.choice([None, rng.randrange(5)]), rng.choice([None, rng.randrange(3)])
+    fickle = rng.random() < 0.2
 
     def rows(layers: Sequence[int]) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(float(np.float32(rng.random())) for _ in range(EXPERTS)) for _ in layers)
 
     pieces = []
     for part in range(token_parts):
-        tokens = rng.randint(1, 9)
+        tokens = rng.randint(0 if token_parts > 1 else 1, 9)
+        if fickle:
+            target = rng.choice([None, rng.randrange(5)])
         target_tokens = rng.randint(0, tokens) if separate_target else tokens
         loss = rng.choice([rng.random(), rng.random(), None])
         for layers in layer_sets:
             held = range(LAYERS) if layers is None else layers
-            last = held[-1] == LAYERS - 1  # pipeline parallel: the last stage sees loss and labels
+            last = layers in (None, layer_sets[-1])  # pipeline parallel: the last stage sees loss and labels
             pieces.append(
                 Piece(
                     key,
@@ -99,7 +103,7 @@ def cut(
                     target_tokens,
                     rows(held),
                     rows(held) if separate_target else None,
-                    loss if last else None,
+                    (0.5 if loss is None and not held else loss) if last else None,
                     target if last else None,
                     visits if last else None,
                 )
@@ -127,10 +131,13 @@ def block_of(pieces: list[Piece]) -> ObservationBlock:
     one = pieces[0]
 
     def column(name: str, dtype: type) -> Any:
+        if getattr(one, name) is None:
+            return None
+        values = np.array([getattr(piece, name) for piece in pieces], dtype)
         return (
-            None
-            if getattr(one, name) is None
-            else np.array([getattr(piece, name) for piece in pieces], dtype)
+            values
+            if "weights" not in name
+            else values.reshape(len(pieces), -1 if values.size else 0, EXPERTS)
         )
 
     return ObservationBlock(
@@ -175,10 +182,11 @@ def expected_rounds(observed: list[list[Piece]], run: str) -> list[Round]:
             order = sorted(newest, key=lambda i: int(sample_hash(run, group, np.array([i]))[0]))
             kept = {i: whole(newest[i]) for i in sorted(order[:CAPACITY])}
             seen |= bool(kept)
-            complete = {i: sample for i, sample in kept.items() if sample is not None}
-            partial |= len(complete) < len(kept)
+            incomplete = any(sample is None for sample in kept.values())
+            complete = {i: sample for i, sample in kept.items() if sample}
+            partial |= incomplete or (bool(kept) and not complete)
             if complete:
-                windows[group] = window_of(group, first, complete, len(complete) < len(kept))
+                windows[group] = window_of(group, first, complete, incomplete)
         if seen:
             rounds.append(Round(0, first, first + WINDOW - 1, windows, partial, ()))
     return rounds
@@ -190,7 +198,7 @@ def total(values: Iterable[float]) -> float:
 
 
 def whole(pieces: list[Piece]) -> dict[str, Any] | None:
-    """The merged sample, or None if something of it is missing."""
+    """The merged sample; None if something of it is missing, empty if no part has a target token."""
     cells = {
         (piece.token_part, layer): (piece, position)
         for piece in pieces
@@ -202,6 +210,8 @@ def whole(pieces: list[Piece]) -> dict[str, Any] | None:
     one_part = len(parts) == 1
     counts = [1 if one_part else cells[part, 0][0].tokens for part in parts]
     target_counts = [1 if one_part else cells[part, 0][0].target_tokens for part in parts]
+    if sum(target_counts) == 0:
+        return {}
 
     def mean(counts: list[int], of: Callable[[Piece], Any]) -> list[list[float]]:
         result = []
@@ -219,17 +229,20 @@ def whole(pieces: list[Piece]) -> dict[str, Any] | None:
         next((piece.loss for piece in pieces if piece.token_part == part and piece.loss is not None), np.nan)
         for part in parts
     ]
+    targets = {
+        max([-1, *(p.target for p in pieces if p.token_part == part and p.target is not None)])
+        for part, count in zip(parts, target_counts, strict=True)
+        if count > 0
+    }
     weights = mean(counts, lambda piece: piece.weights)
-    target_weights = weights
-    if sum(target_counts) > 0:
-        target_weights = mean(target_counts, lambda piece: piece.target_weights or piece.weights)
+    target_weights = mean(target_counts, lambda piece: piece.target_weights or piece.weights)
     counted = [(c, loss) for c, loss in zip(target_counts, losses, strict=True) if c > 0]
     return {
-        "loss": total(c * loss for c, loss in counted) / sum(target_counts) if counted else np.nan,
+        "loss": total(c * loss for c, loss in counted) / sum(target_counts),
         "weights": weights,
         "target_weights": target_weights,
         "separate": any(piece.target_weights is not None for piece in pieces),
-        "target": max(-1 if piece.target is None else piece.target for piece in pieces),
+        "target": targets.pop() if len(targets) == 1 else -1,
         "visits": max(-1 if piece.visits is None else piece.visits for piece in pieces),
         "tokens": sum(cells[part, 0][0].tokens for part in parts),
     }

@@ -305,7 +305,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, int | None]] = [
     ),
     ("layers unsorted", {"layers": [1, 0]}, "fragment.layers", None),
     ("layers repeated", {"layers": [1, 1]}, "fragment.layers", None),
-    ("no layers", {"layers": []}, "fragment.layers", None),
+    ("neither layers nor losses", {"layers": [], "losses_N": None}, "fragment.layers", None),
     ("part outside", {"token_part": 2, "token_parts": 2}, "fragment.token_part", None),
     ("no parts", {"token_parts": 0}, "fragment.token_parts", None),
     ("too many parts", {"token_parts": 10**9}, "fragment.token_parts", None),

@@ -72,14 +72,16 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
             "batch.sample_ids",
         )
     sample_ids_N = ids_N.astype(np.int64)
-    layers = _layers(batch.fragment, topology)
+    layers = _layers(batch, topology)
     token_parts = max(batch.fragment.token_parts, 1)
     if batch.fragment.token_part >= token_parts:
         raise invalid(
             "batch.fragment.token_part",
             f"is {batch.fragment.token_part}; with token_parts {token_parts} it must be below",
         )
-    routing = _routing(batch, sample_ids_N, len(layers) if layers else topology.layers, topology.experts)
+    routing = _routing(
+        batch, sample_ids_N, topology.layers if layers is None else len(layers), topology.experts
+    )
     if token_parts == 1:
         check_samples(
             "batch.target_token_counts",
@@ -128,10 +130,12 @@ def decode_geometry(message: routing_pb2.ExpertGeometry, topology: Topology) -> 
     return Geometry(step=message.step, gram_self_LKK=gram_self_LKK, gram_next_LKK=gram_next_LKK)
 
 
-def _layers(fragment: routing_pb2.Fragment, topology: Topology) -> tuple[int, ...] | None:
-    layers = tuple(fragment.layers)
+def _layers(batch: routing_pb2.ObservationBatch, topology: Topology) -> tuple[int, ...] | None:
+    """Layers held; None = all, () = only losses."""
+    layers = tuple(batch.fragment.layers)
     if not layers:
-        return None
+        shape = batch.weights.shape
+        return () if batch.HasField("fragment") and len(shape) == 3 and shape[1] == 0 else None
     if any(a >= b for a, b in pairwise(layers)) or layers[-1] >= topology.layers:
         raise invalid(
             "batch.fragment.layers",
@@ -154,7 +158,9 @@ def _routing(
 def _reduced(
     batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
 ) -> _Routing:
-    tokens_N = _integers(batch, "token_counts", sample_ids_N, least=1)
+    # A part of a sample's tokens may hold padding alone.
+    least = 0 if batch.fragment.token_parts > 1 else 1
+    tokens_N = _integers(batch, "token_counts", sample_ids_N, least=least)
     if tokens_N is None:
         tokens_N = np.ones(len(sample_ids_N), dtype=np.int32)
     target_tokens_N = _integers(batch, "target_token_counts", sample_ids_N, least=0)
@@ -166,7 +172,9 @@ def _reduced(
         sample_ids_N,
         "more target tokens than tokens",
     )
-    weights_NLK = _weights(batch.weights, "batch.weights", sample_ids_N, layers, experts)
+    weights_NLK = _weights(
+        batch.weights, "batch.weights", sample_ids_N, layers, experts, empty_N=tokens_N == 0
+    )
     target_weights_NLK = None
     if batch.HasField("target_weights"):
         target_weights_NLK = _weights(
@@ -251,13 +259,13 @@ def _weights(
     sample_ids_N: NDArray[np.int64],
     layers: int,
     experts: int,
-    empty_N: NDArray[np.bool_] | None = None,
+    empty_N: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
     """Weights [n, L, K]; rows of `empty_N` stand for no token at all and become zeros."""
     weights_NLK = to_array(
         tensor, field, dtypes=WEIGHTS, shape=[len(sample_ids_N), layers, experts], axes="[n, L, K]"
     ).astype(np.float32)
-    if empty_N is not None and empty_N.any():
+    if empty_N.any():
         weights_NLK[empty_N] = 0
         held_N = ~empty_N
         check_distributions(field, weights_NLK[held_N], tensor.dtype, sample_ids_N[held_N])

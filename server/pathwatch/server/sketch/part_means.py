@@ -61,6 +61,20 @@ def mean_losses(
     return means_N
 
 
+def shared_targets(
+    parts: Sequence[TokenPart], rows_N: NDArray[np.intp], single_N: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """The target on which all parts with target tokens agree; −1 where they do not, or one has none."""
+    lowest_N = np.full(len(rows_N), np.iinfo(np.int32).max, np.int32)
+    highest_N = np.full(len(rows_N), -1, np.int32)
+    for part in parts:
+        held_N = np.where(single_N, part.present_SL[rows_N, 0], target_tokens_held(part, rows_N)) > 0
+        targets_N = part.targets_S[rows_N]
+        lowest_N = np.where(held_N, np.minimum(lowest_N, targets_N), lowest_N)
+        highest_N = np.where(held_N, np.maximum(highest_N, targets_N), highest_N)
+    return np.where(lowest_N == highest_N, highest_N, np.int32(-1))
+
+
 def _weighted_mean(
     values: Sequence[NDArray[np.float32]], counts: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float32]:

@@ -52,11 +52,12 @@ def check_fit(block: ObservationBlock, settings: SketchSettings) -> None:
         )
     layers = range(settings.layers) if block.layers is None else block.layers
     ascending = list(layers) == sorted(set(layers))
-    if not layers or not ascending or layers[0] < 0 or layers[-1] >= settings.layers:
+    inside = all(0 <= layer < settings.layers for layer in layers)
+    if not ascending or not inside or (not layers and block.losses_N is None):
         raise SketchError(
             "batch.fragment.layers",
             f"{list(layers)} must be ascending, without repetition and within 0 … {settings.layers - 1}, "
-            "the layers of the run",
+            "the layers of the run; none at all only where losses come without them",
         )
     expected = (len(block.sample_ids_N), len(layers), settings.experts)
     for field, weights_NLK in (

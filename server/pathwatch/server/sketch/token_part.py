@@ -30,6 +30,7 @@ class TokenPart:
         self.tokens_S = np.full(rows, NO_COUNT, np.int64)
         self.target_tokens_S = np.full(rows, NO_COUNT, np.int64)
         self.losses_S = np.full(rows, np.nan)
+        self.targets_S = np.full(rows, -1, np.int32)
 
     def resize(self, rows: int) -> None:
         """Make room for `rows` samples; new rows are empty."""
@@ -41,6 +42,7 @@ class TokenPart:
         self.tokens_S = resized(self.tokens_S, rows, NO_COUNT)
         self.target_tokens_S = resized(self.target_tokens_S, rows, NO_COUNT)
         self.losses_S = resized(self.losses_S, rows, np.nan)
+        self.targets_S = resized(self.targets_S, rows, -1)
 
     def clear(self, rows_N: NDArray[np.intp]) -> None:
         """Forget all about these rows."""
@@ -49,10 +51,13 @@ class TokenPart:
         self.tokens_S[rows_N] = NO_COUNT
         self.target_tokens_S[rows_N] = NO_COUNT
         self.losses_S[rows_N] = np.nan
+        self.targets_S[rows_N] = -1
 
     def merge(self, rows_N: NDArray[np.intp], block: ObservationBlock, index_N: NDArray[np.intp]) -> None:
         """Merge observations `index_N` of a block into rows `rows_N` (all different)."""
-        layers = np.arange(self.present_SL.shape[1]) if block.layers is None else np.asarray(block.layers)
+        layers = np.arange(self.present_SL.shape[1])
+        if block.layers is not None:
+            layers = layers[list(block.layers)]
         _merge_cells(self.weights_SLK, self.present_SL, rows_N, layers, block.weights_NLK[index_N])
         if block.target_weights_NLK is not None:
             if self.target_weights_SLK is None:
@@ -71,6 +76,8 @@ class TokenPart:
         if block.losses_N is not None:
             # + 0.0: of −0.0 and 0.0 fmin would keep the one that came first.
             self.losses_S[rows_N] = np.fmin(self.losses_S[rows_N], block.losses_N[index_N] + 0.0)
+        if block.targets_N is not None:
+            self.targets_S[rows_N] = smaller_known(self.targets_S[rows_N], block.targets_N[index_N])
 
     def effective_target_weights(self, rows_N: NDArray[np.intp]) -> NDArray[np.float32]:
         """[N, L, K] target weights; the weights themselves where no others came (the two are the same)."""
@@ -80,6 +87,12 @@ class TokenPart:
         return np.where(
             self.target_present_SL[rows_N][:, :, None], self.target_weights_SLK[rows_N], weights_NLK
         )
+
+
+def smaller_known(a_N: NDArray[np.int32], b_N: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The smaller of two numbers >= 0, each of which may be −1, not known."""
+    # As unsigned numbers −1 is the largest.
+    return np.minimum(a_N.view(np.uint32), b_N.view(np.uint32)).view(np.int32)
 
 
 def resized(array: NDArray[T], rows: int, fill: float | bool) -> NDArray[T]:

@@ -14,14 +14,19 @@ from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.sketch.agreement import check_agreement, target_weights_missing
 from pathwatch.server.sketch.bottom_k import BottomK
 from pathwatch.server.sketch.observations import ObservationBlock
-from pathwatch.server.sketch.part_means import mean_losses, mean_weights, tokens_held
-from pathwatch.server.sketch.token_part import TokenPart, resized
+from pathwatch.server.sketch.part_means import (
+    mean_losses,
+    mean_weights,
+    shared_targets,
+    target_tokens_held,
+    tokens_held,
+)
+from pathwatch.server.sketch.token_part import TokenPart, resized, smaller_known
 
 SAMPLE_FIELDS = np.dtype(
     [
         ("step", np.int64),
         ("token_parts", np.int64),
-        ("target", np.int32),
         ("visits", np.int32),
         # Whether target weights came, and whether some did not though they would differ.
         ("target_weights_came", np.bool_),
@@ -68,21 +73,26 @@ class WindowSketch:
         return kept
 
     def arrays(self, *, group: str, first_step: int, step: int, ranks_missing: bool) -> WindowArrays | None:
-        """The samples of which everything came, by id; None if none are. `partial` if any was left out."""
+        """The samples of which everything came, by id; None if none are. `partial` if any is incomplete.
+
+        A sample in parts none of which has a target token says nothing and is left out; whoever sees it whole
+        does not send it.
+        """
         samples_S = self._samples_S[: self._kept.size]
         all_S = np.arange(samples_S.size)
         parts = [self._parts[index] for index in sorted(self._parts)]
         whole_parts_S = np.sum([part.present_SL[all_S].all(axis=1) for part in parts], axis=0)
         tokens_S = np.sum([tokens_held(part, all_S) for part in parts], axis=0)
+        target_tokens_S = np.sum([target_tokens_held(part, all_S) for part in parts], axis=0)
         single_S = samples_S["token_parts"] == 1
-        # A mean over parts that hold no token at all does not exist.
-        complete_S = (whole_parts_S == samples_S["token_parts"]) & (single_S | (tokens_S > 0))
-        if not complete_S.any():
+        complete_S = whole_parts_S == samples_S["token_parts"]
+        rows_N = np.flatnonzero(complete_S & (single_S | (target_tokens_S > 0)))
+        if not rows_N.size:
             return None
-        rows_N = np.flatnonzero(complete_S)
         rows_N = rows_N[np.argsort(self._kept.ids_S[rows_N])]
         weights_NLK, target_weights_NLK = mean_weights(parts, rows_N, single_S[rows_N])
-        targets_N, visits_N = samples_S["target"][rows_N], samples_S["visits"][rows_N]
+        targets_N = shared_targets(parts, rows_N, single_S[rows_N])
+        visits_N = samples_S["visits"][rows_N]
         return WindowArrays(
             group=group,
             first_step=first_step,
@@ -115,20 +125,17 @@ class WindowSketch:
             part = TokenPart(rows=self._samples_S.size, layers=self._layers, experts=self._experts)
             self._parts[block.token_part] = part
         part.merge(rows_N, block, index_N)
-        for field, sent_N in (("target", block.targets_N), ("visits", block.visits_N)):
-            if sent_N is not None:
-                # As unsigned numbers −1, nothing known, is the largest.
-                smaller_N = np.minimum(
-                    self._samples_S[field][rows_N].view(np.uint32), sent_N[index_N].view(np.uint32)
-                )
-                self._samples_S[field][rows_N] = smaller_N.view(np.int32)
+        if block.visits_N is not None:
+            self._samples_S["visits"][rows_N] = smaller_known(
+                self._samples_S["visits"][rows_N], block.visits_N[index_N]
+            )
         self._samples_S["target_weights_came"][rows_N] |= block.target_weights_NLK is not None
         self._samples_S["target_weights_missing"][rows_N] |= target_weights_missing(block)[index_N]
         return kept
 
     def _start(self, rows_N: NDArray[np.intp], block: ObservationBlock) -> None:
         """Begin samples afresh at the step of the block: new ones, and those seen at an earlier step."""
-        self._samples_S[rows_N] = (block.step, block.token_parts, -1, -1, False, False)
+        self._samples_S[rows_N] = (block.step, block.token_parts, -1, False, False)
         for part in self._parts.values():
             part.clear(rows_N)
 
