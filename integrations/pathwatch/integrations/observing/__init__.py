@@ -1,5 +1,6 @@
 """Observing a training job, whatever its framework: what the framework rooms beside this one build on."""
 
+from pathwatch.integrations.observing.checkpoints import Checkpoints
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.places import Place, agreed_layout
@@ -9,6 +10,7 @@ from pathwatch.integrations.observing.stream import Stream
 from pathwatch.integrations.observing.watch import Watch
 
 __all__ = [
+    "Checkpoints",
     "Job",
     "Layout",
     "Options",

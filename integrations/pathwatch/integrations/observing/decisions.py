@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pathwatch.integrations.observing.agreement import Agreement, Decision
 from pathwatch.v1 import signal_pb2
 
@@ -44,6 +46,11 @@ class Decisions:
             wanted = self._wanted
             self._agreement.propose(Decision(wanted.stop_at_step, wanted.checkpoints, failed))
         return True
+
+    def go_back(self) -> None:
+        """The job went back: a stop that was decided on what came after does not stand. Collective."""
+        self._wanted = replace(self._wanted, stop_at_step=-1)
+        self._agreed = replace(self._agreed, stop_at_step=-1)
 
     def should_checkpoint(self, step: int) -> bool:
         """True at the first step at which it is asked after the service wanted a checkpoint."""

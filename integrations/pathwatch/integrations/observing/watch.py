@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
 from pathwatch.integrations.capture import NoRoutersError, find_routers
 from pathwatch.integrations.observing.agreement import Agreement
+from pathwatch.integrations.observing.checkpoint_keeper import CheckpointKeeper
 from pathwatch.integrations.observing.decisions import Decisions
 from pathwatch.integrations.observing.guard import Guard
+from pathwatch.integrations.observing.history import History
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.observer import Observer
+from pathwatch.integrations.observing.reactions import Reactions
 from pathwatch.integrations.observing.settings import Settings
+from pathwatch.integrations.observing.sidecar import Sidecar
 from pathwatch.integrations.observing.stream import describe
 from pathwatch.v1 import signal_pb2
 
@@ -40,14 +46,18 @@ class Watch:
         self._job = job
         self._settings = settings
         self._guard = Guard()
-        self._agreement = Agreement()
+        self._agreement = Agreement(joined=settings.enabled)
         self._decisions = Decisions(self._agreement, settings.check_interval)
-        self._attempt = settings.attempt
+        sidecar = Sidecar(settings.server, settings.credentials, settings.run)
+        self._history = History(settings, self._agreement, sidecar)
+        self._keeper = CheckpointKeeper(settings.checkpoints, self._history.checkpoints, sidecar)
+        self._reactions = Reactions(self._keeper)
+        self._unregistered: list[tuple[int, str]] = []
         self._step = job.step
         self._begun = False
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
-        self._observer = self._attached()
+        self._observer = self._attached() if settings.enabled else None
 
     def begin(self) -> None:
         """Training is about to begin, or to go on from a checkpoint. Only the first call does something.
@@ -57,28 +67,33 @@ class Watch:
         if self._begun:
             return
         self._begun = True
-        self._step = self._job.step
-        if self._observer is not None:
-            self._observer.begin(self._attempt)
-            self._observer.observe(self._step)
+        with self._guard("beginning to observe"):
+            self._step = self._job.step
+            if self._observer is not None:
+                self._observer.begin(self._history.begin())
+                for step, tag in self._unregistered:
+                    self._observer.register_checkpoint(step, tag)
+                self._observer.observe(self._step)
 
     def after_step(self) -> None:
         """The job has done an optimizer step (one of gradient accumulation is none). Collective."""
-        step = self._job.step
-        if self._observer is None:
+        with self._guard("following a step"):
+            step = self._job.step
+            if self._observer is None:
+                self._step = step
+                return
+            self.begin()
+            if step < self._step:
+                self._go_back(self._observer, step - 1)
+            if step == self._step:
+                return
             self._step = step
-            return
-        self.begin()
-        if step < self._step:
-            self._attempt += 1
-            self._observer.begin(self._attempt)
-        if step == self._step:
-            return
-        self._step = step
-        if self._decisions.after_step(step, self.signal, failed=self._guard.failed):
-            self._observer.observe(step)
-        else:
-            self._give_up()
+            signal = self.signal
+            self._reactions.look(signal)
+            if self._decisions.after_step(step, signal, failed=self._guard.failed):
+                self._observer.observe(step)
+            else:
+                self._give_up()
 
     def should_checkpoint(self) -> bool:
         """True when the service asks for a checkpoint, or stops the run here: save, then `checkpoint_saved`.
@@ -96,22 +111,70 @@ class Watch:
         """Newest signal of the service; only rank 0 follows it, elsewhere None."""
         return None if self._observer is None else self._observer.signal
 
-    def checkpoint_saved(self, tag: str | None = None) -> None:
-        """Make a checkpoint of the present step known, to be ranked; None = global_step<step>."""
-        step = self._step
-        if self._observer is not None and self._agreement.rank == 0:
-            with self._guard("registering a checkpoint"):
-                self._observer.register_checkpoint(step, tag or f"global_step{step}")
+    def checkpoint_saved(self, tag: str | None = None, path: str | Path | None = None) -> None:
+        """Make a checkpoint of the present step known, to be ranked; telling it twice does no harm.
 
-    def visited(self, group: str, sample_ids: Tensor | Sequence[int]) -> None:
-        """Probe mode with `visits`: this rank trains on these samples of a group in this step.
+        Args:
+            tag: by which the job finds it again; None = global_step<step>.
+            path: its folder, so that it can be linked, and deleted where that is asked for.
+        """
+        if self._observer is None:
+            return
+        with self._guard("registering a checkpoint"):
+            step = self._step if self._begun else self._job.step
+            news = self._history.checkpoints.add(step, tag, None if path is None else Path(path))
+            if self._agreement.rank != 0:
+                return
+            if news is not None and self._begun:
+                self._observer.register_checkpoint(step, news)
+            elif news is not None:
+                self._unregistered.append((step, news))
+            self._reactions.arrange()
 
-        `sample_ids` in host memory: reading them off the device would make it wait.
+    def best_checkpoint(self, group: str | None = None) -> str | None:
+        """Tag of the best checkpoint so far, overall or for a group; None = there is none, or not known.
+
+        Collective, before `close`: the same on every rank. Rank 0 asks the service, for 2 s at most.
+        """
+        tag: str | None = None
+        with self._guard("asking for the best checkpoint"):
+            if self._settings.enabled and self._agreement.rank == 0:
+                tag = self._keeper.best(group, self.signal)
+        return self._agreement.first_text(tag)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint should hold: plain Python values and tensors. Collective."""
+        state: dict[str, Any] = {}
+        if self._observer is not None:
+            with self._guard("collecting what a checkpoint should hold"):
+                state = self._history.state_dict(self._step if self._begun else self._job.step)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The job has loaded a checkpoint that holds this state; an empty one says nothing.
+
+        Before training begins: this job is the attempt after the one that saved it. Later: the job went back.
+        Collective, once the job's step is the checkpoint's.
+        """
+        if self._observer is None:
+            return
+        with self._guard("taking over the state of a checkpoint"):
+            if state:
+                self._history.load_state_dict(state)
+            if self._begun:
+                self._go_back(self._observer, self._job.step)
+
+    def visited(self, groups: str | Sequence[str | None], sample_ids: Tensor | Sequence[int]) -> None:
+        """Probe mode with `visits=True`: this rank trains on these samples in this step.
+
+        Args:
+            groups: data group of every sample, or one for all; None = in none.
+            sample_ids: in host memory: reading them off the device would make it wait.
         """
         probe = None if self._observer is None else self._observer.probe
         if probe is not None and probe.visits is not None:
             with self._guard("counting visits"):
-                probe.visits.add(group, sample_ids)
+                probe.visits.add(groups, sample_ids)
 
     def batch(
         self,
@@ -154,6 +217,13 @@ class Watch:
                 )
             )
 
+    def on_signal(self, doing: str, react: Callable[[signal_pb2.Signal], None]) -> None:
+        """On the rank that follows signals: have `react` called with every new one, in another thread.
+
+        `doing` says in the log what failed, should it raise.
+        """
+        self._reactions.listen(doing, react)
+
     def on_close(self, undo: Callable[[], None]) -> None:
         """Have `undo` called when the watch is closed."""
         self._on_close.append(undo)
@@ -163,11 +233,17 @@ class Watch:
         if self._closed:
             return
         self._closed = True
+        deadline = time.monotonic() + timeout
         with self._guard("closing"):
             for undo in reversed(self._on_close):
                 undo()
             if self._observer is not None:
+                self._reactions.look(self.signal)
                 self._observer.close(timeout)
+                if self._agreement.rank == 0:
+                    self._reactions.arrange()
+            self._reactions.close(max(0.0, deadline - time.monotonic()))
+            self._agreement.close()
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +288,12 @@ class Watch:
             "pathwatch observes nothing of run %r, training goes on: %s", self._settings.run, problem
         )
         return None
+
+    def _go_back(self, observer: Observer, step: int) -> None:
+        """The job goes on from an earlier `step`."""
+        self._step = step
+        self._decisions.go_back()
+        observer.begin(self._history.go_back(step))
 
     def _give_up(self) -> None:
         """Some rank cannot observe: all stop observing at this step, so that none waits for another."""
