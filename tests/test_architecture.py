@@ -18,10 +18,12 @@ SOURCES = {
 ALLOWED = {
     "pathwatch.client": {"pathwatch.v1"},
     "pathwatch.integrations.capture": set(),
+    "pathwatch.integrations.deferred": set(),
     "pathwatch.integrations.observing": {
         "pathwatch.v1",
         "pathwatch.client",
         "pathwatch.integrations.capture",
+        "pathwatch.integrations.deferred",
     },
     "pathwatch.integrations": {"pathwatch.v1", "pathwatch.client", "pathwatch.integrations.capture"},
     "pathwatch.server.metrics": set(),
@@ -52,6 +54,7 @@ ALLOWED = {
 FOREIGN_TO = {
     "pathwatch.client": {"torch", "deepspeed", "transformers", "scipy", "click", "rich"},
     "pathwatch.integrations.capture": {"grpc", "numpy"},
+    "pathwatch.integrations.deferred": {"grpc", "deepspeed", "transformers", "lightning"},
     "pathwatch.integrations.observing": {"deepspeed", "transformers", "lightning"},
     "pathwatch.server": {"torch", "deepspeed", "transformers"},
     "pathwatch.server.metrics": {

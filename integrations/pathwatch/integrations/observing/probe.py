@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pathwatch.integrations.capture import TokenSelection
+from pathwatch.integrations.capture.tokens import IGNORED_LABEL
+from pathwatch.integrations.deferred import DeferredSampler, members_of, smallest_by_hash
+from pathwatch.integrations.deferred.choice import Groups, Indices
+from pathwatch.integrations.observing.dataset_samples import MapDataset, read_samples
+from pathwatch.integrations.observing.padding import padded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeGroup:
-    """Training samples of one data group, the same on every rank; all tensors have N rows."""
+    """Training samples of one data group, the same on every rank; all tensors have N rows.
+
+    They may stay in host memory: each batch is moved to the device when it is read.
+    """
 
     inputs: Mapping[str, Tensor]
     """Arguments of the model's forward, by name, without labels."""
@@ -38,6 +47,50 @@ class ProbeGroup:
         if len(self.sample_ids.unique()) != len(self.sample_ids):
             raise ValueError("a probe group names a sample id twice")
 
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequence[Tensor | Sequence[int]],
+        sample_ids: Tensor | Sequence[int],
+        *,
+        labels: Sequence[Tensor | Sequence[int]] | None = None,
+        masks: Sequence[Tensor | Sequence[int]] | None = None,
+        name: str = "input_ids",
+        mask_name: str | None = "attention_mask",
+    ) -> Self:
+        """A group of samples of different lengths, filled up behind to the longest.
+
+        Args:
+            sequences: tokens of each sample.
+            sample_ids: the ids by which the job knows them in training.
+            labels: what each sample is to predict, as long as it; None = its tokens.
+            masks: 0 = padding that a sample holds already; None = it holds none.
+            name: the argument of the model's forward that takes the tokens.
+            mask_name: the one that takes the attention mask, given only if there is padding; None = it takes
+                none.
+
+        Raises:
+            ValueError: lengths or numbers do not fit together.
+        """
+        tokens_NS = padded(sequences, 0)
+        mask_NS = padded([torch.ones(len(row)) for row in sequences] if masks is None else masks, 0)
+        labels_NS = padded(sequences if labels is None else labels, IGNORED_LABEL)
+        if not tokens_NS.shape == mask_NS.shape == labels_NS.shape:
+            raise ValueError(
+                "labels and masks must be as many and as long as the sequences; padded to one length, these "
+                f"are {tuple(tokens_NS.shape)}, labels {tuple(labels_NS.shape)}, masks {tuple(mask_NS.shape)}"
+            )
+        whole = bool((mask_NS != 0).all())
+        inputs = {name: tokens_NS}
+        if mask_name is not None and not whole:
+            inputs[mask_name] = mask_NS
+        return cls(
+            inputs=inputs,
+            sample_ids=torch.as_tensor(sample_ids, dtype=torch.int64),
+            labels=labels_NS.masked_fill(mask_NS == 0, IGNORED_LABEL),
+            attention_mask=None if whole else mask_NS,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -47,12 +100,14 @@ class Probe:
     """Group name → samples, a few hundred at most."""
     interval: int = 50
     """Optimizer steps between two readings; the first is before the first step."""
-    batch_size: int = 64
-    """Samples of one forward pass on each rank."""
+    batch_size: int | None = None
+    """Samples of one forward pass on each rank; None = as many as make up 8,192 tokens. What fits in training
+    fits here: there are no gradients, nor activations kept."""
     shift_labels: bool = True
     """True: the label at t + 1 is predicted at token t, as in transformers. False: at token t + 1 itself."""
-    visits: bool = False
-    """True: the job tells `Watch.visited` of every batch, so that samples not yet seen are known."""
+    visits: bool | DeferredSampler = False
+    """How often samples were trained on. A sampler: as it draws them, if training follows it. True: the job
+    tells `Watch.visited` of every batch. False: not known."""
     forward: Callable[[torch.nn.Module, Mapping[str, Tensor]], Tensor] | None = None
     """Engine and inputs → logits [N, S, V]. None: call the engine with the inputs by name and take `.logits`,
     a tuple's first item, or the output itself."""
@@ -60,65 +115,75 @@ class Probe:
     def __post_init__(self) -> None:
         if not self.groups:
             raise ValueError("a probe needs at least one group")
-        if self.interval < 1 or self.batch_size < 1:
+        if self.interval < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise ValueError(
                 f"probe interval and batch size must be at least 1, got {self.interval} and {self.batch_size}"
             )
 
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: MapDataset,
+        groups: Groups | None = None,
+        *,
+        deferred: DeferredSampler | None = None,
+        per_group: int = 256,
+        seed: int = 0,
+        name: str = "input_ids",
+        mask_name: str | None = "attention_mask",
+        **settings: Any,
+    ) -> Self:
+        """A probe of training samples chosen by hash: the same on every rank and after every restart.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeBatch:
-    """One forward pass of a rank's share."""
+        Args:
+            dataset: map-style; its items are sequences of tokens, or mappings that hold one under `name`,
+                with `labels` and `attention_mask` if there are any. Sample ids are its indices.
+            groups: data group of every sample, by index; None = in none. Not needed where `deferred` tells.
+            deferred: the sampler that training draws from: its deferred samples are in the probe, among
+                others, and visits are known from it.
+            per_group: samples of each group, the deferred ones included; all if it has fewer.
+            seed: of the choice.
+            name: the argument of the model's forward that takes the tokens.
+            mask_name: the one that takes the attention mask, if there is padding; None = it takes none.
+            settings: the other fields of `Probe`.
 
-    group: str
-    inputs: Mapping[str, Tensor]
-    selection: TokenSelection
-    positions: Tensor
-    """[n] places of the kept samples within their group."""
-    sample_ids: Tensor
-    """[n] int64 of the kept samples; rows beyond n only keep ranks in step."""
-
-
-def shard(probe: Probe, rank: int, world_size: int, device: torch.device) -> list[ProbeBatch]:
-    """A rank's share of the probe, on its device.
-
-    Samples are dealt out in turn. Every rank gets as many forward passes, of the same size, as the others,
-    for models whose ranks must run in step (expert parallelism, ZeRO-3): short shares repeat a sample.
-    """
-    return [
-        batch
-        for name, group in probe.groups.items()
-        for batch in _batches(probe, name, group, rank, world_size, device)
-    ]
-
-
-def _batches(
-    probe: Probe, name: str, group: ProbeGroup, rank: int, world_size: int, device: torch.device
-) -> Iterator[ProbeBatch]:
-    total = len(group.sample_ids)
-    share = -(-total // world_size)
-    for start in range(0, share, probe.batch_size):
-        slots = torch.arange(start, min(start + probe.batch_size, share)) * world_size + rank
-        kept = slots[slots < total]
-        rows = torch.where(slots < total, slots, 0)
-        inputs = {key: tensor[rows].to(device) for key, tensor in group.inputs.items()}
-        labels_BS = None if group.labels is None else group.labels[rows].to(device)
-        mask_BS = None if group.attention_mask is None else group.attention_mask[rows].to(device)
-        length = _length(inputs, labels_BS)
-        selection = TokenSelection.of_batch(
-            rows=len(rows),
-            length=length,
-            labels_BS=labels_BS,
-            attention_mask_BS=mask_BS,
-            shift_labels=probe.shift_labels,
-            device=device,
-        )
-        yield ProbeBatch(
-            group=name, inputs=inputs, selection=selection, positions=kept, sample_ids=group.sample_ids[kept]
+        Raises:
+            ValueError: groups are not told, or items of the dataset cannot be read.
+        """
+        if deferred is not None:
+            members, kept_back = deferred.members, deferred.deferred
+            settings.setdefault("visits", deferred)
+        elif groups is not None:
+            members, kept_back = members_of(groups, np.arange(len(dataset))), {}
+        else:
+            raise ValueError("give groups=, the data group of every sample, or deferred=")
+        return cls(
+            groups={
+                group: _read_group(
+                    dataset, _chosen(indices, kept_back.get(group), per_group, seed), name, mask_name
+                )
+                for group, indices in members.items()
+            },
+            **settings,
         )
 
 
-def _length(inputs: Mapping[str, Tensor], labels_BS: Tensor | None) -> int:
-    if labels_BS is not None:
-        return int(labels_BS.shape[1])
-    return int(next(iter(inputs.values())).shape[1])
+def _chosen(indices_N: Indices, deferred_D: Indices | None, count: int, seed: int) -> Indices:
+    if deferred_D is None:
+        return np.sort(smallest_by_hash(indices_N, count, seed))
+    if len(deferred_D) > count:
+        raise ValueError(f"per_group must hold all {len(deferred_D)} deferred samples, got {count}")
+    others = np.setdiff1d(indices_N, deferred_D, assume_unique=True)
+    return np.sort(np.concatenate([deferred_D, smallest_by_hash(others, count - len(deferred_D), seed)]))
+
+
+def _read_group(dataset: MapDataset, indices: Indices, name: str, mask_name: str | None) -> ProbeGroup:
+    samples = read_samples(dataset, indices.tolist(), name)
+    return ProbeGroup.of(
+        [sample.tokens for sample in samples],
+        torch.from_numpy(indices),
+        labels=[sample.labels for sample in samples],
+        masks=[sample.mask for sample in samples],
+        name=name,
+        mask_name=mask_name,
+    )
