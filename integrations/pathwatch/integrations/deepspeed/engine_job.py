@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pathwatch.integrations.capture import Router
+from pathwatch.integrations.deepspeed.place import engine_layout
 from pathwatch.integrations.observing import Layout
 
 if TYPE_CHECKING:
@@ -38,22 +39,21 @@ class EngineJob:
         return int(self._engine.global_steps)
 
     def layout(self, routers: int) -> Layout:
-        """Data parallel: every rank holds all layers and its own samples."""
-        rank, world_size = int(self._engine.global_rank), int(self._engine.world_size)
-        return Layout(
-            rank=rank,
-            world_size=world_size,
-            data_rank=rank,
-            data_ranks=world_size,
-            total_layers=routers,
-            sender=rank,
-            senders=world_size,
-        )
+        """This process's place among replicas, stages, parts of the tokens and shards. Collective.
+
+        Raises:
+            ValueError: a layout that would be read wrongly; on every process alike.
+        """
+        return engine_layout(self._engine, routers)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> object:
         """The engine's own forward pass."""
         return self._engine(**inputs)
 
     def router_matrices(self, routers: Sequence[Router]) -> list[Tensor]:
-        """The routers' weights as they are."""
-        return [router.weight.detach() for router in routers]
+        """The routers' weights, copied; those that ZeRO-3 partitions are gathered for it. Collective."""
+        import deepspeed
+
+        weights = [router.weight for router in routers]
+        with deepspeed.zero.GatheredParameters(weights):
+            return [weight.detach().clone() for weight in weights]
