@@ -86,37 +86,6 @@ def test_weights_equal_those_of_hidden_states_and_router(
         torch.testing.assert_close(means_BMK[:, 0], expected, atol=1e-5, rtol=0)
 
 
-class OldRouterModel(nn.Module):
-    """As in transformers 4 and many research codes: a linear `gate` beside `experts`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Module() for _ in range(2))
-        for block in self.blocks:
-            block.gate = nn.Linear(6, 4, bias=False)
-            block.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            weights = block.gate(x.reshape(-1, 6)).softmax(-1)
-            x = x + sum(
-                weights[:, k].reshape(x.shape[:-1])[..., None] * e(x) for k, e in enumerate(block.experts)
-            )
-        return x
-
-
-def test_gates_are_found_by_structure() -> None:
-    model = OldRouterModel()
-    routers = find_routers(model)
-    assert [router.name for router in routers] == ["blocks.0.gate", "blocks.1.gate"]
-    x = torch.randn(2, 3, 6)
-    recorder = RouterRecorder(routers)
-    with recorder.recording(TokenSelection.of_batch(rows=2, length=3)) as recording:
-        model(x)
-    expected = (x @ model.blocks[0].gate.weight.T).softmax(-1).mean(1)
-    torch.testing.assert_close(recording.real_LBMK[0][:, 0], expected)
-
-
 def test_a_dense_model_is_refused_with_what_was_looked_for() -> None:
     with pytest.raises(ValueError, match="no routers found in Sequential"):
         find_routers(nn.Sequential(nn.Linear(2, 2)))

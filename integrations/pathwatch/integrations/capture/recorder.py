@@ -44,7 +44,9 @@ class RouterRecorder:
     def __init__(self, routers: list[Router]) -> None:
         self.routers = routers
         self._open: Recording | None = None
-        self._handles = [self._hook(layer, router) for layer, router in enumerate(routers)]
+        self._handles = [
+            handle for layer, router in enumerate(routers) for handle in self._hooks(layer, router)
+        ]
 
     @contextmanager
     def recording(self, selection: TokenSelection) -> Iterator[Recording]:
@@ -74,20 +76,33 @@ class RouterRecorder:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, layer: int, router: Router) -> RemovableHandle:
-        def hook(
+    def _hooks(self, layer: int, router: Router) -> Iterator[RemovableHandle]:
+        clean: list[Tensor | None] = []
+
+        def before(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+            recording = self._open
+            if recording is not None and recording.real_LBMK[layer] is None:
+                hidden = _hidden(args, kwargs)
+                # A copy, because noise may be added in place.
+                clean[:] = [None if hidden is None else hidden.detach().clone()]
+
+        def after(
             module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], output: object
         ) -> None:
             recording = self._open
             if recording is None or recording.real_LBMK[layer] is not None:
                 return
             try:
-                with torch.no_grad():
-                    recording.take(layer, router.weights(_hidden(args, kwargs), output))
+                hidden = _hidden(args, kwargs) if router.clean_at is None else clean.pop()
+                with torch.no_grad(), torch.autocast(router.weight.device.type, enabled=False):
+                    recording.take(layer, router.weights(hidden, output))
             except Exception as error:
                 recording.error = recording.error or error
 
-        return router.module.register_forward_hook(hook, with_kwargs=True)
+        if router.clean_at is not None:
+            yield router.clean_at.register_forward_pre_hook(before, with_kwargs=True)
+        # Ahead of the hooks that are there: ZeRO-3 releases the weight in one of them, and it may be read here.
+        yield router.module.register_forward_hook(after, with_kwargs=True, prepend=True)
 
 
 def _hidden(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor | None:

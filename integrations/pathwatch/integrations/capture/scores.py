@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 _SUM_TOLERANCE = 1e-2
 """Half-precision probabilities of a row may miss one by as much."""
+_RATIO_TOLERANCE = 0.05
+"""Mean error of log weights up to which a kind of score explains them; the wrong kind misses by far more."""
 
 
 class ScoreKind(enum.Enum):
@@ -36,41 +38,66 @@ def routing_weights(scores_TK: Tensor, kind: ScoreKind) -> Tensor:
             return scores_TK
 
 
-def detect_kind(scores_TK: Tensor, output: object) -> ScoreKind:
-    """What `scores_TK` is, from its values and from the weights the router chose by it.
+def are_probabilities(scores_TK: Tensor) -> bool:
+    """Whether rows are nonnegative and sum to one. Reads values on the host."""
+    scores_TK = scores_TK.float()
+    return bool((scores_TK >= 0).all()) and bool(((scores_TK.sum(dim=-1) - 1).abs() < _SUM_TOLERANCE).all())
 
-    Some transformers releases give probabilities under the name of logits: rows that are nonnegative and sum
-    to one. Softmax and sigmoid routers look alike until their weights are compared: the ratio of the weights
-    of two chosen experts is the ratio of the true scores, whether or not a router renormalizes. Reads values
-    on the host: once per router, not per step.
+
+def kinds_explaining(scores_TK: Tensor, outputs: Sequence[Tensor]) -> list[ScoreKind] | None:
+    """The kinds of score that explain the weights a router gave its chosen experts.
+
+    Softmax and sigmoid logits look alike until those weights are compared: the ratio of the weights of two
+    chosen experts of a token is the ratio of their true scores, whether or not the router renormalizes,
+    scales, or chose by something else. With one expert per token, weights of different tokens are compared.
+
+    Args:
+        scores_TK: logits.
+        outputs: everything the router gave out, on the host: among it weights and indices of chosen experts
+            [T, C], or weights [T, K] that are zero for the others.
+
+    Returns:
+        None where the outputs tell nothing; an empty list where they contradict both kinds.
     """
-    scores_TK = scores_TK.detach().float()
-    if bool((scores_TK >= 0).all()) and bool(((scores_TK.sum(dim=-1) - 1).abs() < _SUM_TOLERANCE).all()):
-        return ScoreKind.PROBABILITIES
-    chosen = _chosen(scores_TK, output)
+    chosen = _chosen(scores_TK, outputs)
     if chosen is None:
-        return ScoreKind.SOFTMAX_LOGITS
-    weights_TC, logits_TC = chosen
-    softmax_error = _ratio_error(weights_TC, logits_TC)
-    sigmoid_error = _ratio_error(weights_TC, torch.nn.functional.logsigmoid(logits_TC))
-    return ScoreKind.SIGMOID_LOGITS if sigmoid_error < softmax_error else ScoreKind.SOFTMAX_LOGITS
-
-
-def _chosen(scores_TK: Tensor, output: object) -> tuple[Tensor, Tensor] | None:
-    """Weights [T, C] of the chosen experts and their scores; None where fewer than two are told."""
-    if not isinstance(output, Sequence):
         return None
-    tensors = [item.detach() for item in output if isinstance(item, Tensor) and item.ndim == 2]
-    rows = [item for item in tensors if item.shape[0] == scores_TK.shape[0]]
-    indices = [item for item in rows if not item.is_floating_point() and item.shape[1] > 1]
-    for index_TC in indices:
-        for weights in rows:
-            if weights.is_floating_point() and weights.shape == index_TC.shape:
-                return weights.float(), scores_TK.gather(1, index_TC.long())
+    weights_TC, index_TC = chosen
+    log_weights_TC = weights_TC.float().clamp_min(1e-12).log()
+    if weights_TC.shape[1] == 1 and float(log_weights_TC.std()) < _RATIO_TOLERANCE:
+        return None  # Normalized over the one expert chosen: all weights are alike.
+    logits_TK = scores_TK.float()
+    candidates = {
+        ScoreKind.SOFTMAX_LOGITS: logits_TK.log_softmax(dim=-1),
+        ScoreKind.SIGMOID_LOGITS: logsigmoid(logits_TK),
+    }
+    return [
+        kind
+        for kind, log_scores_TK in candidates.items()
+        if _ratio_error(log_weights_TC - log_scores_TK.gather(1, index_TC)) < _RATIO_TOLERANCE
+    ]
+
+
+def _chosen(scores_TK: Tensor, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Weights [T, C] of the chosen experts and which those are."""
+    T, K = scores_TK.shape
+    rows = [item.reshape(T, -1) for item in outputs if item.ndim >= 2 and item.numel() % T == 0]
+    floats = [item for item in rows if item.is_floating_point()]
+    for index_TC in rows:
+        if not index_TC.is_floating_point() and index_TC.shape[1] < K:
+            for weights_TC in floats:
+                if weights_TC.shape == index_TC.shape:
+                    return weights_TC, index_TC.long()
+    for dense_TK in floats:
+        counts = (dense_TK != 0).sum(dim=1)
+        chosen = int(counts[0])
+        if dense_TK.shape[1] == K and 0 < chosen < K and bool((counts == chosen).all()):
+            weights_TC, index_TC = dense_TK.topk(chosen, dim=1)
+            return weights_TC, index_TC
     return None
 
 
-def _ratio_error(weights_TC: Tensor, log_scores_TC: Tensor) -> float:
-    """How far log weights and log scores are from differing by one constant per token."""
-    difference_TC = weights_TC.clamp_min(1e-12).log() - log_scores_TC
-    return float((difference_TC - difference_TC.mean(dim=1, keepdim=True)).abs().mean())
+def _ratio_error(difference_TC: Tensor) -> float:
+    """How far log weights and log scores are from differing by one constant per token (C > 1) or overall."""
+    dim = 1 if difference_TC.shape[1] > 1 else 0
+    return float((difference_TC - difference_TC.mean(dim=dim, keepdim=True)).abs().mean())
