@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +162,85 @@ def signal() -> Callable[..., signal_pb2.Signal]:
         return made
 
     return make
+
+
+class TorchMoe(nn.Module):
+    """Embedding, MoE layers in plain PyTorch with dropout, head: tokens [B, S] → logits [B, S, V]."""
+
+    def __init__(self, layers: int = 2, *, width: int = 12, experts: int = 4) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, width)
+        self.layers = nn.ModuleList(TorchMoeLayer(width, experts) for _ in range(layers))
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(width, 16)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = x + self.dropout(layer(x))
+        return self.head(x)
+
+
+class TorchMoeLayer(nn.Module):
+    """A softmax gate over experts; all of them run, weighted by the best two."""
+
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, experts, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(experts))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values, chosen = self.gate(x).softmax(-1).topk(2)
+        weights = torch.zeros(*x.shape[:-1], len(self.experts), dtype=x.dtype).scatter(
+            -1, chosen, values.to(x.dtype)
+        )
+        return sum(expert(x) * weights[..., k : k + 1] for k, expert in enumerate(self.experts))
+
+
+@pytest.fixture
+def make_torch_moe() -> Callable[..., TorchMoe]:
+    """Seeded."""
+
+    def make(layers: int = 2) -> TorchMoe:
+        torch.manual_seed(0)
+        return TorchMoe(layers)
+
+    return make
+
+
+@pytest.fixture
+def run_two_ranks(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Run a script in two real processes, as torchrun would; what each wrote to its first argument, as JSON.
+
+    The script may import this file as `conftest`.
+    """
+
+    def run(script: Path, *arguments: str) -> list[dict[str, Any]]:
+        port = _free_port()
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(tmp_path / f"{rank}.json"), *arguments],
+                env={
+                    **os.environ,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": "2",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                    "DS_ACCELERATOR": "cpu",
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": os.pathsep.join(
+                        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+                    ),
+                },
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        for process in ranks:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors[-4000:]
+        return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+
+    return run

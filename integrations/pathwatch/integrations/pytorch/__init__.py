@@ -1,6 +1,7 @@
-"""pathwatch for training loops in plain PyTorch: one process, DDP, FSDP2."""
+"""pathwatch for training loops in plain PyTorch: `attach` to one process, DDP or FSDP2."""
 
 from pathwatch.integrations.observing import Probe, ProbeGroup, Stream, Watch
+from pathwatch.integrations.pytorch.attachment import attach
 from pathwatch.integrations.pytorch.module_job import ModuleJob
 
-__all__ = ["ModuleJob", "Probe", "ProbeGroup", "Stream", "Watch"]
+__all__ = ["ModuleJob", "Probe", "ProbeGroup", "Stream", "Watch", "attach"]

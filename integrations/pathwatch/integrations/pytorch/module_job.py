@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -30,7 +30,7 @@ class ModuleJob:
         """
         self._model = model
         self._step = step
-        self._autocast: Callable[[], AbstractContextManager[object]] | None = None
+        self._autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @property
     def module(self) -> nn.Module:
@@ -73,18 +73,16 @@ class ModuleJob:
             senders=world_size,
         )
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Autocast as it was around training's first forward pass."""
-        if self._autocast is None:
-            self._autocast = same_autocast(self.device.type)
-        return self._autocast()
+    def remember_autocast(self) -> None:
+        """Have forward passes of ours run under autocast as it is at this point, around training's own."""
+        self._autocast = same_autocast(self.device.type)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> object:
         """The module's forward pass, under the autocast of training.
 
         DDP is passed by: it would only copy buffers among ranks. FSDP is left without gathered parameters.
         """
-        with self.autocast():
+        with self._autocast():
             output = self.module(**inputs)
         for module in self._model.modules():
             if isinstance(module, FSDPModule):

@@ -1,4 +1,4 @@
-"""Running a probe in the precision of training."""
+"""The precision of what is run beside training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 
 
 def same_autocast(device_type: str) -> Callable[[], AbstractContextManager[object]]:
-    """What enters autocast again as it is at this point, to be used anywhere, as often as needed.
-
-    Without autocast's cache: casts of weights made where gradients are off would be used again by training's
-    own forward pass in the same block, and its weights would get no gradient.
-    """
+    """What enters autocast again as it is at this point, anywhere and as often as needed."""
     enabled = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type)
-    return lambda: torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
+    return lambda: torch.autocast(device_type, dtype=dtype, enabled=enabled)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Computes in the precision of its tensors."""
+    autocast: AbstractContextManager[object] = torch.autocast(device_type, enabled=False)
+    return autocast
