@@ -265,7 +265,7 @@ class Watch:
         try:
             layout = self._job.layout(len(routers))
         except Exception as error:
-            problem = problem or error
+            problem = error  # says more than that routers look odd under it
         if isinstance(problem, NoRoutersError) and layout.total_layers:
             problem = None  # a pipeline stage without any
         experts = self._agreement.largest(routers[0].experts if routers else 0)
