@@ -1,6 +1,7 @@
 """pathwatch for DeepSpeed: `attach` after `deepspeed.initialize`."""
 
 from pathwatch.integrations.deepspeed.attachment import attach
-from pathwatch.integrations.observing import Probe, ProbeGroup, Stream, Watch
+from pathwatch.integrations.deepspeed.engine_job import EngineJob
+from pathwatch.integrations.observing import Checkpoints, Probe, ProbeGroup, Stream, Watch
 
-__all__ = ["Probe", "ProbeGroup", "Stream", "Watch", "attach"]
+__all__ = ["Checkpoints", "EngineJob", "Probe", "ProbeGroup", "Stream", "Watch", "attach"]

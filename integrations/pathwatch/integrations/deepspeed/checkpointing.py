@@ -1,0 +1,57 @@
+"""The watch's state in DeepSpeed's checkpoints, and checkpoints made known as they are saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathwatch.integrations.deepspeed.shadowing import shadow
+from pathwatch.integrations.observing import Watch
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+_logger = logging.getLogger("pathwatch.integrations")
+
+STATE = "pathwatch"
+"""Key of the watch's state in `client_state`."""
+
+
+def keep_in_checkpoints(engine: DeepSpeedEngine, watch: Watch) -> None:
+    """Have `save_checkpoint` hold the watch's state and make the checkpoint known, and `load_checkpoint` give
+    the state back, until the watch is closed."""
+    save, load = engine.save_checkpoint, engine.load_checkpoint
+
+    def saved(*args: Any, **kwargs: Any) -> Any:
+        call = signature(save).bind(*args, **kwargs)
+        state = watch.state_dict()
+        if state:
+            call.arguments["client_state"] = {**(call.arguments.get("client_state") or {}), STATE: state}
+        result = save(*call.args, **call.kwargs)
+        tag = call.arguments.get("tag")
+        tag = f"global_step{engine.global_steps}" if tag is None else str(tag)
+        watch.checkpoint_saved(tag, Path(call.arguments["save_dir"]) / tag)
+        return result
+
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        call = signature(load).bind(*args, **kwargs)
+        path, client_state = load(*args, **kwargs)
+        # Weights alone begin a new training: its steps are not those of the checkpoint.
+        if path is not None and not call.arguments.get("load_module_only"):
+            watch.load_state_dict(state_in(client_state))
+        return path, client_state
+
+    watch.on_close(shadow(engine, "save_checkpoint", saved))
+    watch.on_close(shadow(engine, "load_checkpoint", loaded))
+
+
+def state_in(client_state: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The watch's state in what `load_checkpoint` gave back; empty, which is logged, where there is none."""
+    state = (client_state or {}).get(STATE)
+    if isinstance(state, Mapping):
+        return state
+    _logger.info("pathwatch: the loaded checkpoint holds no state of a watch")
+    return {}
