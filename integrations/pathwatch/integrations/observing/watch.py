@@ -148,6 +148,8 @@ class Watch:
         if self._observer is not None:
             with self._guard("collecting what a checkpoint should hold"):
                 state = self._history.state_dict(self._step if self._begun else self._job.step)
+                if self._observer.probe is not None:
+                    state["probe"] = self._observer.probe.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,10 +161,11 @@ class Watch:
         if self._observer is None:
             return
         with self._guard("taking over the state of a checkpoint"):
-            if state:
-                self._history.load_state_dict(state)
+            known = bool(state) and self._history.load_state_dict(state)
             if self._begun:
                 self._go_back(self._observer, self._job.step)
+            if self._observer.probe is not None:
+                self._observer.probe.load_state_dict(state.get("probe", {}) if known else {})
 
     def visited(self, groups: str | Sequence[str | None], sample_ids: Tensor | Sequence[int]) -> None:
         """Probe mode with `visits=True`: this rank trains on these samples in this step.
