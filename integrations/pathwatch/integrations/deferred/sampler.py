@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
@@ -36,6 +37,7 @@ class DeferredSampler(Sampler[int]):  # type: ignore[misc]
         *,
         batch_size: int,
         steps: int | None = None,
+        epochs: float = 1.0,
         accumulation: int = 1,
         per_group: int = 32,
         release_at: float = 0.9,
@@ -51,7 +53,8 @@ class DeferredSampler(Sampler[int]):  # type: ignore[misc]
                 or another sampler that draws each sample once an epoch, to be drawn as it would.
             groups: data group of every sample, by its index in the dataset; None = in none, never deferred.
             batch_size: samples of an optimizer step, over all ranks and micro-batches.
-            steps: optimizer steps of the run. None = one pass.
+            steps: optimizer steps of the run. None = those of `epochs`.
+            epochs: passes of the run over its training set.
             accumulation: micro-batches of an optimizer step.
             per_group: how many samples of each group are deferred.
             release_at: part of the steps after which they are drawn (docs/probe.md says why 0.9).
@@ -94,7 +97,7 @@ class DeferredSampler(Sampler[int]):  # type: ignore[misc]
             size=len(indices_N),
             draws=draws,
             step_draws=batch_size,
-            steps=epoch_steps if steps is None else steps,
+            steps=math.ceil(epochs * epoch_steps) if steps is None else steps,
             release_at=release_at,
             seed=seed,
         )

@@ -1,0 +1,147 @@
+"""Deferred samples in a real Trainer of transformers, and in what accelerate makes of its loader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import prepare_data_loader
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from pathwatch.integrations.deferred import DeferredSampler
+from pathwatch.integrations.transformers.deferring import defer
+
+SIZE = 62
+
+
+class Noting(nn.Module):
+    """Trains a number, and notes which samples it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.given: list[int] = []
+
+    def forward(self, index: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.given += index.tolist()
+        return {"loss": ((self.weight - labels) ** 2).mean()}
+
+
+def training_set() -> list[dict[str, Any]]:
+    return [{"index": i, "labels": float(i)} for i in range(SIZE)]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A Trainer with batches of four, and two of them to a step."""
+
+    def make(**arguments: Any) -> Trainer:
+        settings = TrainingArguments(
+            **{
+                "output_dir": str(tmp_path),
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 2,
+                "num_train_epochs": 3,
+                "save_strategy": "no",
+                "report_to": "none",
+                "use_cpu": True,
+                "disable_tqdm": True,
+                "seed": 7,
+                **arguments,
+            }
+        )
+        return Trainer(Noting(), settings, train_dataset=training_set())
+
+    return make
+
+
+def group_of(index: int) -> str:
+    return "ab"[index % 2]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_steps": 13}, {"dataloader_drop_last": True}])
+def test_a_run_keeps_its_steps_and_sees_deferred_samples_late(
+    trainer: Callable[..., Trainer], arguments: dict[str, Any]
+) -> None:
+    plain = trainer(**arguments)
+    plain.train()
+    ours = trainer(**arguments)
+    sampler = defer(ours, group_of, per_group=2, release_at=0.7)
+    ours.train()
+    assert ours.state.global_step == plain.state.global_step
+    given = ours.model.given
+    assert len(given) == len(plain.model.given)
+    # Eight steps an epoch, the last of them with what is left, of which two samples may be dropped.
+    per_epoch = 60 if arguments.get("dataloader_drop_last") else SIZE
+    epoch, steps = divmod(sampler.release_step, -(-per_epoch // 8))
+    released = epoch * per_epoch + 8 * steps
+    late = {int(i) for indices in sampler.deferred.values() for i in indices}
+    assert len(late) == 4
+    assert not late & set(given[:released])
+    assert late <= set(given[released:])
+    counts = Counter(given)
+    visits = sampler.visits(torch.arange(SIZE)).at(ours.state.global_step)
+    assert visits.tolist() == [counts[i] for i in range(SIZE)]
+
+
+@pytest.mark.parametrize("save_steps", [5, 11])
+def test_a_resumed_trainer_draws_what_was_left(trainer: Callable[..., Trainer], save_steps: int) -> None:
+    whole = trainer(save_strategy="steps", save_steps=save_steps)
+    defer(whole, group_of, per_group=2, release_at=0.6)
+    whole.train()
+    resumed = trainer()
+    defer(resumed, group_of, per_group=2, release_at=0.6)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-{save_steps}")
+    assert resumed.model.given == whole.model.given[-len(resumed.model.given) :]
+    epoch, steps = divmod(save_steps, 8)
+    assert len(resumed.model.given) == 3 * SIZE - epoch * SIZE - 8 * steps
+
+
+def test_accelerate_deals_one_sampler_out_to_all_ranks() -> None:
+    samplers, loaders = [], []
+    for rank in range(2):
+        sampler = DeferredSampler(
+            range(SIZE), group_of, batch_size=8, epochs=3, per_group=2, release_at=0.5, num_replicas=1, rank=0
+        )
+        loader = DataLoader(list(range(SIZE)), sampler=sampler, batch_size=4)
+        samplers.append(sampler)
+        loaders.append(prepare_data_loader(loader, num_processes=2, process_index=rank, put_on_device=False))
+    late = {int(i) for indices in samplers[0].deferred.values() for i in indices}
+    for epoch in range(3):
+        given = []
+        for sampler, loader in zip(samplers, loaders, strict=True):
+            loader.set_epoch(epoch)
+            batches = [batch.tolist() for batch in loader]
+            sampler.set_epoch(epoch)
+            resumed = [batch.tolist() for batch in skip_first_batches(loader, 3)]
+            assert resumed == batches[3:]
+            given.append(batches)
+        together = [list(chain.from_iterable(batches)) for batches in zip(*given, strict=True)]
+        # The last batch of an epoch is filled up with samples of its first, as accelerate does.
+        assert len(list(chain.from_iterable(together))) == 64
+        for step, taken in enumerate(together):
+            assert bool(late & set(taken)) <= (8 * epoch + step >= samplers[0].release_step)
+        if epoch > 0:
+            assert set(chain.from_iterable(together)) == set(range(SIZE))
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Any:
+        yield {"index": 0, "labels": 0.0}
+
+
+def test_a_trainer_that_cannot_defer_says_so(trainer: Callable[..., Trainer]) -> None:
+    with pytest.raises(ValueError, match="fixed number of samples"):
+        defer(trainer(auto_find_batch_size=True), group_of)
+    endless = trainer(max_steps=4)
+    endless.train_dataset = Endless()
+    with pytest.raises(ValueError, match="without length and index"):
+        defer(endless, group_of)
