@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
+from pathwatch.integrations.capture.means import TokenMeans
 from pathwatch.integrations.capture.routers import Router
 from pathwatch.integrations.capture.tokens import TokenSelection
 
@@ -23,6 +25,7 @@ class Recording:
     target_LBMK: list[Tensor | None] = field(default_factory=list)
     error: Exception | None = None
     """What went wrong in a hook, kept from the forward pass it ran in."""
+    _means: tuple[TokenMeans, TokenMeans | None] | None = None
 
     def take(self, layer: int, weights_TK: Tensor) -> None:
         """Reduce a layer's routing weights, flattened over rows and tokens, to a mean per sample."""
@@ -33,24 +36,22 @@ class Recording:
                 "tokens are split over ranks, or the batch told is not the one that ran"
             )
         weights_BSK = weights_TK.reshape(B, S, -1)
-        self.real_LBMK[layer] = _means(self.selection.real_BMS, weights_BSK)
-        if self.selection.target_BMS is not self.selection.real_BMS:
-            self.target_LBMK[layer] = _means(self.selection.target_BMS, weights_BSK)
+        of_real, of_target = self._means = self._means or _token_means(self.selection)
+        self.real_LBMK[layer] = of_real(weights_BSK)
+        if of_target is not None:
+            self.target_LBMK[layer] = of_target(weights_BSK)
 
 
 class RouterRecorder:
-    """Reads routers by forward hooks; idle unless a recording is open. `close` takes the hooks off."""
+    """Reads routers by forward hooks, which are there only while a recording is open."""
 
     def __init__(self, routers: list[Router]) -> None:
         self.routers = routers
-        self._open: Recording | None = None
-        self._handles = [
-            handle for layer, router in enumerate(routers) for handle in self._hooks(layer, router)
-        ]
+        self._handles: list[RemovableHandle] = []
 
     @contextmanager
     def recording(self, selection: TokenSelection) -> Iterator[Recording]:
-        """Record the forward pass inside the block.
+        """Record the forward pass inside the block; closed also when that raises.
 
         The first call of each router counts: activation checkpointing calls it again, in the backward pass.
         """
@@ -62,55 +63,88 @@ class RouterRecorder:
 
     def begin(self, selection: TokenSelection) -> Recording:
         """Open a recording; the one before is given up."""
+        self.end()
         L = len(self.routers)
-        self._open = Recording(selection, [None] * L, [None] * L)
-        return self._open
+        recording = Recording(selection, [None] * L, [None] * L)
+        for layer, router in enumerate(self.routers):
+            self._handles += _hooks(router, layer, recording)
+        return recording
 
     def end(self) -> None:
         """Close the recording: what runs from here on (a recomputation, an evaluation) is not counted."""
-        self._open = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def renew(self, routers: list[Router]) -> None:
+        """Read these from now on: the model's modules were replaced.
+
+        Raises:
+            ValueError: they are not as many, or have other numbers of experts.
+        """
+        before, now = ([router.experts for router in some] for some in (self.routers, routers))
+        if before != now:
+            raise ValueError(f"routed layers had {before} experts, and now {now}")
+        self.end()
+        self.routers = routers
 
     def close(self) -> None:
         """Take the hooks off."""
         self.end()
-        for handle in self._handles:
-            handle.remove()
 
-    def _hooks(self, layer: int, router: Router) -> Iterator[RemovableHandle]:
-        clean: list[Tensor | None] = []
 
-        def before(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-            recording = self._open
-            if recording is not None and recording.real_LBMK[layer] is None:
-                hidden = _hidden(args, kwargs)
-                # A copy, because noise may be added in place.
-                clean[:] = [None if hidden is None else hidden.detach().clone()]
+def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHandle]:
+    clean: list[Tensor | None] = []
 
-        def after(
-            module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], output: object
-        ) -> None:
-            recording = self._open
-            if recording is None or recording.real_LBMK[layer] is not None:
-                return
-            try:
+    def before(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        if recording.error is not None or clean:
+            return
+        try:
+            hidden = _hidden(args, kwargs)
+            # A copy, because noise may be added in place.
+            clean.append(None if hidden is None else hidden.detach().clone())
+        except Exception as error:
+            recording.error = error
+
+    def after(
+        module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], output: object
+    ) -> None:
+        if recording.error is not None or recording.real_LBMK[layer] is not None:
+            return
+        try:
+            with _aside(router.weight.device.type):
                 hidden = _hidden(args, kwargs) if router.clean_at is None else clean.pop()
-                with torch.no_grad(), torch.autocast(router.weight.device.type, enabled=False):
-                    recording.take(layer, router.weights(hidden, output))
-            except Exception as error:
-                recording.error = recording.error or error
+                recording.take(layer, router.weights(hidden, output))
+        except Exception as error:
+            recording.error = error
 
-        if router.clean_at is not None:
-            yield router.clean_at.register_forward_pre_hook(before, with_kwargs=True)
-        # Ahead of the hooks that are there: ZeRO-3 releases the weight in one of them, and it may be read here.
-        yield router.module.register_forward_hook(after, with_kwargs=True, prepend=True)
+    # Ahead of the hooks that are there: ZeRO-3 releases the weight in one of them, and it may be read here.
+    handles = [router.module.register_forward_hook(after, with_kwargs=True, prepend=True)]
+    if router.clean_at is not None:
+        handles.append(router.clean_at.register_forward_pre_hook(before, with_kwargs=True))
+    return handles
 
 
-def _hidden(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor | None:
+@contextmanager
+def _aside(device_type: str) -> Iterator[None]:
+    """Compute without being part of the forward pass.
+
+    No gradients; in the precision asked for, which autocast would make bfloat16; unseen by dispatch modes:
+    that of selective activation checkpointing hands results out again by their order.
+    """
+    with torch.no_grad(), torch.autocast(device_type, enabled=False), _disable_current_modes():
+        yield
+
+
+def _token_means(selection: TokenSelection) -> tuple[TokenMeans, TokenMeans | None]:
+    """Means over real tokens, and over target tokens where they are told apart."""
+    alike = selection.target_BMS is selection.real_BMS
+    return (
+        TokenMeans(selection.real_BMS, whole=selection.whole),
+        None if alike else TokenMeans(selection.target_BMS, whole=False),
+    )
+
+
+def _hidden(args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
     """The hidden states a router was given: its first tensor."""
     return next((item for item in (*args, *kwargs.values()) if isinstance(item, Tensor)), None)
-
-
-def _means(mask_BMS: Tensor, weights_BSK: Tensor) -> Tensor:
-    """[B, M, K] mean over the tokens of the mask; zero where it has none."""
-    mask_BMS = mask_BMS.to(weights_BSK.dtype)
-    return (mask_BMS @ weights_BSK) / mask_BMS.sum(dim=-1, keepdim=True).clamp_min(1)

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from pathwatch.integrations.capture.losses import recomputed_losses
+from pathwatch.integrations.capture.means import TokenMeans
 from pathwatch.integrations.capture.recorder import Recording
-from pathwatch.integrations.capture.tokens import IGNORED_LABEL, TokenSelection
 
-_SCALARS = 4
-"""Columns of a packed reading before the weights: loss, real tokens, target tokens, target."""
+_SCALARS = 5
+"""Columns of a packed reading before the weights: loss, real tokens, target tokens, target, surplus."""
+_ID_BITS = 16
+_ID_COLUMNS = 64 // _ID_BITS
+"""A sample id comes in so many columns more, each a whole number that float32 holds exactly."""
+
+
+class SilentRoutersError(ValueError):
+    """Routed layers gave nothing in a forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +27,19 @@ class Reading:
     """What one batch gave, packed on the device, a row per sample: one copy brings it all to the host."""
 
     packed_NX: Tensor
-    """[N, 4 + L·K, or 4 + 2·L·K with target tokens] float32."""
+    """[N, 5 + L·K, or 5 + 2·L·K with target tokens; 4 more with sample ids] float32."""
     layers: int
     experts: int
     has_losses: bool
     has_targets: bool
     """Whether target tokens were told apart from real ones."""
     shifted: bool
+    has_sample_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReading:
-    """A reading on the host; float32, counts and targets int32."""
+    """A reading on the host; float32, counts and targets int32, ids int64."""
 
     weights_NLK: Tensor
     """Mean routing weights over real tokens."""
@@ -43,42 +51,62 @@ class HostReading:
     target_tokens_N: Tensor
     targets_N: Tensor | None
     """Label of the samples' only target token; -1 where there are several."""
+    surplus_N: Tensor
+    """Packed samples in the sample's row beyond those told: unless 0, the row was not divided as told."""
+    sample_ids_N: Tensor | None
+    """Ids that were not known on the host."""
 
 
-def reduce_reading(recording: Recording, logits_BSV: Tensor | None) -> Reading:
+def reduce_reading(
+    recording: Recording,
+    logits_BSV: Tensor | None,
+    *,
+    losses_BS: Tensor | None = None,
+    sample_ids_BM: Tensor | None = None,
+) -> Reading:
     """Pack a recording and the losses of its samples; everything stays on the device.
 
     Args:
         recording: closed, of one forward pass.
-        logits_BSV: the model's logits, aligned with the tokens; None = no losses.
+        logits_BSV: the model's logits, aligned with the tokens, to compute losses from; None = no losses.
+        losses_BS: losses of the tokens, aligned with the labels, where they are known; logits are not needed.
+        sample_ids_BM: int64, ids that are only known on the device.
 
     Raises:
-        ValueError: a router was silent.
+        SilentRoutersError: a router gave nothing.
+        ValueError: what a router gave is not what was told of the batch.
     """
     if recording.error is not None:
         raise recording.error
     selection = recording.selection
     silent = [str(layer) for layer, means in enumerate(recording.real_LBMK) if means is None]
     if silent:
-        raise ValueError(
+        raise SilentRoutersError(
             f"routed layers {', '.join(silent)} gave nothing in this forward pass: "
             "their modules were replaced, compiled away (CUDA graphs, torch.compile) or not called"
         )
     B, M, _ = selection.real_BMS.shape
     labels_BS = selection.labels_BS
+    if labels_BS is None:
+        losses_BS = None
+    elif losses_BS is None and logits_BSV is not None:
+        losses_BS = recomputed_losses(logits_BSV, labels_BS)
     real_BM = selection.real_BMS.sum(dim=-1)
     target_BM = selection.target_BMS.sum(dim=-1)
+    nothing_BM = torch.zeros_like(real_BM)
     columns = [
-        torch.zeros_like(real_BM)
-        if labels_BS is None or logits_BSV is None
-        else _losses(selection, logits_BSV),
+        nothing_BM
+        if losses_BS is None
+        else TokenMeans(selection.target_BMS, whole=False)(losses_BS[:, :, None]).squeeze(-1),
         real_BM,
         target_BM,
-        torch.full_like(real_BM, -1)
-        if labels_BS is None
-        else _single_targets(selection.target_BMS, labels_BS),
+        nothing_BM - 1 if labels_BS is None else _single_targets(selection.target_BMS, labels_BS),
+        nothing_BM if selection.surplus_B is None else selection.surplus_B[:, None].expand(B, M),
     ]
-    parts = [torch.stack([column.float() for column in columns], dim=-1).reshape(B * M, _SCALARS)]
+    if sample_ids_BM is not None:
+        low = (1 << _ID_BITS) - 1
+        columns += [(sample_ids_BM >> (_ID_BITS * part)) & low for part in range(_ID_COLUMNS)]
+    parts = [torch.stack([column.float() for column in columns], dim=-1).reshape(B * M, -1)]
     for means_LBMK in (recording.real_LBMK, recording.target_LBMK):
         kept = [means for means in means_LBMK if means is not None]
         if kept:
@@ -87,44 +115,40 @@ def reduce_reading(recording: Recording, logits_BSV: Tensor | None) -> Reading:
         packed_NX=torch.cat(parts, dim=1),
         layers=len(recording.real_LBMK),
         experts=_experts(recording),
-        has_losses=labels_BS is not None and logits_BSV is not None,
+        has_losses=losses_BS is not None,
         has_targets=labels_BS is not None,
         shifted=selection.shifted,
+        has_sample_ids=sample_ids_BM is not None,
     )
 
 
 def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
     """A reading from the host copy of its packed tensor (or from some of its rows)."""
     size = reading.layers * reading.experts
+    start = _SCALARS + _ID_COLUMNS * reading.has_sample_ids
     shape = (len(packed_NX), reading.layers, reading.experts)
     tokens_N = packed_NX[:, 1].int()
     target_tokens_N = packed_NX[:, 2].int()
     # Plain pretraining: every token carries a loss, but for the last one where labels are shifted.
     plain = bool((target_tokens_N == tokens_N - int(reading.shifted)).all())
     return HostReading(
-        weights_NLK=packed_NX[:, _SCALARS : _SCALARS + size].reshape(shape),
-        target_weights_NLK=packed_NX[:, _SCALARS + size :].reshape(shape)
+        weights_NLK=packed_NX[:, start : start + size].reshape(shape),
+        target_weights_NLK=packed_NX[:, start + size :].reshape(shape)
         if reading.has_targets and not plain
         else None,
         losses_N=packed_NX[:, 0] if reading.has_losses else None,
         tokens_N=tokens_N,
         target_tokens_N=target_tokens_N,
         targets_N=packed_NX[:, 3].int() if reading.has_targets else None,
+        surplus_N=packed_NX[:, 4].int(),
+        sample_ids_N=_joined(packed_NX[:, _SCALARS:start]) if reading.has_sample_ids else None,
     )
 
 
-def _losses(selection: TokenSelection, logits_BSV: Tensor) -> Tensor:
-    """[B, M] mean cross-entropy over each sample's target tokens, float32."""
-    assert selection.labels_BS is not None  # noqa: S101
-    B, S = selection.labels_BS.shape
-    losses_BS = cross_entropy(
-        logits_BSV.detach().reshape(B * S, -1).float(),
-        selection.labels_BS.reshape(B * S),
-        ignore_index=IGNORED_LABEL,
-        reduction="none",
-    ).reshape(B, S)
-    target_BMS = selection.target_BMS.float()
-    return (target_BMS @ losses_BS[:, :, None]).squeeze(-1) / target_BMS.sum(dim=-1).clamp_min(1)
+def _joined(columns_NC: Tensor) -> Tensor:
+    """[N] int64 ids from their columns, lowest bits first."""
+    shifts_C = torch.arange(_ID_COLUMNS) * _ID_BITS
+    return (columns_NC.long() << shifts_C).sum(dim=1)
 
 
 def _single_targets(target_BMS: Tensor, labels_BS: Tensor) -> Tensor:

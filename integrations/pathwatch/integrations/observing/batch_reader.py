@@ -1,25 +1,44 @@
-"""Stream mode: observes training's own forward passes, of batches that the job has described."""
+"""Stream mode: observes training's own forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pathwatch.integrations.capture import Recording, RouterRecorder, reduce_reading
+from pathwatch.integrations.capture import (
+    Reading,
+    Recording,
+    Router,
+    RouterRecorder,
+    TokenLosses,
+    keeping_losses,
+    matching_losses,
+    reduce_reading,
+    unpack,
+)
+from pathwatch.integrations.observing.forward_inputs import ForwardInputs
 from pathwatch.integrations.observing.guard import Guard
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
-from pathwatch.integrations.observing.outbox import Outbox, send_reading
+from pathwatch.integrations.observing.losing import Losing
+from pathwatch.integrations.observing.module_calls import Call, ModuleCalls
+from pathwatch.integrations.observing.outbox import Floats, Outbox, send_reading
 from pathwatch.integrations.observing.outputs import logits_of
 from pathwatch.integrations.observing.sender import Sender
-from pathwatch.integrations.observing.stream import TrainingBatch
+from pathwatch.integrations.observing.stream import Stream, TrainingBatch
 
 
 class BatchReader:
-    """Observes training's own forward passes, of batches that the job has described."""
+    """Observes the training forward passes of every `interval`-th optimizer step.
+
+    A pass is training's if the module is in training mode and gradients are on. Its batch is the next that
+    the job described, else what its inputs say.
+    """
 
     def __init__(
         self,
@@ -29,61 +48,152 @@ class BatchReader:
         outbox: Outbox,
         sender: Callable[[], Sender],
         guard: Guard,
+        mode: Stream,
+        find: Callable[[], list[Router]],
     ) -> None:
+        """`find` looks for the module's routers again, should they have been replaced.
+
+        Raises:
+            ValueError: batches cannot describe themselves in this layout.
+        """
+        if mode.groups is not None and layout.layers is not None:
+            raise ValueError(
+                "Stream(groups=...) reads the inputs of the whole model, and only the first stage of a "
+                "pipeline has them: describe batches by watch.batch(...) on every rank"
+            )
+        if mode.groups is not None and mode.sample_ids is None and layout.token_parts > 1:
+            raise ValueError(
+                "the tokens of a sample are split over ranks, so that no rank can tell samples by their "
+                "tokens: give Stream(sample_ids=...)"
+            )
         self._job = job
         self._layout = layout
         self._recorder = recorder
         self._outbox = outbox
         self._sender = sender
         self._guard = guard
-        self._next: TrainingBatch | None = None
-        self._running: tuple[TrainingBatch, Recording] | None = None
-        self._handles = [
-            job.module.register_forward_pre_hook(self._before),
-            job.module.register_forward_hook(self._after),
-        ]
+        self._mode = mode
+        self._inputs = None if mode.groups is None else ForwardInputs(job.module, mode, job.device)
+        self._described: deque[TrainingBatch | None] = deque()
+        self._passes = 0
+        self._losing = Losing(recorder, job.module, find)
+        self._calls = ModuleCalls(job.module, self._called)
 
-    def expect(self, batch: TrainingBatch) -> None:
-        """The next training forward pass is of this batch."""
-        self._next = batch
+    @property
+    def lost(self) -> int:
+        """Readings that could not be made."""
+        return self._losing.lost
+
+    def wants(self) -> bool:
+        """Whether forward passes are observed now, so that describing a batch is of use."""
+        return self._mode.observes(self._job.step) and not (self._losing.gave_up or self._guard.failed)
+
+    def describe(self, make: Callable[[], TrainingBatch]) -> None:
+        """What `make` gives is the batch of a training forward pass to come, after those described before it.
+
+        It is only called if now is a step to observe. What it raises costs the reading of that pass.
+        """
+        if self.wants():
+            batch: TrainingBatch | None = None
+            with self._losing(self._job.step):
+                batch = make()
+            self._described.append(batch)
+
+    def step_done(self, step: int) -> None:
+        """The optimizer step after `step` is done: what was described for it and not run is forgotten."""
+        self._calls.place()
+        if not self._mode.observes(step):
+            return
+        if self._described:
+            self._losing.note(
+                "unused",
+                f"{len(self._described)} batches were described to watch.batch at step {step} and not "
+                "trained on in it; describe each right before its forward pass",
+            )
+            self._described.clear()
+        if self._inputs is not None and not self._passes:
+            self._losing.note(
+                "unseen",
+                f"no training forward pass of the watched module was seen in step {step}: call the module "
+                "itself, not its forward method, nor from within a function given to torch.compile",
+            )
+        self._passes = 0
 
     def close(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
+        """Leave the module as it was."""
+        self._calls.close()
 
-    def _before(self, module: torch.nn.Module, args: object) -> None:
-        batch = self._next
-        if batch is None or not module.training or self._guard.failed:
-            return
-        self._next = None
-        self._running = (batch, self._recorder.begin(batch.selection))
-
-    def _after(self, module: torch.nn.Module, args: object, output: object) -> None:
-        self._recorder.end()
-        running, self._running = self._running, None
-        if running is None:
-            return
-        batch, recording = running
+    def _called(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_compiling() or not self._mode.observes(self._job.step):
+            return call(*args, **kwargs)
+        if not (self._job.module.training and torch.is_grad_enabled() and self.wants()):
+            return call(*args, **kwargs)
         step = self._job.step
-        with self._guard(f"observing a training batch at step {step}"):
-            # Only the last stage of a pipeline gives logits; what the others give may look like some.
-            reading = reduce_reading(recording, logits_of(output) if self._layout.losses else None)
+        self._passes += 1
+        batch: TrainingBatch | None = None
+        with self._losing(step):
+            if self._described:
+                batch = self._described.popleft()
+            elif self._inputs is not None:
+                batch = self._inputs.describe(args, kwargs)
+        if batch is None:
+            return call(*args, **kwargs)
+        B, _, S = batch.selection.real_BMS.shape
+        with self._recorder.recording(batch.selection) as recording, keeping_losses(B, S) as losses:
+            output = call(*args, **kwargs)
+        with self._losing(step), torch.no_grad():
+            reading = self._reading(batch, recording, losses, output)
             sender = self._sender()
-            self._outbox.add(
-                reading.packed_NX,
-                lambda flat: send_reading(
-                    sender,
-                    step=step,
-                    reading=reading,
-                    packed_NX=flat,
-                    rows_by_group=_rows_by_group(batch.groups),
-                    sample_ids_N=batch.sample_ids.numpy(),
-                    visits_N=None if batch.visits is None else batch.visits.numpy(),
-                ),
+            self._outbox.add(reading.packed_NX, lambda flat: self._send(sender, step, batch, reading, flat))
+        return output
+
+    def _reading(
+        self, batch: TrainingBatch, recording: Recording, losses: list[TokenLosses], output: object
+    ) -> Reading:
+        B, _, S = batch.selection.real_BMS.shape
+        labels_BS, logits_BSV = batch.selection.labels_BS, None
+        # Only the last stage of a pipeline gives logits; what the others give may look like some.
+        if labels_BS is None or not self._layout.losses:
+            losses = []
+        elif not losses:
+            logits_BSV = logits_of(output, (B, S))
+        return reduce_reading(
+            recording,
+            logits_BSV,
+            losses_BS=matching_losses(losses, labels_BS) if losses and labels_BS is not None else None,
+            sample_ids_BM=batch.sample_ids.reshape(B, -1) if batch.ids_on_device else None,
+        )
+
+    def _send(
+        self, sender: Sender, step: int, batch: TrainingBatch, reading: Reading, packed_NX: Floats
+    ) -> None:
+        with self._losing(step):
+            arrays = unpack(reading, torch.from_numpy(packed_NX))
+            surplus = int(arrays.surplus_N.max())
+            if surplus:
+                told = len(batch.groups) // len(batch.selection.real_BMS)
+                raise ValueError(
+                    f"a row held {surplus} packed samples more than were told: "
+                    f"Stream(samples_per_row={told + surplus}), "
+                    "or groups and ids for every sample of every row"
+                )
+            if arrays.losses_N is not None and not arrays.losses_N.isfinite().all():
+                raise ValueError(
+                    "no loss that the model computed had the labels that were told, or losses are not finite"
+                )
+            ids = batch.sample_ids if arrays.sample_ids_N is None else arrays.sample_ids_N
+            send_reading(
+                sender,
+                step=step,
+                reading=reading,
+                packed_NX=packed_NX,
+                rows_by_group=_rows_by_group(batch),
+                sample_ids_N=ids.numpy(),
+                visits_N=None if batch.visits is None else batch.visits.numpy(),
             )
+            self._losing.worked()
 
 
-def _rows_by_group(groups: Sequence[str | None]) -> Mapping[str, NDArray[np.int64]]:
-    names = np.array(["" if name is None else name for name in groups])
-    return {name: np.flatnonzero(names == name) for name in dict.fromkeys(groups) if name is not None}
+def _rows_by_group(batch: TrainingBatch) -> Mapping[str, NDArray[np.int64]]:
+    names = np.array(["" if name is None else name for name in batch.groups])
+    return {name: np.flatnonzero(names == name) for name in dict.fromkeys(batch.groups) if name is not None}

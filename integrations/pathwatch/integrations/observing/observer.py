@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from pathwatch.client import RoutingStream
-from pathwatch.integrations.capture import Router, RouterRecorder, gram_matrices
+from pathwatch.integrations.capture import Router, RouterRecorder, find_routers, gram_matrices
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.batch_reader import BatchReader
 from pathwatch.integrations.observing.guard import Guard
@@ -48,7 +50,16 @@ class Observer:
         self.batches = (
             None
             if settings.stream is None or not layout.observes
-            else BatchReader(job, layout, self._recorder, self._outbox, self._opened, guard)
+            else BatchReader(
+                job,
+                layout,
+                self._recorder,
+                self._outbox,
+                self._opened,
+                guard,
+                settings.stream,
+                functools.partial(find_routers, job.module),
+            )
         )
 
     @property
@@ -74,7 +85,11 @@ class Observer:
                 self._complete(step, geometry=True)
         elif self._settings.stream is not None and step > 0:
             # Batches of step s are those whose forward pass came after s optimizer steps.
-            self._complete(step - 1, geometry=step % self._settings.stream.window_steps == 0)
+            if self.batches is not None:
+                self.batches.step_done(step - 1)
+            closes = step % self._settings.stream.window_steps == 0
+            if closes or self._settings.stream.observes(step - 1):
+                self._complete(step - 1, geometry=closes)
         self._deliver()
 
     def register_checkpoint(self, step: int, tag: str) -> None:

@@ -20,6 +20,7 @@ from pathwatch.integrations.observing.history import History
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.observer import Observer
+from pathwatch.integrations.observing.own_keywords import without_keywords
 from pathwatch.integrations.observing.reactions import Reactions
 from pathwatch.integrations.observing.settings import Settings
 from pathwatch.integrations.observing.sidecar import Sidecar
@@ -58,6 +59,9 @@ class Watch:
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
         self._observer = self._attached() if settings.enabled else None
+        if settings.stream is not None:
+            # Also when nothing is observed: the model does not know them.
+            self.on_close(without_keywords(job.module, settings.stream.own_keywords))
 
     def begin(self) -> None:
         """Training is about to begin, or to go on from a checkpoint. Only the first call does something.
@@ -188,9 +192,13 @@ class Watch:
         labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
         visits: Tensor | Sequence[int] | None = None,
     ) -> None:
-        """Stream mode: describe the batch of the next training forward pass of this rank.
+        """Stream mode: describe the batch of a training forward pass of this rank, before it.
+
+        Several may be described before the passes run, in their order. Descriptions of steps that are not
+        observed cost nothing; one that does not fit is lost with a warning.
 
         Args:
             groups: data group of every sample, or one for all; None where a packed row holds fewer samples.
@@ -199,6 +207,7 @@ class Watch:
             labels: [B, S] what is to be predicted, -100 where nothing; needed for losses.
             attention_mask: [B, S] 0 = padding.
             segment_ids: [B, S] packed sequences: 1 … M numbers the samples of a row, 0 = padding.
+            position_ids: [B, S] packed sequences, instead of segment ids: each sample's begin at 0.
             visits: how often each sample was trained on before; None = not known.
         """
         mode = self._settings.stream
@@ -206,8 +215,8 @@ class Watch:
         if reader is None or mode is None:
             return
         with self._guard("describing a batch"):
-            reader.expect(
-                describe(
+            reader.describe(
+                lambda: describe(
                     mode,
                     groups=groups,
                     sample_ids=sample_ids,
@@ -215,6 +224,7 @@ class Watch:
                     labels=labels,
                     attention_mask=attention_mask,
                     segment_ids=segment_ids,
+                    position_ids=position_ids,
                     visits=visits,
                     device=self._job.device,
                 )
