@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pathwatch.integrations.observing import Watch
-from pathwatch.v1 import signal_pb2
+from pathwatch.integrations.observing import Watch, scalars
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -20,25 +19,3 @@ def write_to_monitor(engine: DeepSpeedEngine, watch: Watch) -> None:
                 [(name, value, engine.global_samples) for name, value in scalars(signal).items()]
             ),
         )
-
-
-def scalars(signal: signal_pb2.Signal) -> dict[str, float]:
-    """Numbers of a signal by their name in the monitor.
-
-    `Pathwatch/<group>/phase` is the number of the phase in `pathwatch.v1.Phase` (4 = GENERALIZING), beside it
-    the evidence under its own names; `Pathwatch/stop_at_step` and best checkpoints are steps, left out while
-    there is none.
-    """
-    values: dict[str, float] = {"Pathwatch/action": signal.action}
-    if signal.HasField("stop_at_step"):
-        values["Pathwatch/stop_at_step"] = signal.stop_at_step
-    if signal.HasField("best_checkpoint_step"):
-        values["Pathwatch/best_checkpoint_step"] = signal.best_checkpoint_step
-    for status in signal.groups:
-        # Slashes part the levels of a name.
-        room = f"Pathwatch/{status.group.replace('/', '_')}"
-        values[f"{room}/phase"] = status.phase
-        if status.HasField("best_checkpoint_step"):
-            values[f"{room}/best_checkpoint_step"] = status.best_checkpoint_step
-        values |= {f"{room}/{name}": number for name, number in sorted(status.evidence.items())}
-    return values

@@ -5,6 +5,7 @@ from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.places import Place, agreed_layout
 from pathwatch.integrations.observing.probe import Probe, ProbeGroup
+from pathwatch.integrations.observing.scalars import scalars
 from pathwatch.integrations.observing.settings import Options, Settings
 from pathwatch.integrations.observing.stream import Stream
 from pathwatch.integrations.observing.watch import Watch
@@ -21,4 +22,5 @@ __all__ = [
     "Stream",
     "Watch",
     "agreed_layout",
+    "scalars",
 ]
