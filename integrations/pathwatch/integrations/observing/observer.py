@@ -58,7 +58,7 @@ class Observer:
                 self._opened,
                 guard,
                 settings.stream,
-                functools.partial(find_routers, job.module),
+                functools.partial(find_routers, job.module, settings.router),
             )
         )
 

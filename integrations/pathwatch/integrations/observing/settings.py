@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 from pathwatch.client import Credentials
+from pathwatch.integrations.capture import RouterHook
 from pathwatch.integrations.observing.checkpoints import Checkpoints
 from pathwatch.integrations.observing.probe import Probe
 from pathwatch.integrations.observing.stream import Stream
@@ -22,6 +23,7 @@ class Options(TypedDict, total=False):
     server: str
     probe: Probe | None
     stream: Stream | None
+    router: RouterHook | None
     attempt: int | None
     policy: str
     policy_options: Mapping[str, str]
@@ -50,6 +52,9 @@ class Settings:
     """Re-read these training samples every N steps. This or `stream`."""
     stream: Stream | None = None
     """Observe the training batches."""
+    router: RouterHook | None = None
+    """Which modules are routers and how they are read, said of each by its qualified name; None = found by
+    themselves (docs/routers.md)."""
     attempt: int | None = None
     """0, and one more each time the job is restarted or goes back. None: the next one, after that of the
     restored checkpoint and the newest that the sidecar knows of (asked once, within 2 s, by rank 0)."""

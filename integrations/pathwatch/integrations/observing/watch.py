@@ -77,6 +77,7 @@ class Watch:
                 self._observer.begin(self._history.begin())
                 for step, tag in self._unregistered:
                     self._observer.register_checkpoint(step, tag)
+                self._register_again(self._observer)
                 self._observer.observe(self._step)
 
     def after_step(self) -> None:
@@ -146,12 +147,18 @@ class Watch:
                 tag = self._keeper.best(group, self.signal)
         return self._agreement.first_text(tag)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint should hold: plain Python values and tensors. Collective."""
+    def state_dict(self, tag: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
+        """What a checkpoint should hold: plain Python values and tensors. Collective.
+
+        Args:
+            tag: of the checkpoint that is going to hold it, as for `checkpoint_saved`; None = not known yet.
+            path: its folder.
+        """
         state: dict[str, Any] = {}
         if self._observer is not None:
             with self._guard("collecting what a checkpoint should hold"):
-                state = self._history.state_dict(self._step if self._begun else self._job.step)
+                step = self._step if self._begun else self._job.step
+                state = self._history.state_dict(step, tag, None if path is None else Path(path))
                 if self._observer.probe is not None:
                     state["probe"] = self._observer.probe.state_dict()
         return state
@@ -180,6 +187,8 @@ class Watch:
         """
         probe = None if self._observer is None else self._observer.probe
         if probe is not None and probe.visits is not None:
+            # The first reading is of the state before this batch.
+            self.begin()
             with self._guard("counting visits"):
                 probe.visits.add(groups, sample_ids)
 
@@ -271,7 +280,7 @@ class Watch:
         problem: Exception | None = None
         observer: Observer | None = None
         try:
-            routers = find_routers(self._job.module)
+            routers = find_routers(self._job.module, self._settings.router)
         except Exception as error:
             routers, problem = [], error
         layout = Layout()
@@ -307,6 +316,13 @@ class Watch:
         self._step = step
         self._decisions.go_back()
         observer.begin(self._history.go_back(step))
+        self._register_again(observer)
+
+    def _register_again(self, observer: Observer) -> None:
+        """The checkpoint that the job goes on from is this attempt's, too: the older one's is superseded."""
+        start = self._history.checkpoints.at(self._step)
+        if start is not None and self._history.attempt > 0 and self._agreement.rank == 0:
+            observer.register_checkpoint(start.step, start.tag)
 
     def _give_up(self) -> None:
         """Some rank cannot observe: all stop observing at this step, so that none waits for another."""
