@@ -27,13 +27,14 @@ def keep_in_checkpoints(engine: DeepSpeedEngine, watch: Watch) -> None:
 
     def saved(*args: Any, **kwargs: Any) -> Any:
         call = signature(save).bind(*args, **kwargs)
-        state = watch.state_dict()
+        tag = call.arguments.get("tag")
+        tag = f"global_step{engine.global_steps}" if tag is None else str(tag)
+        folder = Path(call.arguments["save_dir"]) / tag
+        state = watch.state_dict(tag, folder)
         if state:
             call.arguments["client_state"] = {**(call.arguments.get("client_state") or {}), STATE: state}
         result = save(*call.args, **call.kwargs)
-        tag = call.arguments.get("tag")
-        tag = f"global_step{engine.global_steps}" if tag is None else str(tag)
-        watch.checkpoint_saved(tag, Path(call.arguments["save_dir"]) / tag)
+        watch.checkpoint_saved(tag, folder)
         return result
 
     def loaded(*args: Any, **kwargs: Any) -> Any:

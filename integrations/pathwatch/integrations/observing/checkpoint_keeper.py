@@ -57,7 +57,10 @@ class CheckpointKeeper:
             self._delete(rankings, settings.keep)
 
     def _present(self, ranking: Sequence[run_pb2.Checkpoint]) -> list[run_pb2.Checkpoint]:
-        saved = [(checkpoint, self._saved.at(checkpoint.step)) for checkpoint in ranking]
+        """Those not deleted, each once: the one a job resumed from is registered in both attempts."""
+        by_step = {checkpoint.step: checkpoint for checkpoint in reversed(ranking)}
+        ordered = [by_step[step] for step in dict.fromkeys(checkpoint.step for checkpoint in ranking)]
+        saved = [(checkpoint, self._saved.at(checkpoint.step)) for checkpoint in ordered]
         return [checkpoint for checkpoint, known in saved if known is None or not known.deleted]
 
     def _link(self, step: int, group: str | None) -> None:

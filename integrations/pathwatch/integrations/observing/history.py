@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pathwatch.integrations.observing.agreement import Agreement
@@ -46,14 +47,18 @@ class History:
         self.attempt += 1
         return self.attempt
 
-    def state_dict(self, step: int) -> dict[str, Any]:
-        """Plain Python values."""
+    def state_dict(self, step: int, tag: str | None, path: Path | None) -> dict[str, Any]:
+        """Plain Python values, for the checkpoint of that step, tag and folder where these are known."""
+        checkpoints = SavedCheckpoints()
+        checkpoints.load_state_dict(self.checkpoints.state_dict())
+        if tag is not None:
+            checkpoints.add(step, tag, path)
         return {
             "version": _VERSION,
             "run": self._settings.run,
             "attempt": self.attempt,
             "step": step,
-            "checkpoints": self.checkpoints.state_dict(),
+            "checkpoints": checkpoints.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
