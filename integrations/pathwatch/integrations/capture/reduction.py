@@ -130,12 +130,17 @@ def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
     tokens_N = packed_NX[:, 1].int()
     target_tokens_N = packed_NX[:, 2].int()
     # Plain pretraining: every token carries a loss, but for the last one where labels are shifted.
-    plain = bool((target_tokens_N == tokens_N - int(reading.shifted)).all())
+    plain_N = target_tokens_N == tokens_N - int(reading.shifted)
+    weights_NLK = packed_NX[:, start : start + size].reshape(shape)
+    target_weights_NLK = None
+    if reading.has_targets and not plain_N.all():
+        # What a plain sample gives must not depend on those that happen to be in its batch.
+        target_weights_NLK = weights_NLK.where(
+            plain_N[:, None, None], packed_NX[:, start + size :].reshape(shape)
+        )
     return HostReading(
-        weights_NLK=packed_NX[:, start : start + size].reshape(shape),
-        target_weights_NLK=packed_NX[:, start + size :].reshape(shape)
-        if reading.has_targets and not plain
-        else None,
+        weights_NLK=weights_NLK,
+        target_weights_NLK=target_weights_NLK,
         losses_N=packed_NX[:, 0] if reading.has_losses else None,
         tokens_N=tokens_N,
         target_tokens_N=target_tokens_N,

@@ -1,0 +1,268 @@
+"""One rank of jobs that are split over ranks in many ways, run by test_layouts.py: trains and is watched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+VOCABULARY, LENGTH, WIDTH, EXPERTS, RATE = 32, 8, 16, 4, 0.5
+_generator = torch.Generator().manual_seed(1)
+PROBE = torch.randint(VOCABULARY, (5, LENGTH), generator=_generator)
+PROBE_IDS = torch.arange(100, 105)
+TRAIN = torch.randint(VOCABULARY, (8, LENGTH), generator=_generator)
+TRAIN_IDS = torch.arange(8)
+LABELS = PROBE.masked_fill(torch.rand(PROBE.shape, generator=_generator) < 0.4, -100)
+LABELS[0, :5] = -100  # with two token parts the first has no target
+LABELS[1] = -100
+LABELS[1, 2] = 7  # a single target
+LABELS[2] = -100  # says nothing
+MASK = torch.ones_like(PROBE)
+MASK[3, 4:] = 0  # with two token parts the second is padding alone
+LABELS[3, 4:] = -100
+LABELS[3, 2] = 5
+STEPS = 2
+
+
+def hf_model(family: str, attention: str = "eager") -> nn.Module:
+    """A tiny mixture-of-experts language model of transformers, seeded."""
+    import transformers
+
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 8,
+        "moe_intermediate_size": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": WIDTH // 2,
+        "num_experts": EXPERTS,
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+    config = getattr(transformers, f"{family}Config")(**sizes, attn_implementation=attention)
+    torch.manual_seed(0)
+    model: nn.Module = getattr(transformers, f"{family}ForCausalLM")(config)
+    with torch.no_grad():  # routers that have an opinion
+        for name, parameter in model.named_parameters():
+            if "gate.weight" in name:
+                parameter.mul_(20)
+    return model
+
+
+class Block(nn.Module):
+    """A DeepSpeed MoE layer with a residual connection; its own seed, so that stages build the same."""
+
+    def __init__(self, seed: int, ep_size: int = 1) -> None:
+        super().__init__()
+        from deepspeed.moe.layer import MoE
+
+        torch.manual_seed(seed)
+        self.moe = MoE(
+            WIDTH,
+            nn.Linear(WIDTH, WIDTH),
+            num_experts=EXPERTS,
+            ep_size=ep_size,
+            k=1,
+            drop_tokens=False,
+            use_rts=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.moe(x)[0]
+
+
+class Plain(nn.Module):
+    """A layer without experts."""
+
+    def __init__(self, seed: int, width: int = WIDTH) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.linear = nn.Linear(WIDTH, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+class Embed(nn.Module):
+    """Tokens to vectors."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.embedding(tokens)
+
+
+PIPELINES: dict[str, list[tuple[Any, ...]]] = {
+    # Two stages of three layers each.
+    "both": [(Embed, 1), (Block, 2), (Block, 3), (Block, 4), (Plain, 5), (Plain, 6, VOCABULARY)],
+    "last_without": [(Embed, 1), (Block, 2), (Block, 3), (Plain, 4), (Plain, 5), (Plain, 6, VOCABULARY)],
+    "first_without": [(Embed, 1), (Plain, 2), (Plain, 3), (Block, 4), (Block, 5), (Plain, 6, VOCABULARY)],
+}
+MICRO_BATCHES = 2
+
+
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, labels where they are predicted."""
+    return cross_entropy(logits.reshape(-1, VOCABULARY), labels.reshape(-1))
+
+
+def micro_batches(rank: int = 0, ranks: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Ids, inputs and labels of a step's micro-batches, the same in every step."""
+    share = len(TRAIN) // ranks // MICRO_BATCHES
+    for part in range(MICRO_BATCHES):
+        rows = slice(
+            rank * MICRO_BATCHES * share + part * share, rank * MICRO_BATCHES * share + (part + 1) * share
+        )
+        yield TRAIN_IDS[rows], TRAIN[rows], TRAIN[rows].roll(-1, 1)
+
+
+# The cases. Each is given what `attach` needs beside the engine, and the rank.
+
+
+def zero(options: dict[str, Any], rank: int, stage: int) -> None:
+    model = hf_model("Olmoe")
+    engine = initialize(model, zero_optimization={"stage": stage, "stage3_param_persistence_threshold": 0})
+    watched(engine, options, probe(), lambda ids: engine(input_ids=ids, labels=ids).loss, rank)
+
+
+def experts(options: dict[str, Any], rank: int) -> None:
+    model = nn.Sequential(Embed(1), Block(2, ep_size=2), Block(3, ep_size=2), Plain(4, VOCABULARY))
+    engine = initialize(model)
+    watched(
+        engine,
+        options,
+        probe("input", shift=False),
+        lambda ids: token_loss(engine(ids), ids.roll(-1, 1)),
+        rank,
+    )
+
+
+def automatic_experts(options: dict[str, Any], rank: int) -> None:
+    engine = initialize(hf_model("Mixtral"), expert_parallel={"enabled": True, "autoep_size": 2})
+    watched(engine, options, probe(), lambda ids: engine(input_ids=ids, labels=ids).loss, rank)
+
+
+def tensor(options: dict[str, Any], rank: int) -> None:
+    attention = {
+        "use_default_specs": False,
+        "layer_specs": [
+            {"patterns": [r".*\.[qkv]_proj\.weight$"], "partition_type": "column"},
+            {"patterns": [r".*\.o_proj\.weight$"], "partition_type": "row"},
+        ],
+    }
+    engine = initialize(
+        hf_model("Mixtral"), tensor_parallel={"autotp_size": 2, "partition_config": attention}
+    )
+    watched(engine, options, probe(), lambda ids: engine(input_ids=ids, labels=ids).loss, 0, ranks=1)
+
+
+def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoint: int = 0) -> None:
+    import deepspeed
+    from deepspeed.pipe import LayerSpec, PipelineModule
+
+    from pathwatch.integrations.deepspeed import Stream, attach
+
+    module = PipelineModule(
+        [LayerSpec(*spec) for spec in PIPELINES[kind]],
+        num_stages=2,
+        loss_fn=token_loss,
+        partition_method="uniform",
+        activation_checkpoint_interval=checkpoint,
+        checkpointable_layers=["Block"],
+    )
+    engine = initialize(module, gradient_accumulation_steps=MICRO_BATCHES, train_micro_batch_size_per_gpu=4)
+    if mode == "stream":
+        options = {**options, "stream": Stream(window_steps=1, interval=1, shift_labels=False)}
+    else:
+        options = {**options, "probe": probe("tokens", shift=False)}
+    with attach(engine, **options) as watch:
+        for _ in range(STEPS):
+            for ids, tokens, labels in micro_batches():
+                watch.batch(groups="a", sample_ids=ids, shape=tuple(tokens.shape), labels=labels)
+            engine.train_batch(iter([(tokens, labels) for _, tokens, labels in micro_batches()]))
+        watch.close(20)
+
+
+def probe(name: str = "input_ids", shift: bool = True, **more: Any) -> Any:
+    from pathwatch.integrations.deepspeed import Probe, ProbeGroup
+
+    group = ProbeGroup(inputs={name: PROBE, **more}, sample_ids=PROBE_IDS, labels=LABELS, attention_mask=MASK)
+    return Probe(groups={"a": group}, interval=STEPS, batch_size=2, shift_labels=shift)
+
+
+def initialize(model: nn.Module, **config: Any) -> Any:
+    import deepspeed
+
+    return deepspeed.initialize(
+        model=model,
+        model_parameters=[p for p in model.parameters() if p.requires_grad],
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
+        config={
+            "train_micro_batch_size_per_gpu": 4,
+            "steps_per_print": 1 << 30,
+            "zero_allow_untested_optimizer": True,
+            **config,
+        },
+    )[0]
+
+
+def watched(
+    engine: Any,
+    options: dict[str, Any],
+    probe: Any,
+    loss: Callable[[Tensor], Tensor],
+    rank: int,
+    ranks: int = 2,
+) -> None:
+    from pathwatch.integrations.deepspeed import attach
+
+    share = len(TRAIN) // ranks
+    with attach(engine, **options, probe=probe) as watch:
+        for _ in range(STEPS):
+            engine.backward(loss(TRAIN[rank * share : (rank + 1) * share]))
+            engine.step()
+        watch.close(20)
+
+
+CASES: dict[str, Callable[[dict[str, Any], int], None]] = {
+    **{f"zero{stage}": lambda options, rank, stage=stage: zero(options, rank, stage) for stage in range(4)},
+    "experts": experts,
+    "automatic_experts": automatic_experts,
+    "tensor": tensor,
+    **{
+        f"pipeline_{kind}_{mode}": lambda options, rank, kind=kind, mode=mode: pipeline(
+            options, rank, kind, mode, int(kind == "both")
+        )
+        for kind in PIPELINES
+        for mode in ("probe", "stream")
+    },
+}
+
+
+def main(server: str, cases: Sequence[str]) -> None:
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("gloo", verbose=False)
+    rank = torch.distributed.get_rank()
+    for case in cases:
+        options = {"run": case, "server": server, "keep_observations": True, "strict": True}
+        CASES[case](options, rank)
+        print("done", case, flush=True)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
