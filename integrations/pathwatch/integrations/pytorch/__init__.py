@@ -3,5 +3,6 @@
 from pathwatch.integrations.observing import Probe, ProbeGroup, Stream, Watch
 from pathwatch.integrations.pytorch.attachment import attach
 from pathwatch.integrations.pytorch.module_job import ModuleJob
+from pathwatch.integrations.pytorch.placement import check_data_parallel
 
-__all__ = ["ModuleJob", "Probe", "ProbeGroup", "Stream", "Watch", "attach"]
+__all__ = ["ModuleJob", "Probe", "ProbeGroup", "Stream", "Watch", "attach", "check_data_parallel"]
