@@ -38,7 +38,8 @@ def record(model: nn.Module, tokens: torch.Tensor) -> tuple[Recording, torch.Ten
     means = []
     for handle, layer, states in zip(handles, model.layers, hidden, strict=True):
         handle.remove()
-        logits = torch.einsum("bsd,kd->bsk", states, layer.deepspeed_moe.gate.wg.weight.detach())
+        weight = layer.deepspeed_moe.gate.wg.weight.detach()
+        logits = torch.einsum("bsd,kd->bsk", states.float(), weight.float())
         exponentials = logits.exp()
         means.append((exponentials / exponentials.sum(-1, keepdim=True)).mean(1))
     return recording, torch.stack(means, 1)
@@ -48,7 +49,8 @@ def means_of(recording: Recording) -> torch.Tensor:
     return torch.stack([means[:, 0] for means in recording.real_LBMK if means is not None], 1)
 
 
-@pytest.mark.parametrize(("k", "noise"), [(1, None), (1, "Jitter"), (1, "RSample"), (2, None), (3, None)])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("noise", [None, "Jitter", "RSample"])
 def test_weights_equal_those_of_hidden_states_and_router(
     make_model: Callable, k: int, noise: str | None
 ) -> None:
@@ -58,6 +60,39 @@ def test_weights_equal_those_of_hidden_states_and_router(
         model.train(training)
         recording, expected = record(model, TOKENS)
         torch.testing.assert_close(means_of(recording), expected, atol=1e-6, rtol=0)
+
+
+def test_residual_layers_have_one_router(make_model: Callable) -> None:
+    """Beside the dense branch and its mixing coefficients."""
+    from deepspeed.moe.layer import MoE
+
+    model = make_model()
+    torch.manual_seed(1)
+    for layer in range(2):
+        expert = nn.Linear(12, 12)
+        model.layers[layer] = MoE(12, expert, num_experts=4, use_residual=True, min_capacity=0)
+    assert [router.name for router in find_routers(model)] == [
+        f"layers.{layer}.deepspeed_moe.gate" for layer in range(2)
+    ]
+    recording, expected = record(model, TOKENS)
+    torch.testing.assert_close(means_of(recording), expected, atol=1e-6, rtol=0)
+
+
+def test_a_half_precision_model_is_read_in_single_precision(make_model: Callable) -> None:
+    recording, expected = record(make_model().bfloat16().train(), TOKENS)
+    assert means_of(recording).dtype == torch.float32
+    torch.testing.assert_close(means_of(recording), expected, atol=1e-6, rtol=0)
+
+
+def test_mixed_precision_does_not_reach_the_reading(make_model: Callable) -> None:
+    """Autocast would compute its logits, and their means, in bfloat16."""
+    model = make_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        recording, _ = record(model, TOKENS)
+    hidden = model.embedding(TOKENS).detach()
+    weight = model.layers[0].deepspeed_moe.gate.wg.weight.detach()
+    expected = (hidden @ weight.T).softmax(-1).mean(1)
+    torch.testing.assert_close(means_of(recording)[:, 0], expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

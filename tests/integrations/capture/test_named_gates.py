@@ -121,6 +121,20 @@ class Jittering(SoftmaxBlock):
         return super().forward(x)
 
 
+class JitteringWithMore(SoftmaxBlock):
+    """The same, but it cannot be tried on hidden states alone."""
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * torch.empty_like(x).uniform_(0.5, 1.5) * scale)
+
+
+class Jittered(Jittering):
+    """Noise on hidden states that are not those which enter the block."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(2 * x)
+
+
 def read(model: nn.Module, routers: list[Router]) -> list[torch.Tensor]:
     """Mean routing weights [K] of each layer, over all tokens of one training pass."""
     x = torch.randn(2, 3, D, generator=torch.Generator().manual_seed(3))
@@ -185,6 +199,8 @@ def test_mixed_precision_does_not_make_computed_logits_coarse() -> None:
     [
         (AmbiguousBlock, r"0\.gate \(Linear\).*neither what it gives out nor its code tells a softmax"),
         (lambda: NoisyBlock(AlwaysNoisyGate()), r"0\.gate \(AlwaysNoisyGate\).*adds noise to its scores"),
+        (JitteringWithMore, r"0\.gate .*JitteringWithMore may add noise before it \(uniform_ in its code"),
+        (Jittered, r"0\.gate .*Jittered adds noise to changed hidden states"),
         (lambda: SoftmaxBlock(nn.Identity()), r"0\.gate \(Identity\).*has no weight with a row"),
     ],
 )
@@ -214,6 +230,46 @@ def test_a_hook_says_how_a_home_made_router_is_read() -> None:
     torch.testing.assert_close(read(model, routers)[0], by_hand(gate.weight, None, "softmax"))
     with pytest.raises(NoRoutersError, match="in Sequential: router= recognized no module of it"):
         find_routers(model, lambda name, module: None)
+
+
+class Recorded(nn.Module):
+    """A transformers model: its metadata name the class that gives out `router_logits`."""
+
+    def __init__(self, declared: type[nn.Module], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self._can_record_outputs = {"router_logits": declared, "hidden_states": nn.Linear}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class TwoRouters(nn.Module):
+    """Text and vision tokens each have theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.vision = SoftmaxBlock(), SoftmaxBlock()
+
+
+def test_a_declared_block_is_read_at_the_gate_inside_it() -> None:
+    """As in releases of transformers whose blocks gave the logits out."""
+    model = Recorded(SoftmaxBlock, nn.Linear(D, D), SoftmaxBlock())
+    routers = find_routers(model)
+    assert [router.name for router in routers] == ["layers.1.gate"]
+
+
+def test_a_layer_with_two_routers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"layers\.0 \(TwoRouters\) is one MoE layer with several routers"):
+        find_routers(Recorded(TwoRouters, TwoRouters()))
+
+
+def test_attention_and_multi_token_prediction_are_no_layers_of_the_model() -> None:
+    class MixtureOfAttention(SoftmaxBlock):
+        pass
+
+    model = nn.ModuleDict({"layers": SoftmaxBlock(), "mtp_layers": SoftmaxBlock(), "a": MixtureOfAttention()})
+    assert [router.name for router in find_routers(model)] == ["layers.gate"]
 
 
 def test_trying_a_router_out_leaves_model_and_random_state_alone() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from types import CodeType, FunctionType
 
 
-def only_name_used(names: Iterable[str], cls: type) -> str | None:
-    """The one of `names` that the code of `cls.forward` uses; None where it uses none or several.
+def names_used(cls: type) -> frozenset[str]:
+    """Names of the functions, methods and attributes that the code of `cls.forward` uses.
 
     Followed are methods of the class and its bases, and functions, of the same source file.
     """
@@ -25,8 +25,7 @@ def only_name_used(names: Iterable[str], cls: type) -> str | None:
             for found in (*(vars(base).get(name) for base in cls.__mro__), function.__globals__.get(name)):
                 if isinstance(found, FunctionType) and found.__module__ == function.__module__:
                     functions.append(inspect.unwrap(found))
-    matching = [name for name in names if name in used]
-    return matching[0] if len(matching) == 1 else None
+    return frozenset(used)
 
 
 def _names(code: CodeType) -> Iterable[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pathwatch.integrations.capture.code import only_name_used
+from pathwatch.integrations.capture.code import names_used
 from pathwatch.integrations.capture.routers import Router, linear_scores, output_at
 from pathwatch.integrations.capture.scores import ScoreKind, are_probabilities, kinds_explaining
 from pathwatch.integrations.capture.trial import Trial, noise_before, try_router
@@ -51,7 +51,7 @@ def examined(name: str, module: nn.Module, block: nn.Module | None, index: int |
         trial = try_router(module)
         position, scores_TK = _given_scores(trial, index)
         matrix = _matrix(trial, module, scores_TK)
-        noisy_block = block is not None and noise_before(block, module, trial.hidden_TD.shape[1])
+        noisy_block = block is not None and noise_before(block, module, trial)
         noisy = position is not None and any(
             item is None or not torch.allclose(item.reshape(scores_TK.shape), scores_TK)
             for item in (run[position] for run in trial.repeated)
@@ -79,7 +79,7 @@ def examined(name: str, module: nn.Module, block: nn.Module | None, index: int |
 def _given_scores(trial: Trial, index: int | None) -> tuple[int | None, Tensor]:
     """Where in the output the scores of all experts are, and the scores; None where they are not in it."""
     T = len(trial.hidden_TD)
-    rows = {len(weight) for weight in trial.parameters.values() if weight.ndim == 2}
+    rows = {len(weight) for weight in trial.twin.parameters() if weight.ndim == 2}
     items = trial.evaluated
     if index is not None:
         position = index if len(items) > 1 else 0
@@ -104,15 +104,15 @@ def _given_scores(trial: Trial, index: int | None) -> tuple[int | None, Tensor]:
 
 def _matrix(trial: Trial, module: nn.Module, scores_TK: Tensor) -> _Matrix:
     """The weight with a row per expert: the router's own, else the one that fits the scores."""
-    modules = dict(module.named_modules())
+    parameters = dict(trial.twin.named_parameters())
     found = []
-    for name, value in trial.parameters.items():
+    for name, value in parameters.items():
         owner_name, _, parameter_name = name.rpartition(".")
         fits = value.ndim == 2 and parameter_name == "weight"
         if not fits or (scores_TK.numel() and len(value) != scores_TK.shape[1]):
             continue
-        owner = modules[owner_name]
-        bias = trial.parameters.get(f"{owner_name}.bias".lstrip("."))
+        owner = module.get_submodule(owner_name)
+        bias = parameters.get(f"{owner_name}.bias".lstrip("."))
         wide = value.shape[1] == trial.hidden_TD.shape[1]
         found.append(
             _Matrix(
@@ -163,12 +163,11 @@ def _kind(
         raise ValueError("the weights of its chosen experts are neither a softmax nor sigmoids of its scores")
     if kinds is not None:
         return kinds[0]
-    word = only_name_used(_KIND_BY_NAME, type(module)) or (
-        None if block is None else only_name_used(_KIND_BY_NAME, type(block))
-    )
-    if word is None:
-        raise ValueError("neither what it gives out nor its code tells a softmax from a sigmoid")
-    return _KIND_BY_NAME[word]
+    for cls in (type(module), type(block)):
+        named = [kind for name, kind in _KIND_BY_NAME.items() if name in names_used(cls)]
+        if len(named) == 1:
+            return named[0]
+    raise ValueError("neither what it gives out nor its code tells a softmax from a sigmoid")
 
 
 def _tensors(items: Sequence[Tensor | None]) -> list[Tensor]:

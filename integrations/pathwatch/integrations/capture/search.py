@@ -103,7 +103,7 @@ def _built_in(place: _Place) -> Iterator[Router]:
     if index is not None and not _holds_experts(module):
         yield examined(name, module, place.parent, index)
         return
-    if place.last_name in _ROUTER_NAMES and hasattr(place.parent, "experts"):
+    if place.last_name in _ROUTER_NAMES and isinstance(getattr(place.parent, "experts", None), nn.Module):
         yield examined(name, module, place.parent, None)
         return
     inside = [router for child in place.children() for router in _built_in(child)]

@@ -14,24 +14,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pathwatch.integrations.capture.code import names_used
 from pathwatch.integrations.capture.routers import whole_shape
 
 _TOKENS = 32
 _SPREAD = 2.0
 """Standard deviation of the logits: wide enough to tell a softmax from a sigmoid."""
 
+_RANDOM_FUNCTIONS = frozenset(
+    (
+        "rand",
+        "rand_like",
+        "randn",
+        "randn_like",
+        "uniform_",
+        "normal_",
+        "bernoulli",
+        "exponential_",
+        "rsample",
+    )
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """What a router gave out for random hidden states."""
 
+    twin: nn.Module
+    """The copy that was run."""
     hidden_TD: Tensor
     evaluated: list[Tensor | None]
     """Items of the output in evaluation mode; None where an item is no tensor."""
     repeated: list[list[Tensor | None]]
     """The same again with other random states: once more in evaluation mode, twice in training mode."""
-    parameters: Mapping[str, Tensor]
-    """The random weights, by their names in the router."""
     called: frozenset[str]
     """Names of the submodules that were called; "" is the router itself."""
 
@@ -62,36 +77,46 @@ def try_router(module: nn.Module) -> Trial:
                     problem = problem or error
                     continue
                 return Trial(
+                    twin=twin,
                     hidden_TD=hidden_TD,
                     evaluated=runs[0],
                     repeated=runs[1:],
-                    parameters=dict(twin.named_parameters()),
                     called=frozenset(called),
                 )
     raise ValueError(f"a copy of it cannot be run on hidden states alone ({problem})")
 
 
-def noise_before(block: nn.Module, router: nn.Module, width: int) -> bool:
+def noise_before(block: nn.Module, router: nn.Module, trial: Trial) -> bool:
     """Whether a block, in training, adds noise to the hidden states before its router sees them.
 
     Blocks that do something else before calling the router, or that cannot be run on hidden states alone,
-    count as free of noise.
+    are judged by whether their code uses random numbers at all.
+
+    Args:
+        block: the parent of `router`.
+        trial: of `router`.
 
     Raises:
-        ValueError: it does, and changes them otherwise, too, so that clean ones cannot be had.
+        ValueError: it does, or may, and clean hidden states cannot be had.
     """
     with _apart():
-        twin = _shell(block)
+        shell = _shell(block)
         for name, child in block.named_children():
-            stand_in = _twin(child) if child is router else nn.Module()
-            if child is router:
-                stand_in.register_forward_pre_hook(_reached, with_kwargs=True)
-            twin.add_module(name, stand_in)
-        hidden_BSD = torch.randn(2, _TOKENS // 2, width)
-        seen = [_seen_by_router(twin, hidden_BSD, training) for training in (False, True, True)]
-    if any(hidden is None for hidden in seen) or _alike(seen[1], seen[2]):
+            # Nothing but the router can be called.
+            shell.add_module(name, trial.twin if child is router else nn.Module())
+        handle = trial.twin.register_forward_pre_hook(_reached, with_kwargs=True, prepend=True)
+        seen = [_seen_by_router(shell, trial.hidden_TD, training) for training in (False, True, True)]
+        handle.remove()
+    if any(hidden is None for hidden in seen):
+        random = sorted(names_used(type(block)) & _RANDOM_FUNCTIONS)
+        if random:
+            raise ValueError(
+                f"{type(block).__name__} may add noise before it ({', '.join(random)} in its code)"
+            )
         return False
-    if not _alike(seen[0], hidden_BSD.reshape(-1, width)):
+    if _alike(seen[1], seen[2]):
+        return False
+    if not _alike(seen[0], trial.hidden_TD):
         raise ValueError(f"{type(block).__name__} adds noise to changed hidden states before it")
     return True
 
@@ -109,12 +134,12 @@ def _reached(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, o
     raise _Reached(next((item for item in (*args, *kwargs.values()) if isinstance(item, Tensor)), None))
 
 
-def _seen_by_router(block: nn.Module, hidden_BSD: Tensor, training: bool) -> Tensor | None:
+def _seen_by_router(block: nn.Module, hidden_TD: Tensor, training: bool) -> Tensor | None:
     block.train(training)
     try:
-        block(hidden_BSD.clone())
+        block(hidden_TD.reshape(2, -1, hidden_TD.shape[1]).clone())
     except _Reached as reached:
-        return None if reached.hidden is None else reached.hidden.reshape(-1, hidden_BSD.shape[-1])
+        return None if reached.hidden is None else reached.hidden.reshape(-1, hidden_TD.shape[1])
     except Exception:
         return None
     return None
