@@ -145,3 +145,23 @@ def test_a_trainer_that_cannot_defer_says_so(trainer: Callable[..., Trainer]) ->
     endless.train_dataset = Endless()
     with pytest.raises(ValueError, match="without length and index"):
         defer(endless, group_of)
+
+
+def test_a_trainer_resumed_on_several_ranks_draws_the_epoch_it_is_in(trainer: Callable[..., Trainer]) -> None:
+    """accelerate does not tell a sampler its epoch there."""
+    ours = trainer()
+    sampler = defer(ours, group_of, per_group=2, release_at=0.5)
+
+    def loader() -> DataLoader:
+        plain = DataLoader(list(range(SIZE)), sampler=sampler, batch_size=4)
+        return prepare_data_loader(plain, num_processes=2, process_index=1, put_on_device=False)
+
+    uninterrupted = loader()
+    uninterrupted.set_epoch(1)
+    whole = [batch.tolist() for batch in uninterrupted]
+    sampler.set_epoch(0)
+    ours.state.global_step = 8 + 3
+    ours.callback_handler.on_epoch_begin(ours.args, ours.state, ours.control)
+    resumed = skip_first_batches(loader(), 3)
+    resumed.set_epoch(1)
+    assert [batch.tolist() for batch in resumed] == whole[3:]
