@@ -23,7 +23,6 @@ from model import ArithmeticModel
 from torch.nn.functional import cross_entropy
 
 from pathwatch.integrations.deepspeed import Probe, ProbeGroup, attach
-from pathwatch.v1 import run_pb2
 
 GROUPS = ("sub:0.9", "add:0.8", "mul:0.9", "rnd:0.1")
 P = 37
@@ -110,10 +109,15 @@ def main() -> None:
     engine = make_engine(args.seed, world_size)
     judge = Judge(groups, args.seed)
     probe = make_probe(groups, args.probe_samples, args.probe_interval, args.seed)
-    # Stop when two of the four groups are finished: all four would take longer than a demo may.
-    config = run_pb2.RunConfig(policy="quorum", policy_options={"quorum": "0.5"})
     with attach(
-        engine, run=args.run, server=args.server, probe=probe, config=config, keep_observations=True
+        engine,
+        run=args.run,
+        server=args.server,
+        probe=probe,
+        # Stop when two of the four groups are finished: all four would take longer than a demo may.
+        policy="quorum",
+        policy_options={"quorum": "0.5"},
+        keep_observations=True,
     ) as watch:
         for batch in batches(groups, BATCH, rank, world_size, args.seed):
             step = engine.global_steps
@@ -121,9 +125,7 @@ def main() -> None:
             if rank == 0 and (save or step % JUDGE_INTERVAL == 0):
                 print(judge.look(engine.module, step), flush=True)
             if save:
-                tag = f"step{step}"
-                engine.save_checkpoint(args.out / "checkpoints", tag=tag)
-                watch.checkpoint_saved(tag)
+                engine.save_checkpoint(args.out / "checkpoints", tag=f"step{step}")
             if watch.should_stop() or step >= args.steps:
                 break
             for name, sample_ids in batch.sample_ids.items():
