@@ -1,5 +1,6 @@
 """Reading the routers of a mixture-of-experts model: pure PyTorch, nothing is sent from here."""
 
+from pathwatch.integrations.capture.compilation import uncompiled
 from pathwatch.integrations.capture.content_ids import content_ids
 from pathwatch.integrations.capture.geometry import gram_matrices
 from pathwatch.integrations.capture.hostcopy import HostCopy
@@ -49,6 +50,7 @@ __all__ = [
     "routing_weights",
     "segment_ids_of_offsets",
     "segment_ids_of_positions",
+    "uncompiled",
     "undisturbed",
     "unpack",
     "whole_shape",

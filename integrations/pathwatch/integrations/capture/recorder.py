@@ -97,7 +97,7 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
     clean: list[Tensor | None] = []
 
     def before(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        if recording.error is not None or clean:
+        if torch.compiler.is_compiling() or recording.error is not None or clean:
             return
         try:
             hidden = _hidden(args, kwargs)
@@ -109,7 +109,10 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
     def after(
         module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], output: object
     ) -> None:
-        if recording.error is not None or recording.real_LBMK[layer] is not None:
+        # Compiled code must not come to contain a hook that is there for one pass.
+        if torch.compiler.is_compiling() or recording.error is not None:
+            return
+        if recording.real_LBMK[layer] is not None:
             return
         try:
             with _aside(router.weight.device.type):

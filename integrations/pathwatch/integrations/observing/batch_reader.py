@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pathwatch.integrations.capture import (
     keeping_losses,
     matching_losses,
     reduce_reading,
+    uncompiled,
     unpack,
 )
 from pathwatch.integrations.observing.forward_inputs import ForwardInputs
@@ -31,6 +33,7 @@ from pathwatch.integrations.observing.outbox import Floats, Outbox, send_reading
 from pathwatch.integrations.observing.outputs import logits_of
 from pathwatch.integrations.observing.sender import Sender
 from pathwatch.integrations.observing.stream import Stream, TrainingBatch
+from pathwatch.integrations.observing.token_parts import readable
 
 
 class BatchReader:
@@ -74,6 +77,7 @@ class BatchReader:
         self._guard = guard
         self._mode = mode
         self._inputs = None if mode.groups is None else ForwardInputs(job.module, mode, job.device)
+        self._eagerly = uncompiled if mode.uncompiled else nullcontext[None]
         self._described: deque[TrainingBatch | None] = deque()
         self._passes = 0
         self._losing = Losing(recorder, job.module, find)
@@ -133,14 +137,21 @@ class BatchReader:
         batch: TrainingBatch | None = None
         with self._losing(step):
             if self._described:
-                batch = self._described.popleft()
+                batch = readable(self._described.popleft(), self._layout)
             elif self._inputs is not None:
-                batch = self._inputs.describe(args, kwargs)
+                batch = readable(self._inputs.describe(args, kwargs), self._layout)
         if batch is None:
             return call(*args, **kwargs)
-        B, _, S = batch.selection.real_BMS.shape
-        with self._recorder.recording(batch.selection) as recording, keeping_losses(B, S) as losses:
+        recording: Recording | None = None
+        with ExitStack() as open_meanwhile:
+            with self._losing(step):
+                B, _, S = batch.selection.real_BMS.shape
+                open_meanwhile.enter_context(self._eagerly())
+                losses = open_meanwhile.enter_context(keeping_losses(B, S))
+                recording = open_meanwhile.enter_context(self._recorder.recording(batch.selection))
             output = call(*args, **kwargs)
+        if recording is None:
+            return output
         with self._losing(step), torch.no_grad():
             reading = self._reading(batch, recording, losses, output)
             sender = self._sender()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,8 @@ class Losing:
         )
         if isinstance(error, SilentRoutersError):
             self._find_again()
+            if "torch._dynamo" in sys.modules:
+                self.note("compiled", "what torch.compile compiled is read with Stream(uncompiled=True)")
         if self._in_a_row == MOST_IN_A_ROW and not self.gave_up:
             self.gave_up = True
             _logger.error(

@@ -35,6 +35,8 @@ class Stream:
     """Stable id of each sample within its group, in the same two ways; None = a hash of its tokens."""
     samples_per_row: int = 1
     """Packed sequences: the most samples a row holds, where neither groups nor ids come one for each."""
+    uncompiled: bool = False
+    """True: run observed forward passes without `torch.compile`, which hides from us what it compiled."""
     shift_labels: bool = True
     """True: the label at t + 1 is predicted at token t, as in transformers. False: at token t + 1 itself."""
 
