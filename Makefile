@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick bench proto lint format debian help
+.PHONY: demo test quick bench bench-overhead proto lint format debian help
 
 help: ## Lists the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "pathwatch needs $(PYTHON); set PYTHON=… to another Python >= 3.11" >&2; exit 1; }
@@ -33,7 +33,7 @@ lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
-	MYPYPATH=. $(BIN)/mypy -p bench.signal
+	MYPYPATH=. $(BIN)/mypy -p bench.signal -p bench.overhead
 	cd proto && ../$(BIN)/buf lint
 
 format: $(READY) ## Formats the code
@@ -45,6 +45,9 @@ proto: $(READY) ## Writes the Python of proto/ anew
 
 bench: $(READY) ## Scores the detector over the recorded runs of tests/data/traces
 	$(BIN)/python bench/signal --traces tests/data/traces
+
+bench-overhead: $(READY) ## Measures what watching costs a training job: about 9 minutes, on a machine that does nothing else
+	$(BIN)/python bench/overhead
 
 debian: ## Installs the Debian packages that tests need: prometheus (promtool)
 	@command -v promtool >/dev/null || { \
