@@ -75,6 +75,26 @@ class ChoosingGate(nn.Module):
         return index, weights / weights.sum(-1, keepdim=True) * 2.5
 
 
+class SparseGate(ChoosingGate):
+    """Weights of all experts, zero for those not chosen."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        index, weights = super().forward(hidden_states)
+        return torch.zeros(len(index), K).scatter(1, index, weights / 2.5)
+
+
+class SparseBlock(Block):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mixed(x.reshape(-1, D), self.gate(x)).reshape(x.shape)
+
+
+class ScoringGate(ChoosingGate):
+    """Sigmoids, of which the block chooses."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return sigmoid(linear(hidden_states.reshape(-1, D), self.weight))
+
+
 class ChoosingBlock(Block):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         index, weights = self.gate(x)
@@ -170,6 +190,13 @@ def test_a_gate_that_gives_only_its_choice_is_computed_again(function: str, bias
     torch.testing.assert_close(read(model, find_routers(model))[0], by_hand(gate.weight, gate.bias, function))
 
 
+@pytest.mark.parametrize("function", ["softmax", "sigmoid"])
+def test_weights_of_chosen_experts_are_not_taken_for_scores_of_all(function: str) -> None:
+    gate = SparseGate(function, bias=False)
+    model = nn.Sequential(SparseBlock(gate))
+    torch.testing.assert_close(read(model, find_routers(model))[0], by_hand(gate.weight, None, function))
+
+
 def test_noise_on_logits_is_left_out_in_training() -> None:
     model = nn.Sequential(NoisyBlock(NoisyGate())).train()
     gate = model[0].gate.proj
@@ -199,6 +226,7 @@ def test_mixed_precision_does_not_make_computed_logits_coarse() -> None:
     [
         (AmbiguousBlock, r"0\.gate \(Linear\).*neither what it gives out nor its code tells a softmax"),
         (lambda: NoisyBlock(AlwaysNoisyGate()), r"0\.gate \(AlwaysNoisyGate\).*adds noise to its scores"),
+        (lambda: SparseBlock(ScoringGate("", False)), "neither logits nor probabilities"),
         (JitteringWithMore, r"0\.gate .*JitteringWithMore may add noise before it \(uniform_ in its code"),
         (Jittered, r"0\.gate .*Jittered adds noise to changed hidden states"),
         (lambda: SoftmaxBlock(nn.Identity()), r"0\.gate \(Identity\).*has no weight with a row"),
@@ -212,6 +240,12 @@ def test_what_cannot_be_read_with_certainty_is_refused(make: Callable[[], nn.Mod
 def test_layers_with_different_numbers_of_experts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"same number of experts; found 0\.gate: 4, 1\.gate: 5"):
         find_routers(nn.Sequential(SoftmaxBlock(), SoftmaxBlock(experts=5)))
+
+
+def test_layers_that_share_a_router_are_refused() -> None:
+    gate = nn.Linear(D, K)
+    with pytest.raises(ValueError, match=r"layers share a router.*: 0\.gate, 1\.gate"):
+        find_routers(nn.Sequential(SoftmaxBlock(gate), SoftmaxBlock(gate)))
 
 
 def test_a_hook_says_how_a_home_made_router_is_read() -> None:

@@ -81,25 +81,29 @@ def _given_scores(trial: Trial, index: int | None) -> tuple[int | None, Tensor]:
     T = len(trial.hidden_TD)
     rows = {len(weight) for weight in trial.twin.parameters() if weight.ndim == 2}
     items = trial.evaluated
-    if index is not None:
+    if index is None:
+        fitting = [
+            position
+            for position, item in enumerate(items)
+            if item is not None
+            and item.is_floating_point()
+            and item.shape[-1] in rows
+            and item.numel() == T * item.shape[-1]
+        ]
+        if len(fitting) != 1:
+            return None, trial.hidden_TD.new_empty(T, 0)
+        position = fitting[0]
+    else:
         position = index if len(items) > 1 else 0
-        declared = items[position] if position < len(items) else None
-        if declared is None or declared.numel() != T * declared.shape[-1]:
-            raise ValueError(f"item {index} of its output, declared as router logits, is not a row per token")
-        return position, declared.reshape(T, -1)
-    fitting = [
-        position
-        for position, item in enumerate(items)
-        if item is not None
-        and item.is_floating_point()
-        and item.shape[-1] in rows
-        and item.numel() == T * item.shape[-1]
-    ]
-    if len(fitting) == 1:
-        found = items[fitting[0]]
-        assert found is not None  # noqa: S101
-        return fitting[0], found.reshape(T, -1)
-    return None, trial.hidden_TD.new_empty(T, 0)
+    found = items[position] if position < len(items) else None
+    if found is None or found.numel() != T * found.shape[-1]:
+        raise ValueError(f"item {index} of its output, declared as router logits, is not a row per token")
+    scores_TK = found.reshape(T, -1)
+    if bool((scores_TK == 0).any()):
+        return None, trial.hidden_TD.new_empty(T, 0)  # Zero for experts that were not chosen.
+    if bool((scores_TK >= 0).all()) and not are_probabilities(scores_TK):
+        raise ValueError("the scores it gives out are neither logits nor probabilities")
+    return position, scores_TK
 
 
 def _matrix(trial: Trial, module: nn.Module, scores_TK: Tensor) -> _Matrix:

@@ -33,7 +33,7 @@ def find_routers(model: nn.Module, router: RouterHook | None = None) -> list[Rou
 
     Raises:
         NoRoutersError: none found.
-        ValueError: one cannot be read with certainty, layers differ in their number of experts,
+        ValueError: one cannot be read with certainty, layers share one or differ in their number of experts,
             or encoder and decoder both have some.
     """
     routers = list(_built_in(_Place(model)) if router is None else _told(model, router))
@@ -52,6 +52,9 @@ def find_routers(model: nn.Module, router: RouterHook | None = None) -> list[Rou
             f"all routed layers must have the same number of experts; found {counts}; "
             "choose layers with router= (docs/routers.md)"
         )
+    if len({found.module for found in routers}) < len(routers):
+        names = ", ".join(found.name for found in routers)
+        raise ValueError(f"layers share a router, so their readings cannot be told apart: {names}")
     sides = {part for found in routers for part in found.name.split(".")} & {"encoder", "decoder"}
     if len(sides) > 1 and router is None:
         raise ValueError(
