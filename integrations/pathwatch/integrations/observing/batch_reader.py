@@ -115,7 +115,7 @@ class BatchReader:
                 "trained on in it; describe each right before its forward pass",
             )
             self._described.clear()
-        if self._inputs is not None and not self._passes:
+        if self._inputs is not None and not self._passes and not self._losing.gave_up:
             self._losing.note(
                 "unseen",
                 f"no training forward pass of the watched module was seen in step {step}: call the module "
