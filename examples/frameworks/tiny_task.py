@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -40,6 +42,14 @@ class Sequences(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {"input_ids": self.input_ids_NS[index], "labels": self.labels_NS[index]}
+
+
+def batches(data: Sequences, *, first_step: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+    """A process's share of the batches of steps `first_step`, `first_step + 1`, …, without end."""
+    for step in itertools.count(first_step):
+        drawn = torch.randint(len(data), (BATCH,), generator=torch.Generator().manual_seed(step))
+        rows = drawn[rank::world_size]
+        yield {"input_ids": data.input_ids_NS[rows], "labels": data.labels_NS[rows]}
 
 
 def make_model() -> OlmoeForCausalLM:
@@ -80,8 +90,10 @@ def arguments(description: str | None) -> argparse.Namespace:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--server", default="127.0.0.1:50051", help="the sidecar, HOST:PORT")
-    parser.add_argument("--run", required=True, help="name of the run")
+    # Not --run: torchrun would take it for the beginning of its own --run-path.
+    parser.add_argument("--run-name", dest="run", required=True, help="name of the run")
     parser.add_argument("--out", type=Path, default=Path("out"), help="checkpoints go here")
     parser.add_argument("--steps", type=int, default=400, help="end here when not stopped before")
     parser.add_argument("--probe-interval", type=int, default=20, help="steps between two readings")
+    parser.add_argument("--resume", type=Path, help="go on from this checkpoint")
     return parser.parse_args()
