@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,10 @@ MASK = torch.ones_like(PROBE)
 MASK[3, 4:] = 0  # with two token parts the second is padding alone
 LABELS[3, 4:] = -100
 LABELS[3, 2] = 5
+SEQUENCE_LABELS = TRAIN.clone()
+SEQUENCE_LABELS[0] = -100
+SEQUENCE_LABELS[0, 2], SEQUENCE_LABELS[0, 6] = 3, 9  # one target in each of two token parts
+SEQUENCE_LABELS[1, :4] = -100
 STEPS = 2
 
 
@@ -168,8 +173,61 @@ def tensor(options: dict[str, Any], rank: int) -> None:
     watched(engine, options, probe(), lambda ids: engine(input_ids=ids, labels=ids).loss, 0, ranks=1)
 
 
+@functools.cache
+def sequence_groups() -> tuple[nn.Module, Any]:
+    """A model under Ulysses attention and DeepSpeed's groups for it, once in a process."""
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+
+    model = hf_model("Mixtral", "sdpa")
+    return model, UlyssesSPAttentionHF.register_with_transformers(
+        model, core_attn_implementation="sdpa", sequence_parallel_size=2, micro_batch_size=2
+    )
+
+
+def sequence_probe(options: dict[str, Any], rank: int) -> None:
+    from pathwatch.integrations.deepspeed import attach
+
+    model, mpu = sequence_groups()
+    engine = initialize(model, mpu)
+    positions = torch.arange(LENGTH).expand_as(PROBE)
+    with attach(engine, **options, probe=probe(position_ids=positions, visits=True)) as watch:
+        watch.visited("a", [100, 103])
+        mine = slice(rank * LENGTH // 2, (rank + 1) * LENGTH // 2)
+        for _ in range(STEPS):
+            logits = engine(
+                input_ids=PROBE[:2, mine], position_ids=positions[:2, mine], use_cache=False
+            ).logits
+            engine.backward(token_loss(logits, PROBE[:2, mine]))
+            engine.step()
+        watch.close(20)
+
+
+def sequence_stream(options: dict[str, Any], rank: int) -> None:
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPDataLoaderAdapter
+
+    from pathwatch.integrations.deepspeed import Stream, attach
+
+    model, mpu = sequence_groups()
+    engine = initialize(model, mpu)
+    whole = {
+        "input_ids": TRAIN[2 * rank : 2 * rank + 2],
+        "labels": SEQUENCE_LABELS[2 * rank : 2 * rank + 2],
+        "position_ids": torch.arange(LENGTH).expand(2, LENGTH),
+        "ids": TRAIN_IDS[2 * rank : 2 * rank + 2].tolist(),
+    }
+    batches = UlyssesSPDataLoaderAdapter(
+        [whole], rank, mpu.get_sequence_parallel_group(), 2, torch.device("cpu")
+    )
+    stream = Stream(window_steps=1, interval=1, groups=lambda inputs: "a", sample_ids="ids")
+    with attach(engine, **options, stream=stream) as watch:
+        for batch in batches:
+            logits = engine(**batch, use_cache=False).logits
+            engine.backward(token_loss(logits, batch["shift_labels"]))
+            engine.step()
+        watch.close(20)
+
+
 def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoint: int = 0) -> None:
-    import deepspeed
     from deepspeed.pipe import LayerSpec, PipelineModule
 
     from pathwatch.integrations.deepspeed import Stream, attach
@@ -195,19 +253,20 @@ def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoin
         watch.close(20)
 
 
-def probe(name: str = "input_ids", shift: bool = True, **more: Any) -> Any:
+def probe(name: str = "input_ids", shift: bool = True, visits: bool = False, **more: Any) -> Any:
     from pathwatch.integrations.deepspeed import Probe, ProbeGroup
 
     group = ProbeGroup(inputs={name: PROBE, **more}, sample_ids=PROBE_IDS, labels=LABELS, attention_mask=MASK)
-    return Probe(groups={"a": group}, interval=STEPS, batch_size=2, shift_labels=shift)
+    return Probe(groups={"a": group}, interval=STEPS, batch_size=2, shift_labels=shift, visits=visits)
 
 
-def initialize(model: nn.Module, **config: Any) -> Any:
+def initialize(model: nn.Module, mpu: Any = None, **config: Any) -> Any:
     import deepspeed
 
     return deepspeed.initialize(
         model=model,
         model_parameters=[p for p in model.parameters() if p.requires_grad],
+        mpu=mpu,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
         config={
             "train_micro_batch_size_per_gpu": 4,
@@ -241,6 +300,8 @@ CASES: dict[str, Callable[[dict[str, Any], int], None]] = {
     "experts": experts,
     "automatic_experts": automatic_experts,
     "tensor": tensor,
+    "sequence_probe": sequence_probe,
+    "sequence_stream": sequence_stream,
     **{
         f"pipeline_{kind}_{mode}": lambda options, rank, kind=kind, mode=mode: pipeline(
             options, rank, kind, mode, int(kind == "both")

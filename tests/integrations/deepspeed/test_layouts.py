@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def read_whole(
         rows["targets"].append(int(chosen[0]) if len(chosen) == 1 else -1)
     weights = [weight.detach() for _, weight in gates]
     own = np.stack([(w @ w.T).numpy() for w in weights])
-    following = [(a @ b.T).numpy() for a, b in zip(weights, weights[1:], strict=False)]
+    following = [(a @ b.T).numpy() for a, b in itertools.pairwise(weights)]
     return Whole(
         **{name: np.array(values) for name, values in rows.items()},
         tokens=mask.sum(1).numpy(),
@@ -160,7 +161,8 @@ def assert_same(observed: Any, ids: Tensor, whole: Whole, *, geometry: bool = Tr
     np.testing.assert_array_equal(from_tensor(group.token_counts), whole.tokens[useful])
     if group.HasField("target_weights"):
         np.testing.assert_allclose(from_tensor(group.target_weights), whole.target_weights[useful], atol=2e-5)
-        np.testing.assert_array_equal(from_tensor(group.targets), whole.targets[useful])
+        targets = from_tensor(group.targets) if group.HasField("targets") else np.full(len(useful), -1)
+        np.testing.assert_array_equal(targets, whole.targets[useful])
     if geometry:
         np.testing.assert_allclose(
             from_tensor(observed.geometry.gram_self), whole.grams[0], rtol=1e-3, atol=1e-3
@@ -248,6 +250,37 @@ def test_ranks_with_shards_of_states_experts_or_tensors_make_up_the_whole_model(
     assert_same(server.rounds("experts", 2)[0], layouts.PROBE_IDS, whole)
     # Of the ranks of a tensor group one sends.
     assert server.client.get_run("tensor").world_size == 1
+
+
+@pytest.mark.slow
+def test_parts_of_the_tokens_make_up_whole_samples(
+    layouts: ModuleType, server: Server, free_port: int
+) -> None:
+    """DeepSpeed's Ulysses: parts without a target, parts of padding alone, targets in several parts."""
+    run_ranks(server, free_port, ["sequence_probe", "sequence_stream"])
+    model = layouts.hf_model("Mixtral", "sdpa").eval()
+    for case, ids, tokens, labels, mask in (
+        ("sequence_probe", layouts.PROBE_IDS, layouts.PROBE, layouts.LABELS, layouts.MASK),
+        (
+            "sequence_stream",
+            layouts.TRAIN_IDS[:2],
+            layouts.TRAIN[:2],
+            layouts.SEQUENCE_LABELS[:2],
+            torch.ones(2, layouts.LENGTH),
+        ),
+    ):
+        whole = read_whole(
+            lambda tokens: model(input_ids=tokens).logits,
+            hf_gates(model),
+            tokens,
+            nn.functional.pad(labels, (0, 1), value=-100)[:, 1:],
+            mask,
+        )
+        assert_same(server.rounds(case, 1)[0], ids, whole)
+    # Both ranks were told of the same two samples.
+    before, after = server.rounds("sequence_probe", 2)
+    assert from_tensor(before.groups[0].visits).tolist() == [0, 0, 0, 0]
+    assert from_tensor(after.groups[0].visits).tolist() == [1, 0, 1, 0]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pathwatch.integrations.capture import Router
 from pathwatch.integrations.deepspeed.place import engine_layout
+from pathwatch.integrations.deepspeed.ulysses import check_evaluation
 from pathwatch.integrations.observing import Layout
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ class EngineJob:
         return engine_layout(self._engine, routers)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> object:
-        """The engine's own forward pass."""
+        """The engine's own forward pass.
+
+        Raises:
+            ValueError: in evaluation mode the parts of a sequence would not be joined.
+        """
+        if self._engine.sequence_parallel_size > 1:
+            check_evaluation(self.module)
         return self._engine(**inputs)
 
     def router_matrices(self, routers: Sequence[Router]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathwatch.integrations.capture import Reading, RouterRecorder, reduce_reading, undisturbed
+from pathwatch.integrations.capture import Reading, RouterRecorder, reduce_reading, uncompiled, undisturbed
 from pathwatch.integrations.deferred import DeferredSampler
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.guard import Guard
@@ -34,7 +34,7 @@ class ProbeReader:
         self._recorder = recorder
         self._probe = probe
         self._batches = [
-            own_tokens(batch, layout, job.module)
+            own_tokens(batch, layout, job.module, probe.batch_size)
             for batch in shard(probe, layout.data_rank, layout.data_ranks, job.device)
         ]
         self._begun = False
@@ -102,7 +102,8 @@ class ProbeReader:
     def _run(self, batch: ProbeBatch) -> Reading:
         try:
             inputs = batch.inputs_on(self._job.device)
-            with self._recorder.recording(batch.selection_on(self._job.device)) as recording:
+            selection = batch.selection_on(self._job.device)
+            with uncompiled(), self._recorder.recording(selection) as recording:
                 forward = self._probe.forward
                 logits = (
                     forward(self._job.module, inputs) if forward else logits_of(self._job.forward(inputs))

@@ -1,22 +1,46 @@
-"""Sequence parallelism in probe mode: of every probe sample a process reads its part of the tokens."""
+"""Sequence parallelism: of every sample a process reads its part of the tokens."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from pathwatch.integrations.capture.tokens import IGNORED_LABEL
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.probe_batches import ProbeBatch
+from pathwatch.integrations.observing.stream import TrainingBatch
 
 
-def own_tokens(batch: ProbeBatch, layout: Layout, module: nn.Module) -> ProbeBatch:
+def readable(batch: TrainingBatch | None, layout: Layout) -> TrainingBatch | None:
+    """The batch given, if it can be put together from what each process sees of it.
+
+    Raises:
+        ValueError: what was told of it holds of whole samples only.
+    """
+    if batch is None or layout.token_parts == 1:
+        return batch
+    if batch.selection.shifted:
+        raise ValueError(
+            "the tokens of a sample are split over ranks, and its labels with them: what the last token of a "
+            "part predicts is on the next rank. Shift labels before they are split, and say "
+            "Stream(shift_labels=False), or give forward shift_labels"
+        )
+    if len(batch.groups) > len(batch.selection.real_BMS):
+        raise ValueError(
+            "packed rows are split over ranks, which cannot number the samples of a row: they are not read"
+        )
+    return batch
+
+
+def own_tokens(batch: ProbeBatch, layout: Layout, module: nn.Module, batch_size: int | None) -> ProbeBatch:
     """The part of a probe batch that this process runs: consecutive tokens, by its place in its group.
 
-    Inputs that run over the tokens, [n, S, …], are cut; others are given to every process as they are.
+    Inputs that run over the tokens, [n, S, …], are cut; others are given to every process as they are. A
+    batch of fewer rows than the others repeats its first: Ulysses attention takes one number of rows only.
 
     Raises:
         ValueError: tokens that cannot be dealt out evenly; a model that would count positions anew in each
@@ -25,7 +49,11 @@ def own_tokens(batch: ProbeBatch, layout: Layout, module: nn.Module) -> ProbeBat
     parts = layout.token_parts
     if parts == 1:
         return batch
-    _, S = batch.shape
+    if batch_size is None:
+        raise ValueError(
+            "sequence parallelism needs Probe(batch_size=...): the micro-batch size of its attention"
+        )
+    B, S = batch.shape
     if S % parts:
         raise ValueError(
             f"probe group {batch.group!r}: {S} tokens a sample cannot be dealt out to {parts} "
@@ -39,10 +67,12 @@ def own_tokens(batch: ProbeBatch, layout: Layout, module: nn.Module) -> ProbeBat
     size = S // parts
     first = layout.token_part * size
 
+    rows = torch.arange(batch_size).where(torch.arange(batch_size) < B, 0)
+
     def cut(tensor: Tensor) -> Tensor:
-        if tensor.ndim < 2 or tensor.shape[1] != S:
-            return tensor
-        part = tensor[:, first : first + size].contiguous()
+        part = tensor[rows] if len(tensor) == B else tensor
+        if tensor.ndim > 1 and tensor.shape[1] == S:
+            part = part[:, first : first + size].contiguous()
         return part.pin_memory() if tensor.is_pinned() else part
 
     labels_BS = batch.labels_BS
