@@ -80,57 +80,66 @@ class BatchReader:
         self._eagerly = uncompiled if mode.uncompiled else nullcontext[None]
         self._described: deque[TrainingBatch | None] = deque()
         self._passes = 0
+        self._due_step: int | None = None
         self._losing = Losing(recorder, job.module, find)
         self._calls = ModuleCalls(job.module, self._called)
+        self.step_begins(job.step)
 
     @property
     def lost(self) -> int:
         """Readings that could not be made."""
         return self._losing.lost
 
+    @property
     def wants(self) -> bool:
         """Whether forward passes are observed now, so that describing a batch is of use."""
-        return self._mode.observes(self._job.step) and not (self._losing.gave_up or self._guard.failed)
+        return self._due_step is not None and not (self._losing.gave_up or self._guard.failed)
 
     def describe(self, make: Callable[[], TrainingBatch]) -> None:
         """What `make` gives is the batch of a training forward pass to come, after those described before it.
 
         It is only called if now is a step to observe. What it raises costs the reading of that pass.
         """
-        if self.wants():
+        if self.wants:
             batch: TrainingBatch | None = None
             with self._losing(self._job.step):
                 batch = make()
             self._described.append(batch)
 
-    def step_done(self, step: int) -> None:
-        """The optimizer step after `step` is done: what was described for it and not run is forgotten."""
+    def step_begins(self, step: int) -> None:
+        """`step` optimizer steps are done; what was described for an earlier one and not run is forgotten."""
         self._calls.place()
-        if not self._mode.observes(step):
+        if step == self._due_step:
             return
+        if self._due_step is not None and self.wants:
+            self._look_back(self._due_step)
+        self._described.clear()
+        self._passes = 0
+        self._due_step = step if self._mode.observes(step) else None
+        self._calls.open = self.wants
+
+    def close(self) -> None:
+        """Leave the module as it was."""
+        self._calls.close()
+
+    def _look_back(self, step: int) -> None:
         if self._described:
             self._losing.note(
                 "unused",
                 f"{len(self._described)} batches were described to watch.batch at step {step} and not "
                 "trained on in it; describe each right before its forward pass",
             )
-            self._described.clear()
-        if self._inputs is not None and not self._passes and not self._losing.gave_up:
+        if self._inputs is not None and not self._passes:
             self._losing.note(
                 "unseen",
                 f"no training forward pass of the watched module was seen in step {step}: call the module "
                 "itself, not its forward method, nor from within a function given to torch.compile",
             )
-        self._passes = 0
-
-    def close(self) -> None:
-        """Leave the module as it was."""
-        self._calls.close()
 
     def _called(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if torch.compiler.is_compiling() or not self._mode.observes(self._job.step):
+        if torch.compiler.is_compiling() or not self.wants:
             return call(*args, **kwargs)
-        if not (self._job.module.training and torch.is_grad_enabled() and self.wants()):
+        if not (self._job.module.training and torch.is_grad_enabled()):
             return call(*args, **kwargs)
         step = self._job.step
         self._passes += 1

@@ -11,7 +11,7 @@ Call: TypeAlias = Callable[..., Any]
 
 
 class ModuleCalls:
-    """Passes every call of a module through `around(call, args, kwargs)`, until closed.
+    """Passes the calls of a module through `around(call, args, kwargs)` while `open`, until closed.
 
     Takes the place of the module's compiled call, which PyTorch prefers to its own: outside of all hooks and
     of what `Module.compile` makes of them, seeing exceptions, and left behind when the module is copied or
@@ -23,9 +23,11 @@ class ModuleCalls:
     ) -> None:
         self._module = module
         self._compiled: Call | None = None
+        self.open = False
 
         def called(*args: Any, **kwargs: Any) -> Any:
-            return around(self._compiled or module._call_impl, args, kwargs)
+            call = self._compiled or module._call_impl
+            return around(call, args, kwargs) if self.open else call(*args, **kwargs)
 
         self._called = called
         self.place()

@@ -79,14 +79,14 @@ class Observer:
 
     def observe(self, step: int) -> None:
         """What is to be done once `step` optimizer steps are done. Collective."""
+        if self.batches is not None:
+            self.batches.step_begins(step)
         if self.probe is not None and self._settings.probe is not None:
             if step % self._settings.probe.interval == 0:
                 self.probe.read(step, self._opened(), self._outbox, self._guard)
                 self._complete(step, geometry=True)
         elif self._settings.stream is not None and step > 0:
             # Batches of step s are those whose forward pass came after s optimizer steps.
-            if self.batches is not None:
-                self.batches.step_done(step - 1)
             closes = step % self._settings.stream.window_steps == 0
             if closes or self._settings.stream.observes(step - 1):
                 self._complete(step - 1, geometry=closes)
