@@ -63,7 +63,7 @@ def judge(
         if mine is not None and theirs is not None:
             judgements.append(
                 Judgement(
-                    f"every {every} steps: amortised below moewatch",
+                    f"stream every {every}: amortised below moewatch every {every}",
                     f"{_told(mine.amortized)} and {_told(theirs.amortized)}",
                     below(mine.amortized, theirs.amortized),
                 )
@@ -83,7 +83,7 @@ def judge(
             judgements.append(
                 Judgement(
                     f"{name}: no operation on unobserved steps, no wait for the device on any",
-                    f"{waited.unobserved_launched} operations, {waited.blocking} waits",
+                    f"{waited.unobserved_launched} operations, {waited.blocking:g} waits",
                     "met" if waited.unobserved_launched == waited.blocking == 0 else "missed",
                 )
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,9 @@ class Block:
 
     variant: str
     seconds_S: Floats
+    """By the clock on the wall."""
+    cpu_S: Floats
+    """Of the main thread, whatever else the machine does."""
     observed_S: NDArray[np.bool_]
     """In which of the steps the variant took something in."""
 
@@ -52,13 +56,15 @@ class Relative:
         ]
 
 
-def relative(run: Sequence[Block]) -> dict[str, Relative]:
+def relative(
+    run: Sequence[Block], times: Callable[[Block], Floats] = attrgetter("seconds_S")
+) -> dict[str, Relative]:
     """Step times by variant, each divided by what a step took in the baseline's blocks next to its own.
 
     That is the mean of the medians of the baseline's nearest blocks before and after; for a block of the
     baseline itself, of those other than it.
     """
-    medians = {index: float(np.median(b.seconds_S)) for index, b in enumerate(run) if b.variant == BASELINE}
+    medians = {index: float(np.median(times(b))) for index, b in enumerate(run) if b.variant == BASELINE}
     result: dict[str, Relative] = {}
     for index, block in enumerate(run):
         before = max((i for i in medians if i < index), default=None)
@@ -67,7 +73,7 @@ def relative(run: Sequence[Block]) -> dict[str, Relative]:
         if not around:
             continue
         mine = result.setdefault(block.variant, Relative(times=[], observed=[]))
-        mine.times.append(block.seconds_S / np.mean(around))
+        mine.times.append(times(block) / np.mean(around))
         mine.observed.append(block.observed_S)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class Costs:
     observed_median: Ratio | None
     amortized: Ratio
     mean: Ratio
+    cpu: Ratio
+    """Amortised, in processor time of the main thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class Synchronised:
 
 def costs_of(run: Sequence[Block]) -> dict[str, Costs]:
     """Ratios of every variant of a run."""
-    times = relative(run)
+    times, cpu = relative(run), relative(run, attrgetter("cpu_S"))
     baseline = times.pop(BASELINE)
     result = {}
     for name, variant in times.items():
@@ -54,6 +57,7 @@ def costs_of(run: Sequence[Block]) -> dict[str, Costs]:
             observed_median=ratio(observed, baseline.times, median) if has_observed else None,
             amortized=amortized(variant, baseline),
             mean=ratio(variant.times, baseline.times, mean),
+            cpu=amortized(cpu[name], cpu[BASELINE]),
         )
     return result
 

@@ -48,15 +48,16 @@ class Runner:
 
     def block(self, variant: Variant, steps: int) -> Block:
         """Time `steps` steps with a variant attached."""
-        seconds_S, observed_S = np.empty(steps), np.empty(steps, np.bool_)
+        seconds_S, cpu_S, observed_S = np.empty(steps), np.empty(steps), np.empty(steps, np.bool_)
         with self.attached(variant):
             for number in range(steps):
                 taken = variant.taken
-                start = time.perf_counter()
+                cpu, start = time.thread_time(), time.perf_counter()
                 self.step(variant, number)
                 seconds_S[number] = time.perf_counter() - start
+                cpu_S[number] = time.thread_time() - cpu
                 observed_S[number] = variant.taken != taken
-        return Block(variant=variant.name, seconds_S=seconds_S, observed_S=observed_S)
+        return Block(variant=variant.name, seconds_S=seconds_S, cpu_S=cpu_S, observed_S=observed_S)
 
     @contextmanager
     def attached(self, variant: Variant) -> Iterator[None]:

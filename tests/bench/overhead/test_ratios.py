@@ -16,6 +16,17 @@ from bench.overhead.ratios import Block, amortized, mean, median, p99, ratio, re
 STEPS = 20
 
 
+def block(name: str, seconds_S: NDArray[np.float64], observed_S: NDArray[np.bool_] | None = None) -> Block:
+    """A block that observes nothing, unless told; the processor takes half of the time."""
+    nothing_S = np.zeros(len(seconds_S), np.bool_)
+    return Block(
+        variant=name,
+        seconds_S=seconds_S,
+        cpu_S=seconds_S / 2,
+        observed_S=nothing_S if observed_S is None else observed_S,
+    )
+
+
 @pytest.fixture
 def play() -> Callable[..., list[Block]]:
     """Blocks of made-up steps: `costs` by variant [S], the machine's speed by step, and noise."""
@@ -37,7 +48,7 @@ def play() -> Callable[..., list[Block]]:
             machine_S = np.array([speed(step + i) for i in range(STEPS)])
             step += STEPS
             seconds_S = 0.05 * costs[name] * machine_S * np.exp(rng.normal(0, noise, STEPS))
-            blocks.append(Block(variant=name, seconds_S=seconds_S, observed_S=costs[name] > 1.5))
+            blocks.append(block(name, seconds_S, costs[name] > 1.5))
         return blocks
 
     return make
@@ -113,18 +124,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say(play: Callable[..., list[
 def test_the_unit_of_time_does_not_matter(unit: float) -> None:
     rng = np.random.default_rng(1)
     blocks = [
-        Block(variant=name, seconds_S=rng.uniform(0.9, 1.1, 5), observed_S=np.zeros(5, np.bool_))
-        for name in (BASELINE, "a", "b", BASELINE, "b", "a", BASELINE)
+        block(name, rng.uniform(0.9, 1.1, 5)) for name in (BASELINE, "a", "b", BASELINE, "b", "a", BASELINE)
     ]
-    scaled = [Block(variant=b.variant, seconds_S=b.seconds_S * unit, observed_S=b.observed_S) for b in blocks]
+    scaled = [block(b.variant, b.seconds_S * unit) for b in blocks]
     for name, times in relative(blocks).items():
         np.testing.assert_allclose(relative(scaled)[name].times, times.times, rtol=1e-9)
 
 
+def test_processor_time_is_compared_with_processor_time(play: Callable[..., list[Block]]) -> None:
+    run = play({"a": np.full(STEPS, 1.25)}, rounds=2)
+    times = relative(run, lambda made: made.cpu_S)
+    assert ratio(times["a"].times, times[BASELINE].times, median).value == pytest.approx(1.25)
+
+
 def test_a_block_of_the_baseline_is_not_compared_with_itself() -> None:
-    seconds = {0: 1.0, 1: 2.0, 2: 3.0}
-    run = [
-        Block(variant=BASELINE, seconds_S=np.full(4, seconds[i]), observed_S=np.zeros(4, np.bool_))
-        for i in range(3)
-    ]
+    run = [block(BASELINE, np.full(4, seconds)) for seconds in (1.0, 2.0, 3.0)]
     assert [times[0] for times in relative(run)[BASELINE].times] == pytest.approx([1 / 2, 2 / 2, 3 / 2])

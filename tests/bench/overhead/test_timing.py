@@ -74,6 +74,7 @@ def test_every_variant_goes_through_its_own_steps_without_a_gap(variants: dict[s
     for block in run:
         assert len(block.seconds_S) == 6
         assert (block.seconds_S > 0).all()
+        assert (block.cpu_S >= 0).all()
 
 
 def test_steps_that_take_something_in_are_told_apart(variants: dict[str, Variant]) -> None:
