@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from pathwatch.integrations.pytorch import Probe, ProbeGroup, attach
+from pathwatch.integrations.pytorch import Probe, ProbeGroup, Stream, attach
 
 TOKENS = torch.randint(16, (8, 6), generator=torch.Generator().manual_seed(1))
 
@@ -138,6 +138,23 @@ def test_a_closed_watch_leaves_nothing_behind(make_torch_moe: Callable, streams:
         steps(model, optimizer, 1)
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert read_at(streams[0]) == [0, 1, 2]
+
+
+def test_stream_mode_observes_training_batches(make_torch_moe: Callable, streams: list) -> None:
+    model = make_torch_moe()
+    model.dropout.p = 0.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stream = Stream(window_steps=2, interval=1, shift_labels=False)
+    with attach(model, optimizer, run="r", stream=stream) as watch:
+        losses = []
+        for step in range(3):
+            watch.batch(groups="a", sample_ids=range(8 * step, 8 * step + 8), shape=(8, 6), labels=TOKENS)
+            losses += steps(model, optimizer, 1)
+    observed = streams[0].of("observe")
+    assert [(event["step"], event["sample_ids"].tolist()) for event in observed] == [
+        (step, list(range(8 * step, 8 * step + 8))) for step in range(3)
+    ]
+    np.testing.assert_allclose([event["losses"].mean() for event in observed], losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
