@@ -114,13 +114,16 @@ def test_everything_is_as_before_when_the_pass_fails() -> None:
     assert torch.is_autocast_cache_enabled()
 
 
-def test_weights_keep_their_gradients_under_autocast() -> None:
-    """Autocast would go on with the weights that it cast without gradients."""
-    layer = nn.Linear(4, 4)
+def test_training_does_not_go_on_with_weights_that_the_pass_has_cast() -> None:
+    """Autocast would keep them; before PyTorch 2.10 without gradients (pytorch/pytorch#112583)."""
+    layer = nn.Linear(4, 4, bias=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with undisturbed(layer):
             layer(torch.ones(1, 4))
-        layer(torch.ones(1, 4)).sum().backward()
+        nn.init.zeros_(layer.weight)
+        output = layer(torch.ones(1, 4))
+        output.sum().backward()
+    assert output.tolist() == [[0.0] * 4]
     assert layer.weight.grad is not None
 
 

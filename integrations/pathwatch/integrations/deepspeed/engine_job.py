@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pathwatch.integrations.capture import Router
 from pathwatch.integrations.deepspeed.place import engine_layout
 from pathwatch.integrations.deepspeed.ulysses import check_evaluation
+from pathwatch.integrations.deepspeed.unmeasured import unmeasured
 from pathwatch.integrations.observing import Layout
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class EngineJob:
         """
         if self._engine.sequence_parallel_size > 1:
             check_evaluation(self.module)
-        return self._engine(**inputs)
+        with unmeasured(self._engine):
+            return self._engine(**inputs)
 
     def router_matrices(self, routers: Sequence[Router]) -> list[Tensor]:
         """The routers' weights, copied; those that ZeRO-3 partitions are gathered for it. Collective."""
