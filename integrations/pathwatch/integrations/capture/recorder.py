@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 from torch.utils.hooks import RemovableHandle
 
 from pathwatch.integrations.capture.means import TokenMeans
@@ -128,15 +128,19 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
     return handles
 
 
-@contextmanager
-def _aside(device_type: str) -> Iterator[None]:
+def _aside(device_type: str) -> AbstractContextManager[object]:
     """Compute without being part of the forward pass.
 
     No gradients; in the precision asked for, which autocast would make bfloat16; unseen by dispatch modes:
     that of selective activation checkpointing hands results out again by their order.
     """
-    with torch.no_grad(), torch.autocast(device_type, enabled=False), _disable_current_modes():
-        yield
+    aside = ExitStack()
+    aside.enter_context(torch.no_grad())
+    if torch.is_autocast_enabled(device_type):
+        aside.enter_context(torch.autocast(device_type, enabled=False))
+    if _get_current_dispatch_mode() is not None:
+        aside.enter_context(_disable_current_modes())
+    return aside
 
 
 def _token_means(selection: TokenSelection) -> tuple[TokenMeans, TokenMeans | None]:
