@@ -174,21 +174,23 @@ def tensor(options: dict[str, Any], rank: int) -> None:
 
 
 @functools.cache
-def sequence_groups() -> tuple[nn.Module, Any]:
-    """A model under Ulysses attention and DeepSpeed's groups for it, once in a process."""
+def sequence_groups() -> Any:
+    """DeepSpeed's groups of Ulysses attention, put in place once in a process."""
     from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
 
-    model = hf_model("Mixtral", "sdpa")
-    return model, UlyssesSPAttentionHF.register_with_transformers(
-        model, core_attn_implementation="sdpa", sequence_parallel_size=2, micro_batch_size=2
+    return UlyssesSPAttentionHF.register_with_transformers(
+        hf_model("Mixtral", "sdpa"),
+        core_attn_implementation="sdpa",
+        sequence_parallel_size=2,
+        micro_batch_size=2,
     )
 
 
 def sequence_probe(options: dict[str, Any], rank: int) -> None:
     from pathwatch.integrations.deepspeed import attach
 
-    model, mpu = sequence_groups()
-    engine = initialize(model, mpu)
+    mpu = sequence_groups()
+    engine = initialize(hf_model("Mixtral", "sdpa"), mpu)
     positions = torch.arange(LENGTH).expand_as(PROBE)
     with attach(engine, **options, probe=probe(position_ids=positions, visits=True)) as watch:
         watch.visited("a", [100, 103])
@@ -207,8 +209,8 @@ def sequence_stream(options: dict[str, Any], rank: int) -> None:
 
     from pathwatch.integrations.deepspeed import Stream, attach
 
-    model, mpu = sequence_groups()
-    engine = initialize(model, mpu)
+    mpu = sequence_groups()
+    engine = initialize(hf_model("Mixtral", "sdpa"), mpu)
     whole = {
         "input_ids": TRAIN[2 * rank : 2 * rank + 2],
         "labels": SEQUENCE_LABELS[2 * rank : 2 * rank + 2],

@@ -97,7 +97,7 @@ def test_what_is_not_whole_is_refused(
     if len(places) > 1:
         changes.append(replace(places[rank], stages=places[rank].stages + 1))
     for change in changes:
-        with pytest.raises(ValueError, match="make up a whole|different pipelines|as many routed"):
+        with pytest.raises(ValueError, match=r"make up a whole|different pipelines|as many routed"):
             layout_of([*places[:rank], change, *places[rank + 1 :]], 0)
 
 

@@ -33,6 +33,10 @@ class ProbeReader:
         self._job = job
         self._recorder = recorder
         self._probe = probe
+        if layout.layers is not None and probe.forward is not None:
+            raise ValueError(
+                "Probe(forward=...) cannot run a pipeline, of which a process holds one stage: leave it out"
+            )
         self._batches = [
             own_tokens(batch, layout, job.module, probe.batch_size)
             for batch in shard(probe, layout.data_rank, layout.data_ranks, job.device)
