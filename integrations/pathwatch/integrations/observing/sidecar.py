@@ -28,8 +28,8 @@ class Sidecar:
         try:
             with self._client() as client:
                 run = client.get_run(self._run)
-        except PathwatchError as error:
-            if error.code is not grpc.StatusCode.NOT_FOUND:
+        except Exception as error:  # the other ranks wait for an answer
+            if not (isinstance(error, PathwatchError) and error.code is grpc.StatusCode.NOT_FOUND):
                 _logger.info("pathwatch cannot ask which attempt of run %r is next: %s", self._run, error)
             return -1
         return run.attempt if run.step >= 0 else run.attempt - 1

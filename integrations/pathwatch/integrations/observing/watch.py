@@ -158,9 +158,10 @@ class Watch:
         if self._observer is not None:
             with self._guard("collecting what a checkpoint should hold"):
                 step = self._step if self._begun else self._job.step
+                # What needs all ranks first: no rank is to miss it.
+                probe = {} if self._observer.probe is None else self._observer.probe.state_dict()
                 state = self._history.state_dict(step, tag, None if path is None else Path(path))
-                if self._observer.probe is not None:
-                    state["probe"] = self._observer.probe.state_dict()
+                state["probe"] = probe
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
