@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def follow(model: nn.Module, optimizer: Optimizer, job: ModuleJob, steps: StepCo
     step of the optimizer, until the watch is closed."""
 
     def first_forward(module: nn.Module, args: object) -> None:
-        if module.training and torch.is_grad_enabled():
+        if module.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             first.remove()
             job.remember_autocast()
             with without_autocast(job.device.type):
@@ -38,7 +39,9 @@ def follow(model: nn.Module, optimizer: Optimizer, job: ModuleJob, steps: StepCo
         steps.done += 1
         watch.after_step()
 
+    # `model.compile()` compiles hooks, too; importing the compiler where nobody did would take seconds.
+    eager = torch.compiler.disable(first_forward) if "torch._dynamo" in sys.modules else first_forward
     # Before the hook by which FSDP gathers parameters: a forward pass inside another would confuse it.
-    first = model.register_forward_pre_hook(first_forward, prepend=True)
+    first = model.register_forward_pre_hook(eager, prepend=True)
     watch.on_close(first.remove)
     watch.on_close(optimizer.register_step_post_hook(stepped).remove)
