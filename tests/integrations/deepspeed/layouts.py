@@ -116,6 +116,7 @@ PIPELINES: dict[str, list[tuple[Any, ...]]] = {
     "first_without": [(Embed, 1), (Plain, 2), (Plain, 3), (Block, 4), (Block, 5), (Plain, 6, VOCABULARY)],
 }
 MICRO_BATCHES = 2
+PIPELINE_LOSSES: dict[str, list[float]] = {}
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -247,12 +248,16 @@ def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoin
         options = {**options, "stream": Stream(window_steps=1, interval=1, shift_labels=False)}
     else:
         options = {**options, "probe": probe("tokens", shift=False)}
+    losses = []
     with attach(engine, **options) as watch:
         for _ in range(STEPS):
             for ids, tokens, labels in micro_batches():
                 watch.batch(groups="a", sample_ids=ids, shape=tuple(tokens.shape), labels=labels)
-            engine.train_batch(iter([(tokens, labels) for _, tokens, labels in micro_batches()]))
+            data = iter([(tokens, labels) for _, tokens, labels in micro_batches()])
+            losses.append(float(engine.train_batch(data)))
         watch.close(20)
+    if PIPELINE_LOSSES.setdefault(kind, losses) != losses:
+        raise AssertionError(f"probe and stream mode trained otherwise: {PIPELINE_LOSSES[kind]}, {losses}")
 
 
 def probe(name: str = "input_ids", shift: bool = True, visits: bool = False, **more: Any) -> Any:
