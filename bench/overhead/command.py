@@ -19,6 +19,7 @@ from bench.overhead.aims import Judgement, judge
 from bench.overhead.client_calls import Calls, measure
 from bench.overhead.job import join_world
 from bench.overhead.measuring import FULL, QUICK, ModelReport, count_waits, measure_models, server
+from bench.overhead.paste import check, paste
 from bench.overhead.results import Synchronised
 
 DESCRIPTION = """\
@@ -41,8 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="under 90 s, with wide intervals")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here, too")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here, too")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="put the tables into this page, between its marks, too"
+    )
     options = parser.parse_args(arguments)
+    if options.markdown is not None:
+        try:
+            check(options.markdown)
+        except ValueError as error:
+            parser.error(str(error))
     rank, ranks = join_world()
     plan = QUICK if options.quick else FULL
 
@@ -64,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = _text(machine, reports, calls, waits, judgements)
     print(text)
     if options.markdown is not None:
-        options.markdown.write_text(text + "\n")
+        paste(options.markdown, text)
     if options.json is not None:
         report = {
             "machine": machine,
