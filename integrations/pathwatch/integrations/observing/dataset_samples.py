@@ -9,8 +9,6 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from pathwatch.integrations.capture.tokens import IGNORED_LABEL
-
 Tokens: TypeAlias = Tensor | Sequence[int]
 
 
@@ -28,7 +26,7 @@ class Sample:
 
     tokens: Tensor
     labels: Tensor
-    """What is to be predicted, -100 where nothing."""
+    """What is to be predicted; in padding nothing is."""
     mask: Tensor
     """0 = padding."""
 
@@ -49,9 +47,7 @@ def _sample(item: object, index: int, name: str) -> Sample:
     try:
         tokens = _row(fields[name])
         mask = _row(fields["attention_mask"]) if "attention_mask" in fields else torch.ones_like(tokens)
-        labels = (
-            _row(fields["labels"]) if "labels" in fields else tokens.masked_fill(mask == 0, IGNORED_LABEL)
-        )
+        labels = _row(fields["labels"]) if "labels" in fields else tokens
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"sample {index} of the dataset is not a sequence of tokens, nor holds one under {name!r}: "
