@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import DataCollatorWithFlattening
 
-from pathwatch.integrations.transformers import PathwatchCallback, Stream
+from pathwatch.integrations.transformers import PathwatchCallback, Stream, obstacles
 
 BY_COLUMNS = {"groups": "source", "sample_ids": "number"}
 
@@ -188,6 +189,48 @@ class Pruned(IterableDataset):
 
     def __iter__(self) -> Any:
         return ({"input_ids": row["input_ids"], "labels": row["labels"]} for row in self.whole)
+
+
+class Streamed(IterableDataset):
+    """Rows that come one after the other."""
+
+    def __init__(self, whole: Any) -> None:
+        self.whole = whole
+
+    def __iter__(self) -> Any:
+        return (self.whole[i] for i in range(len(self.whole)))
+
+
+def test_columns_come_from_an_iterable_dataset_too(
+    make_trainer: Callable, rows: Callable, streams: list
+) -> None:
+    make_trainer(make_callback(), data=Streamed(rows())).train()
+    assert len(observed(streams[0])) == 32
+
+
+def test_columns_that_would_be_lost_on_the_way_to_other_ranks_are_not_carried(
+    make_trainer: Callable,
+    rows: Callable,
+    streams: list,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On several ranks accelerate reads an iterable dataset on one, and fails over what is no tensor."""
+    state = SimpleNamespace(num_processes=2, distributed_type="MULTI_CPU")
+    monkeypatch.setattr(obstacles, "AcceleratorState", lambda: state)
+
+    trainer = make_trainer(make_callback(), data=Streamed(rows()))
+    passed: list[set[str]] = []
+    step = trainer.training_step
+
+    def training_step(model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        passed.append(set(inputs))
+        return step(model, inputs, *more)
+
+    trainer.training_step = training_step
+    trainer.train()
+    assert passed == [{"input_ids", "labels"}] * 8
+    assert '"dispatch_batches": False' in caplog.text
 
 
 def test_columns_that_trainer_removed_are_missed_before_training(

@@ -80,7 +80,7 @@ class PathwatchCallback(TrainerCallback):  # type: ignore[misc]
         job = TrainerJob(model, args, state, problem)
         watch = self.watch = Watch(job, self._settings)
         self._save_owed = False
-        if self._columns.names:
+        if self._columns.names and problem is None:
             watch.on_close(carry(self._columns, train_dataloader, model, watch))
         if self._load_best_model_at_end:
             self._best = BestModel(args, watch)

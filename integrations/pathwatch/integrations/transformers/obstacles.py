@@ -92,7 +92,8 @@ def _lost(columns: Columns, dataloader: DataLoader[Any]) -> str | None:
             f"the training dataset has no columns {', '.join(map(repr, missing))} but {present}: where they "
             "are in the dataset given to Trainer, set remove_unused_columns=False in TrainingArguments"
         )
-    if columns.names and type(dataloader).__name__ == "DataLoaderDispatcher":
+    dispatched = type(dataloader).__name__ == "DataLoaderDispatcher" and AcceleratorState().num_processes > 1
+    if columns.names and dispatched:
         return (
             "accelerate has rank 0 read the data for all and hand out tensors only, so that the columns "
             f"{', '.join(map(repr, columns.names))} are lost: "
