@@ -86,3 +86,25 @@ def test_lightning(train: Callable[..., str], server: str, tmp_path: Path) -> No
     assert checkpoints == {100}
     assert [window.step for window in windows] == list(range(0, 111, 10))
     assert windows[-1].metrics["train_loss"] < 0.5 * windows[0].metrics["train_loss"]
+
+
+@pytest.mark.slow
+def test_transformers(train: Callable[..., str], server: str, tmp_path: Path) -> None:
+    end = train("train_transformers.py", steps=20)
+    assert end == "ended at step 20, best checkpoint: checkpoint-20"
+    resume = str(tmp_path / "out" / "checkpoint-20")
+    assert train("train_transformers.py", "--resume", resume, steps=40).startswith("ended at step 40, best ")
+    with Client(server) as client:
+        windows = client.get_metrics("example").windows
+        checkpoints = {ranked.checkpoint.step for ranked in client.rank_checkpoints("example")}
+    assert checkpoints == {20, 40}
+    assert {(w.group, w.step) for w in windows} == {
+        (group, step) for group in ("sorting", "noise") for step in (0, 10, 20, 30, 40)
+    }
+    assert {w.attempt for w in windows} == {0, 1}
+    for window in windows:
+        assert window.metrics["window_samples"] == 128
+    # What was read again right after resuming is what had been read when saving.
+    losses = [w.metrics["train_loss"] for w in windows if w.group == "sorting"]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]
