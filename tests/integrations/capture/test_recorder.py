@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from pathwatch.integrations.capture import Recording, RouterRecorder, TokenSelection, find_routers
+from pathwatch.integrations.capture import (
+    Recording,
+    Router,
+    RouterRecorder,
+    ScoreKind,
+    TokenSelection,
+    find_routers,
+    linear_scores,
+)
 
 TOKENS = torch.randint(16, (4, 6), generator=torch.Generator().manual_seed(7))
 ALL = TokenSelection.of_batch(rows=4, length=6)
@@ -21,17 +29,6 @@ ALL = TokenSelection.of_batch(rows=4, length=6)
 def nested(run: Callable, x: torch.Tensor, use_reentrant: bool) -> torch.Tensor:
     inner = functools.partial(checkpoint, run, use_reentrant=use_reentrant)
     return checkpoint(inner, x, use_reentrant=use_reentrant)
-
-
-def selective(run: Callable, x: torch.Tensor) -> torch.Tensor:
-    """Results of matrix products are kept and handed out again by their order."""
-
-    def policy(context: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
-        products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
-        return CheckpointPolicy.MUST_SAVE if op in products else CheckpointPolicy.PREFER_RECOMPUTE
-
-    contexts = functools.partial(create_selective_checkpoint_contexts, policy)
-    return checkpoint(run, x, use_reentrant=False, context_fn=contexts)
 
 
 def deepspeed_checkpoint(run: Callable, x: torch.Tensor) -> torch.Tensor:
@@ -46,9 +43,20 @@ CHECKPOINTS = {
     "not reentrant": functools.partial(checkpoint, use_reentrant=False),
     "nested reentrant": functools.partial(nested, use_reentrant=True),
     "nested not reentrant": functools.partial(nested, use_reentrant=False),
-    "selective": lambda run, x: selective(run, x),
     "deepspeed": deepspeed_checkpoint,
 }
+
+
+def linear_router(gate: nn.Linear, clean_at: nn.Module | None = None) -> Router:
+    """Read by computing its scores again."""
+    return Router(
+        name="gate",
+        module=gate,
+        weight=gate.weight,
+        read=linear_scores(gate),
+        kind=ScoreKind.SOFTMAX_LOGITS,
+        clean_at=clean_at,
+    )
 
 
 def means_of(recording: Recording) -> torch.Tensor:
@@ -87,6 +95,34 @@ def test_two_checkpointed_micro_batches_in_flight(make_model: Callable, kind: st
     for own, plain in zip(means, expected, strict=True):
         torch.testing.assert_close(own, plain, atol=1e-6, rtol=0)
     assert not torch.equal(means[0], means[1])
+
+
+def test_selective_checkpointing_hands_out_no_results_of_ours() -> None:
+    """It keeps the results of matrix products, and hands them out again by their order."""
+    gate, experts = nn.Linear(5, 4, bias=False), nn.Linear(5, 20, bias=False)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        p = gate(x).softmax(-1)
+        return x + (experts(x).unflatten(-1, (4, 5)) * p[..., None]).sum(-2).tanh()
+
+    def policy(context: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+        keep = op == torch.ops.aten.mm.default
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    contexts = functools.partial(create_selective_checkpoint_contexts, policy)
+    x = torch.randn(24, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    recorder = RouterRecorder([linear_router(gate)])
+    gradients = []
+    for recorded in (False, True):
+        recording = recorder.begin(ALL)
+        if not recorded:
+            recorder.end()
+        y = checkpoint(run, x, use_reentrant=False, context_fn=contexts)
+        recorder.end()
+        gradients.append(torch.autograd.grad(y.square().sum(), [x, gate.weight, experts.weight]))
+    assert all(torch.equal(own, plain) for own, plain in zip(*gradients, strict=True))
+    expected = (x @ gate.weight.T).softmax(-1).reshape(4, 6, 4).mean(1)
+    torch.testing.assert_close(recording.real_LBMK[0][:, 0], expected.detach(), atol=1e-6, rtol=0)
 
 
 def test_autocast_does_not_round_the_reading(make_model: Callable) -> None:
@@ -157,18 +193,8 @@ def test_in_place_noise_before_a_router_is_kept_out(make_model: Callable) -> Non
 
     gate = nn.Linear(5, 4, bias=False)
     noisy = Noisy(gate)
-    from pathwatch.integrations.capture import Router, ScoreKind, linear_scores
-
-    router = Router(
-        name="gate",
-        module=gate,
-        weight=gate.weight,
-        read=linear_scores(gate),
-        kind=ScoreKind.SOFTMAX_LOGITS,
-        clean_at=noisy,
-    )
     x = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
     expected = (x @ gate.weight.T).softmax(-1).reshape(4, 6, 4).mean(1)
-    with RouterRecorder([router]).recording(ALL) as recording, torch.no_grad():
+    with RouterRecorder([linear_router(gate, clean_at=noisy)]).recording(ALL) as recording, torch.no_grad():
         noisy(x)
     torch.testing.assert_close(recording.real_LBMK[0][:, 0], expected.detach(), atol=1e-6, rtol=0)

@@ -116,9 +116,11 @@ def test_a_wrong_description_keeps_its_place_in_line(make_engine: Callable, stre
     with attach(engine, run="r", stream=EVERY) as watch:
         tell(watch, 0, 1, 2, shape=(4, 6))
         tell(watch, 4, 5, 6, 7)
+        expected = expected_weights(engine, TOKENS.flip(0))
         step(engine)
-        step(engine)
+        step(engine, TOKENS.flip(0))
     assert seen(streams[0]) == [(0, [4, 5, 6, 7])]
+    np.testing.assert_allclose(streams[0].of("observe")[0]["weights"][:, 0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
