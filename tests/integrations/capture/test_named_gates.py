@@ -17,6 +17,7 @@ from pathwatch.integrations.capture import (
     TokenSelection,
     find_routers,
     output_at,
+    reduce_reading,
 )
 
 D, K = 6, 4
@@ -304,6 +305,21 @@ def test_attention_and_multi_token_prediction_are_no_layers_of_the_model() -> No
 
     model = nn.ModuleDict({"layers": SoftmaxBlock(), "mtp_layers": SoftmaxBlock(), "a": MixtureOfAttention()})
     assert [router.name for router in find_routers(model)] == ["layers.gate"]
+
+
+def test_hidden_states_with_tokens_first_are_refused() -> None:
+    """Flattened, their routing weights would go to the wrong samples."""
+
+    class Whole(SoftmaxBlock):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + softmax(self.gate(x), -1).sum()
+
+    model = nn.Sequential(Whole())
+    recorder = RouterRecorder(find_routers(model))
+    with recorder.recording(TokenSelection.of_batch(rows=2, length=3)) as recording:
+        model(torch.randn(3, 2, D))
+    with pytest.raises(ValueError, match=r"router 0\.gate was given tokens first \(3 tokens of 2 rows\)"):
+        reduce_reading(recording, None)
 
 
 def test_trying_a_router_out_leaves_model_and_random_state_alone() -> None:

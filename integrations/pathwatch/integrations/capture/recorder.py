@@ -100,9 +100,10 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
         if torch.compiler.is_compiling() or recording.error is not None or clean:
             return
         try:
-            hidden = _hidden(args, kwargs)
-            # A copy, because noise may be added in place.
-            clean.append(None if hidden is None else hidden.detach().clone())
+            with _aside(router.weight.device.type):
+                hidden = _hidden(args, kwargs)
+                # A copy, because noise may be added in place.
+                clean.append(None if hidden is None else hidden.detach().clone())
         except Exception as error:
             recording.error = error
 
@@ -117,6 +118,7 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
         try:
             with _aside(router.weight.device.type):
                 hidden = _hidden(args, kwargs) if router.clean_at is None else clean.pop()
+                _check_order(router, hidden, recording.selection)
                 recording.take(layer, router.weights(hidden, output))
         except Exception as error:
             recording.error = error
@@ -126,6 +128,16 @@ def _hooks(router: Router, layer: int, recording: Recording) -> list[RemovableHa
     if router.clean_at is not None:
         handles.append(router.clean_at.register_forward_pre_hook(before, with_kwargs=True))
     return handles
+
+
+def _check_order(router: Router, hidden: Tensor | None, selection: TokenSelection) -> None:
+    """Rows of a batch come before its tokens; the other way round, samples would be mixed up."""
+    B, _, S = selection.real_BMS.shape
+    if hidden is not None and hidden.ndim == 3 and B != S and hidden.shape[:2] == (S, B):
+        raise ValueError(
+            f"router {router.name} was given tokens first ({S} tokens of {B} rows), which would mix up samples: "
+            "with router= name a module that is given rows first (docs/routers.md)"
+        )
 
 
 def _aside(device_type: str) -> AbstractContextManager[object]:

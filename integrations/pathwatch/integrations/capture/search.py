@@ -121,9 +121,8 @@ def _built_in(place: _Place) -> Iterator[Router]:
 
 def _is_elsewhere(place: _Place) -> bool:
     """Whether routers below are none of the model's MoE layers."""
-    return place.last_name.startswith(_PREDICTION_MODULES) or type(place.module).__name__.endswith(
-        "Attention"
-    )
+    attention = type(place.module).__name__.endswith("Attention")
+    return attention or place.last_name.startswith(_PREDICTION_MODULES)
 
 
 def _declarations(recorded: object) -> tuple[object, ...]:
