@@ -14,10 +14,10 @@ from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, TrainingArguments
+from transformers import OlmoeConfig, OlmoeForCausalLM, Trainer, TrainingArguments
 
 from pathwatch.integrations.deferred import DeferredSampler
-from pathwatch.integrations.transformers.deferring import defer
+from pathwatch.integrations.transformers import PathwatchCallback, Probe, defer
 
 SIZE = 62
 
@@ -165,3 +165,50 @@ def test_a_trainer_resumed_on_several_ranks_draws_the_epoch_it_is_in(trainer: Ca
     resumed = skip_first_batches(loader(), 3)
     resumed.set_epoch(1)
     assert [batch.tolist() for batch in resumed] == whole[3:]
+
+
+def test_a_watched_trainer_knows_visits_of_its_probe(streams: list, tmp_path: Path) -> None:
+    """The whole of it: deferred samples, a probe of the training set, the callback; nothing is counted."""
+    config = OlmoeConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    tokens = torch.randint(32, (SIZE, 8), generator=torch.Generator().manual_seed(1)).tolist()
+    dataset = [{"input_ids": row, "labels": row} for row in tokens]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        num_train_epochs=2,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    made = Trainer(OlmoeForCausalLM(config), arguments, train_dataset=dataset)
+    sampler = defer(made, group_of, per_group=2, release_at=0.6)
+    probe = Probe.from_dataset(dataset, deferred=sampler, interval=4)
+    made.add_callback(PathwatchCallback(run="r", probe=probe, strict=True))
+    made.train()
+    assert made.state.global_step == 16
+    visits: dict[int, dict[int, int]] = {}
+    for event in streams[0].of("observe"):
+        some = zip(event["sample_ids"].tolist(), event["visits"].tolist(), strict=True)
+        visits.setdefault(event["step"], {}).update(some)
+    # Before, half the first epoch, all of it, half the second, both.
+    assert {step: sum(counts.values()) for step, counts in visits.items()} == {
+        0: 0,
+        4: 32,
+        8: SIZE,
+        12: SIZE + 32,
+        16: 2 * SIZE,
+    }
+    late = [int(i) for indices in sampler.deferred.values() for i in indices]
+    assert [visits[step][i] for step in (0, 4, 8) for i in late] == [0] * 12
+    assert [visits[16][i] for i in late] == [1] * 4

@@ -104,7 +104,9 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _no_key_value_cache(model: nn.Module) -> Iterator[None]:
-    configs = {id(config): config for m in model.modules() if (config := getattr(m, "config", None))}
+    configs = {
+        id(config): config for m in model.modules() if _of_transformers(config := m.__dict__.get("config"))
+    }
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
     for config in caching:
         config.use_cache = False
@@ -113,6 +115,10 @@ def _no_key_value_cache(model: nn.Module) -> Iterator[None]:
     finally:
         for config in caching:
             config.use_cache = True
+
+
+def _of_transformers(config: object) -> bool:
+    return any(cls.__module__.partition(".")[0] == "transformers" for cls in type(config).__mro__)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class VisitCounter:
         """
         self._agreement = agreement
         self._counts = counts
-        self._ids = {name: ids.cpu() for name, ids in groups.items()}
+        self._ids = {name: ids.to("cpu", torch.int64) for name, ids in groups.items()}
         self._sorted = {name: ids.sort() for name, ids in self._ids.items()}
         self._before = {name: torch.full_like(ids, 0 if untrained else -1) for name, ids in self._ids.items()}
         self._own = {name: torch.zeros_like(ids) for name, ids in self._ids.items()}
