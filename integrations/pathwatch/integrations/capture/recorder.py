@@ -135,8 +135,8 @@ def _check_order(router: Router, hidden: Tensor | None, selection: TokenSelectio
     B, _, S = selection.real_BMS.shape
     if hidden is not None and hidden.ndim == 3 and B != S and hidden.shape[:2] == (S, B):
         raise ValueError(
-            f"router {router.name} was given tokens first ({S} tokens of {B} rows), which would mix up samples: "
-            "with router= name a module that is given rows first (docs/routers.md)"
+            f"router {router.name} was given tokens first ({S} tokens of {B} rows), which would mix samples "
+            "up: with router= name a module that is given rows first (docs/routers.md)"
         )
 
 
