@@ -119,6 +119,23 @@ def test_a_job_that_goes_back_has_the_visits_of_its_checkpoint(
     assert [entry["step"] for entry in state["checkpoints"]] == [2]
 
 
+def test_a_job_that_goes_back_without_our_state_forgets_what_it_saved_later(
+    make_engine: Callable, streams: list, tmp_path: Path
+) -> None:
+    engine = make_engine()
+    engine.backward(engine(TOKENS).square().mean())
+    engine.step()
+    engine.save_checkpoint(tmp_path, tag="unwatched")
+    with attach(engine, run="r", probe=PROBE) as watch:
+        train(engine, watch, 2)
+        engine.save_checkpoint(tmp_path, tag="later")
+        engine.load_checkpoint(tmp_path, tag="unwatched")
+        train(engine, watch, 1)
+        state = watch.state_dict()
+    assert (state["attempt"], state["checkpoints"]) == (1, [])
+    assert visits_at(streams[1], 2) == [-1] * 4
+
+
 def test_a_checkpoint_without_our_state_leaves_visits_unknown(
     make_engine: Callable, streams: list, tmp_path: Path
 ) -> None:
@@ -269,6 +286,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, free_port: int
     # Rank 1 closed first: rank 0 noticed, said so once, and went on.
     assert told[0]["seconds"] < 30
     assert [log.count("cannot agree any more") for log in logs] == [1, 0]
+    assert not any("observes no more" in log for log in logs)
 
 
 def test_the_next_attempt_comes_after_the_newest_that_the_sidecar_knows(

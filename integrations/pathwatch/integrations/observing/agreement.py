@@ -39,7 +39,8 @@ class Agreement:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         # A group of its own: the job's may be NCCL, and ours must not mix with its traffic.
         self._group = dist.new_group(backend="gloo") if self.world_size > 1 else None
-        self._lost = False
+        self.lost = False
+        """Another rank is gone."""
         self._values: Tensor | None = None
         self._work: dist.Work | None = None
 
@@ -63,7 +64,7 @@ class Agreement:
                 work.wait()
             except RuntimeError as error:
                 self._lose(error)
-        if self._lost:
+        if self.lost:
             return Decision(failed=True)
         if values is None:
             return None
@@ -73,7 +74,7 @@ class Agreement:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on some rank; waits for all."""
         found = bool(self.total(torch.tensor([int(flag)])) > 0)
-        return found or self._lost
+        return found or self.lost
 
     def largest(self, value: int) -> int:
         """The largest of the ranks' values; waits for all."""
@@ -121,5 +122,5 @@ class Agreement:
             "one stops observing, training goes on (%s)",
             str(error).splitlines()[0],
         )
-        self._lost = True
+        self.lost = True
         self.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class SavedCheckpoints:
     def __init__(self) -> None:
         self._by_step: dict[int, SavedCheckpoint] = {}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[SavedCheckpoint]:
         """By step, ascending."""
         return iter(sorted(self._by_step.values(), key=lambda saved: saved.step))
 

@@ -326,8 +326,8 @@ class Watch:
             observer.register_checkpoint(start.step, start.tag)
 
     def _give_up(self) -> None:
-        """Some rank cannot observe: all stop observing at this step, so that none waits for another."""
-        if not self._guard.failed:
+        """Some rank cannot observe, or is gone: all stop at this step, so that none waits for another."""
+        if not (self._guard.failed or self._agreement.lost):
             _logger.error(
                 "pathwatch failed on another rank; this one observes no more either, training goes on"
             )
