@@ -11,14 +11,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from pathwatch.integrations.capture import NoRoutersError, find_routers
 from pathwatch.integrations.observing.agreement import Agreement
+from pathwatch.integrations.observing.attaching import observer_of
 from pathwatch.integrations.observing.checkpoint_keeper import CheckpointKeeper
 from pathwatch.integrations.observing.decisions import Decisions
 from pathwatch.integrations.observing.guard import Guard
 from pathwatch.integrations.observing.history import History
 from pathwatch.integrations.observing.job import Job
-from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.observer import Observer
 from pathwatch.integrations.observing.own_keywords import without_keywords
 from pathwatch.integrations.observing.reactions import Reactions
@@ -58,7 +57,9 @@ class Watch:
         self._begun = False
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
-        self._observer = self._attached() if settings.enabled else None
+        self._observer = (
+            observer_of(job, settings, self._agreement, self._guard) if settings.enabled else None
+        )
         if settings.stream is not None:
             # Also when nothing is observed: the model does not know them.
             self.on_close(without_keywords(job.module, settings.stream.own_keywords))
@@ -275,42 +276,6 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _attached(self) -> Observer | None:
-        """The observer; None when the model of some rank cannot be observed."""
-        problem: Exception | None = None
-        observer: Observer | None = None
-        try:
-            routers = find_routers(self._job.module, self._settings.router)
-        except Exception as error:
-            routers, problem = [], error
-        layout = Layout()
-        try:
-            layout = self._job.layout(len(routers))
-        except Exception as error:
-            problem = error  # says more than that routers look odd under it
-        if isinstance(problem, NoRoutersError) and layout.total_layers:
-            problem = None  # a pipeline stage without any
-        experts = self._agreement.largest(routers[0].experts if routers else 0)
-        if problem is None:
-            try:
-                observer = Observer(
-                    self._job, self._settings, routers, layout, experts, self._agreement, self._guard
-                )
-            except Exception as error:
-                problem = error
-        if not self._agreement.any(problem is not None):
-            return observer
-        if observer is not None:
-            observer.close(0.0)
-        if problem is None:
-            problem = ValueError("another rank cannot be observed; its own message says why")
-        if self._settings.strict:
-            raise problem
-        _logger.error(
-            "pathwatch observes nothing of run %r, training goes on: %s", self._settings.run, problem
-        )
-        return None
 
     def _go_back(self, observer: Observer, step: int) -> None:
         """The job goes on from an earlier `step`."""
