@@ -10,9 +10,10 @@ from torch import Tensor
 from pathwatch.integrations.capture.losses import recomputed_losses
 from pathwatch.integrations.capture.means import TokenMeans
 from pathwatch.integrations.capture.recorder import Recording
+from pathwatch.integrations.capture.tokens import TokenSelection
 
-_SCALARS = 5
-"""Columns of a packed reading before the weights: loss, real tokens, target tokens, target, surplus."""
+_SCALARS = 6
+"""Columns before the weights: loss, real tokens, target tokens, target, surplus, plain."""
 _ID_BITS = 16
 _ID_COLUMNS = 64 // _ID_BITS
 """A sample id comes in so many columns more, each a whole number that float32 holds exactly."""
@@ -27,13 +28,12 @@ class Reading:
     """What one batch gave, packed on the device, a row per sample: one copy brings it all to the host."""
 
     packed_NX: Tensor
-    """[N, 5 + L·K, or 5 + 2·L·K with target tokens; 4 more with sample ids] float32."""
+    """[N, 6 + L·K, or 6 + 2·L·K with target tokens; 4 more with sample ids] float32."""
     layers: int
     experts: int
     has_losses: bool
     has_targets: bool
     """Whether target tokens were told apart from real ones."""
-    shifted: bool
     has_sample_ids: bool = False
 
 
@@ -102,6 +102,7 @@ def reduce_reading(
         target_BM,
         nothing_BM - 1 if labels_BS is None else _single_targets(selection.target_BMS, labels_BS),
         nothing_BM if selection.surplus_B is None else selection.surplus_B[:, None].expand(B, M),
+        _plain(selection),
     ]
     if sample_ids_BM is not None:
         low = (1 << _ID_BITS) - 1
@@ -117,7 +118,6 @@ def reduce_reading(
         experts=_experts(recording),
         has_losses=losses_BS is not None,
         has_targets=labels_BS is not None,
-        shifted=selection.shifted,
         has_sample_ids=sample_ids_BM is not None,
     )
 
@@ -129,8 +129,7 @@ def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
     shape = (len(packed_NX), reading.layers, reading.experts)
     tokens_N = packed_NX[:, 1].int()
     target_tokens_N = packed_NX[:, 2].int()
-    # Plain pretraining: every token carries a loss, but for the last one where labels are shifted.
-    plain_N = target_tokens_N == tokens_N - int(reading.shifted)
+    plain_N = packed_NX[:, 5] > 0
     weights_NLK = packed_NX[:, start : start + size].reshape(shape)
     target_weights_NLK = None
     if reading.has_targets and not plain_N.all():
@@ -154,6 +153,15 @@ def _joined(columns_NC: Tensor) -> Tensor:
     """[N] int64 ids from their columns, lowest bits first."""
     shifts_C = torch.arange(_ID_COLUMNS) * _ID_BITS
     return (columns_NC.long() << shifts_C).sum(dim=1)
+
+
+def _plain(selection: TokenSelection) -> Tensor:
+    """[B, M] plain pretraining: every token carries a loss, but for the last one where labels are shifted."""
+    expected_BMS = selection.real_BMS
+    if selection.shifted:
+        next_BMS = torch.nn.functional.pad(expected_BMS[:, :, 1:], (0, 1), value=False)
+        expected_BMS = expected_BMS & next_BMS
+    return (selection.target_BMS == expected_BMS).all(dim=-1)
 
 
 def _single_targets(target_BMS: Tensor, labels_BS: Tensor) -> Tensor:
