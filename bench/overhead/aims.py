@@ -82,7 +82,7 @@ def judge(
         if name.startswith(("stream", "probe")):
             judgements.append(
                 Judgement(
-                    f"{name}: no operation on unobserved steps, no wait for the device on any",
+                    f"{name} mode: no operation on unobserved steps, no wait for the device on any",
                     f"{waited.unobserved_launched} operations, {waited.blocking:g} waits",
                     "met" if waited.unobserved_launched == waited.blocking == 0 else "missed",
                 )

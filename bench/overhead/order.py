@@ -10,7 +10,7 @@ BETWEEN_BASELINES = 2
 
 
 def one_round(variants: Sequence[str], number: int) -> list[str]:
-    """The blocks of a round, which follow one of `BASELINE`: every variant once, `BASELINE` after every two.
+    """The blocks of a round, which follow one of `BASELINE`: variants in turn, `BASELINE` after every two.
 
     Every other round runs backwards: what comes late in a round, or after another variant, does not always.
     """

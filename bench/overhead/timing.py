@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from bench.overhead.job import DeepSpeedJob
-from bench.overhead.order import BASELINE, one_round
+from bench.overhead.order import one_round
 from bench.overhead.ratios import Block
 from bench.overhead.variants import Variant
 
@@ -28,15 +28,25 @@ class Runner:
         self._steps: dict[str, int] = {}
 
     def run(
-        self, variants: Mapping[str, Variant], *, steps: int, seconds: float, progress: Callable[[str], None]
+        self,
+        baseline: Variant,
+        others: Sequence[Variant],
+        *,
+        steps: int,
+        seconds: float,
+        progress: Callable[[str], None],
     ) -> list[Block]:
-        """Rounds of blocks for about so long, at least two; `progress` is told of each."""
-        names = [name for name in variants if name != BASELINE]
-        run = [self.block(variants[BASELINE], steps)]
+        """Rounds of blocks for about so long, at least two; `progress` is told of each.
+
+        Of a variant that comes several times in `others` as many blocks are run a round.
+        """
+        variants = {variant.name: variant for variant in (baseline, *others)}
+        names = [variant.name for variant in others]
+        run = [self.block(baseline, steps)]
         start = time.monotonic()
         number = 0
         while number < 2 or self._goes_on(start, number, seconds):
-            progress(f"round {number + 1}: {len(names)} variants, {steps} steps of each")
+            progress(f"round {number + 1}: {len(names)} blocks of {steps} steps, and the baseline's")
             run += [self.block(variants[name], steps) for name in one_round(names, number)]
             number += 1
         return run

@@ -16,7 +16,7 @@ from pathwatch.client import RoutingStream
 from pathwatch.integrations.observing import Probe, ProbeGroup, Stream, Watch, observer
 
 WINDOW_STEPS = 500
-PROBE_SAMPLES = 128
+PROBE_SAMPLES = 32
 
 
 class Variant(Protocol):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bench.overhead import ratios
 from bench.overhead.order import BASELINE, one_round
 from bench.overhead.ratios import Block, amortized, mean, median, p99, ratio, relative
 
@@ -109,7 +110,10 @@ def test_amortised_of_a_variant_that_observes_always_or_never(play: Callable[...
         ratio(times["never"].of(observed=True), times[BASELINE].times, median)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say(play: Callable[..., list[Block]]) -> None:
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    play: Callable[..., list[Block]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratios, "RESAMPLES", 200)
     held = []
     for seed in range(40):
         times = relative(play({"a": np.full(STEPS, 1.03)}, rounds=12, noise=0.1, seed=seed))

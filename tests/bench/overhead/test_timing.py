@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bench.overhead import timing
 from bench.overhead.order import BASELINE
+from bench.overhead.ratios import Block
 from bench.overhead.timing import WARM_UP, Runner
 
 
@@ -60,43 +62,70 @@ class Variant:
 
 
 @pytest.fixture
-def variants() -> dict[str, Variant]:
-    return {v.name: v for v in (Variant(BASELINE, 0), Variant("a", 5), Variant("b", 1))}
+def variants() -> list[Variant]:
+    """The baseline first."""
+    return [Variant(BASELINE, 0), Variant("a", 5), Variant("b", 1)]
 
 
-def test_every_variant_goes_through_its_own_steps_without_a_gap(variants: dict[str, Variant]) -> None:
+@pytest.fixture(autouse=True)
+def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collecting the garbage of a whole test process takes longer than these tests."""
+    monkeypatch.setattr(timing, "gc", SimpleNamespace(collect=lambda: None))
+
+
+@pytest.fixture
+def run(variants: list[Variant]) -> Callable[..., list[Block]]:
+    """Runs a job with the variants."""
+
+    def make(job: Job, *, steps: int = 6, agreed: Callable[[bool], bool] = bool) -> list[Block]:
+        baseline, *others = variants
+        return Runner(job, agreed).run(baseline, others, steps=steps, seconds=0, progress=lambda doing: None)
+
+    return make
+
+
+def test_every_variant_goes_through_its_own_steps_without_a_gap(
+    variants: list[Variant], run: Callable[..., list[Block]]
+) -> None:
     job = Job()
-    run = Runner(job, lambda answer: answer).run(variants, steps=6, seconds=0, progress=lambda doing: None)
-    assert [block.variant for block in run] == [BASELINE, "a", "b", BASELINE, "b", "a", BASELINE]
-    for name in variants:
+    blocks = run(job)
+    assert [block.variant for block in blocks] == [BASELINE, "a", "b", BASELINE, "b", "a", BASELINE]
+    for name in (variant.name for variant in variants):
         steps = [step for variant, step, _ in job.log if variant == name]
         assert steps == list(range(len(steps)))
-    for block in run:
+    for block in blocks:
         assert len(block.seconds_S) == 6
         assert (block.seconds_S > 0).all()
         assert (block.cpu_S >= 0).all()
 
 
-def test_steps_that_take_something_in_are_told_apart(variants: dict[str, Variant]) -> None:
+def test_steps_that_take_something_in_are_told_apart(
+    variants: list[Variant], run: Callable[..., list[Block]]
+) -> None:
     job = Job()
-    run = Runner(job, lambda answer: answer).run(variants, steps=6, seconds=0, progress=lambda doing: None)
-    first, second = (block for block in run if block.variant == "a")
+    blocks = run(job)
+    first, second = (block for block in blocks if block.variant == "a")
     block_steps = WARM_UP + 6
     for number, block in enumerate((first, second)):
         timed = range(number * block_steps + WARM_UP, (number + 1) * block_steps)
         assert block.observed_S.tolist() == [step % 5 == 0 for step in timed]
-    assert not run[0].observed_S.any()
-    assert run[2].observed_S.all()
+    assert not blocks[0].observed_S.any()
+    assert blocks[2].observed_S.all()
 
 
-def test_all_variants_train_on_the_same_batches(variants: dict[str, Variant]) -> None:
+def test_all_variants_train_on_the_same_batches(
+    variants: list[Variant], run: Callable[..., list[Block]]
+) -> None:
     job = Job()
-    Runner(job, lambda answer: answer).run(variants, steps=6, seconds=0, progress=lambda doing: None)
-    batches = {name: [batch for variant, _, batch in job.log if variant == name] for name in variants}
+    run(job)
+    batches = {
+        name: [batch for variant, _, batch in job.log if variant == name]
+        for name in (variant.name for variant in variants)
+    }
     assert batches["a"] == batches["b"] == batches[BASELINE][: len(batches["a"])]
 
 
-def test_rounds_end_when_rank_0_says_so(variants: dict[str, Variant]) -> None:
+def test_rounds_end_when_rank_0_says_so(variants: list[Variant], run: Callable[..., list[Block]]) -> None:
     answers = iter([True, True, False])
     asked: list[bool] = []
 
@@ -104,8 +133,8 @@ def test_rounds_end_when_rank_0_says_so(variants: dict[str, Variant]) -> None:
         asked.append(answer)
         return next(answers)
 
-    run = Runner(Job(), agreed).run(variants, steps=1, seconds=0, progress=lambda doing: None)
-    assert sum(block.variant == "a" for block in run) == 4
+    blocks = run(Job(), steps=1, agreed=agreed)
+    assert sum(block.variant == "a" for block in blocks) == 4
     assert asked == [False, False, False]
 
 
@@ -115,3 +144,10 @@ def test_a_variant_that_fails_is_taken_off() -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         runner.block(Variant("a", 1, fails_at=WARM_UP + 1), 6)
     assert not job.attached
+
+
+def test_what_comes_several_times_a_round_runs_as_often(
+    variants: list[Variant], run: Callable[..., list[Block]]
+) -> None:
+    variants.append(variants[1])
+    assert [block.variant for block in run(Job(), steps=1)].count("a") == 4
