@@ -23,7 +23,6 @@ TOKENS = torch.randint(32, (64, 8), generator=torch.Generator().manual_seed(1))
 MODES: dict[str, dict[str, Any]] = {
     "zero0-fp32-deepspeed-moe-rsample": {"stage": 0, "moe": "RSample", "accumulation": 2},
     "zero0-fp32-deepspeed-moe-jitter": {"stage": 0, "moe": "Jitter", "accumulation": 1},
-    "zero0-bf16-olmoe": {"stage": 0, "bf16": True, "accumulation": 2},
     "zero1-fp32-olmoe-checkpointing": {"stage": 1, "reentrant": False, "accumulation": 1},
     "zero2-bf16-olmoe-reentrant-checkpointing": {
         "stage": 2, "bf16": True, "reentrant": True, "accumulation": 2,
@@ -127,7 +126,7 @@ def train(mode: Mapping[str, Any], rank: int, probe: Probe | None) -> tuple[dict
     observer.RoutingStream = open_stream
     watch = None if probe is None else attach(engine, run="r", probe=probe, strict=True)
     losses = []
-    for micro in range(4 * mode["accumulation"]):
+    for micro in range(3 * mode["accumulation"]):
         tokens = TOKENS[8 * micro + 4 * rank :][:4]
         if "moe" in mode:
             loss = engine(input_ids=tokens, labels=tokens.roll(-1, 1))
