@@ -109,6 +109,8 @@ class Embed(nn.Module):
         return self.embedding(tokens)
 
 
+# No token sees another: split or not, each is routed alike.
+TOKEN_WISE: list[tuple[Any, ...]] = [(Embed, 1), (Block, 2), (Block, 3), (Plain, 4, VOCABULARY)]
 PIPELINES: dict[str, list[tuple[Any, ...]]] = {
     # Two stages of three layers each.
     "both": [(Embed, 1), (Block, 2), (Block, 3), (Block, 4), (Plain, 5), (Plain, 6, VOCABULARY)],
@@ -230,6 +232,19 @@ def sequence_stream(options: dict[str, Any], rank: int) -> None:
         watch.close(20)
 
 
+def sequence_mesh(options: dict[str, Any], rank: int) -> None:
+    from deepspeed.utils import groups
+
+    from pathwatch.integrations.deepspeed import attach
+
+    groups.mpu = None  # DeepSpeed keeps that of the engine before
+    model = nn.Sequential(*(layer(*arguments) for layer, *arguments in TOKEN_WISE))
+    engine = initialize(model, sequence_parallel_size=2, data_parallel_size=1)
+    with attach(engine, **options, probe=probe("input", shift=False)) as watch:
+        watch.begin()
+        watch.close(20)
+
+
 def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoint: int = 0) -> None:
     from deepspeed.pipe import LayerSpec, PipelineModule
 
@@ -309,6 +324,7 @@ CASES: dict[str, Callable[[dict[str, Any], int], None]] = {
     "tensor": tensor,
     "sequence_probe": sequence_probe,
     "sequence_stream": sequence_stream,
+    "sequence_mesh": sequence_mesh,
     **{
         f"pipeline_{kind}_{mode}": lambda options, rank, kind=kind, mode=mode: pipeline(
             options, rank, kind, mode, int(kind == "both")
