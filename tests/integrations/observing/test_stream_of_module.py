@@ -109,6 +109,20 @@ def train_compiled(when: str, *, fullgraph: bool, uncompiled: bool) -> tuple[tor
     return weights, (early, backend.frame_count)
 
 
+def test_keywords_of_ours_do_not_have_the_model_compiled_anew(streams: list) -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    model, backend = Model(), CompileCounterWithBackend("eager")
+    model.compile(backend=backend)
+    training = Training(model, groups="kind", uncompiled=True)
+    for number in range(6):
+        training.step(kind=[f"a{number}"] * 4)
+    training.watch.close()
+    assert backend.frame_count == 1
+    assert [event["group"] for event in streams[0].of("observe")] == ["a0", "a2", "a4"]
+
+
 def test_a_copy_is_not_watched(streams: list) -> None:
     """As for a moving average of the weights. Saving the whole module works, too."""
     training = Training(Model(), groups="kind")

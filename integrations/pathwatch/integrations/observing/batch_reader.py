@@ -82,7 +82,7 @@ class BatchReader:
         self._passes = 0
         self._due_step: int | None = None
         self._losing = Losing(recorder, job.module, find)
-        self._calls = ModuleCalls(job.module, self._called)
+        self._calls = ModuleCalls(job.module, self._called, mode.own_keywords)
         self.step_begins(job.step)
 
     @property
@@ -136,7 +136,7 @@ class BatchReader:
                 "itself, not its forward method, nor from within a function given to torch.compile",
             )
 
-    def _called(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _called(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], own: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling() or not self.wants:
             return call(*args, **kwargs)
         if not (self._job.module.training and torch.is_grad_enabled()):
@@ -148,7 +148,7 @@ class BatchReader:
             if self._described:
                 batch = readable(self._described.popleft(), self._layout)
             elif self._inputs is not None:
-                batch = readable(self._inputs.describe(args, kwargs), self._layout)
+                batch = readable(self._inputs.describe(args, kwargs, own), self._layout)
         if batch is None:
             return call(*args, **kwargs)
         recording: Recording | None = None

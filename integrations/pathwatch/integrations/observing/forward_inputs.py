@@ -27,14 +27,13 @@ class ForwardInputs:
         self._stream = stream
         self._device = device
 
-    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TrainingBatch:
-        """The batch of one forward pass, from its arguments; the stream's own keywords are among them.
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], own: Inputs) -> TrainingBatch:
+        """The batch of one forward pass, from its arguments and the values of the stream's own keywords.
 
         Raises:
             ValueError: the inputs, or what the job's functions make of them, do not fit together.
         """
-        own = {name: kwargs[name] for name in self._stream.own_keywords if name in kwargs}
-        inputs = self._named(args, {name: value for name, value in kwargs.items() if name not in own})
+        inputs = self._named(args, kwargs)
         tokens = _token_ids(inputs)
         shape = _shape(inputs, tokens)
         if self._stream.groups is None:
