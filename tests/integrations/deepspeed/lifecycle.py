@@ -65,10 +65,11 @@ def main(out: Path, server: str, until: str) -> None:
     if until == "killed":
         signal.pause()
     heard = {"visits": watch.state_dict()["probe"]["a"]["visits"].tolist()}
-    best = watch.best_checkpoint()
-    while best != "global_step8":
-        best = watch.best_checkpoint()
-    heard["best"] = best
+    for _ in range(300):  # as often on both ranks: it is collective
+        heard["best"] = watch.best_checkpoint()
+        if heard["best"] == "global_step8":
+            break
+        time.sleep(0.1)
     if rank == 1:
         watch.close()
     started = time.monotonic()

@@ -267,7 +267,11 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, free_port: int
                 rank.send_signal(signals.SIGKILL)
                 rank.communicate()
         ranks = job(tmp_path, free_port, server.grpc_address, "done")
-        logs = [rank.communicate(timeout=120)[1] for rank in ranks]
+        try:
+            logs = [rank.communicate(timeout=120)[1] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
         assert [rank.returncode for rank in ranks] == [0, 0], logs
         wait_for(lambda: client.get_run("life").closed_step == 10)
         assert client.get_run("life").attempt == 1

@@ -31,7 +31,11 @@ def test_a_rank_that_goes_lets_the_others_give_up_together(tmp_path: Path, free_
         )
         for rank in range(WORLD)
     ]
-    logs = [process.communicate(timeout=240)[1] for process in ranks]
+    try:
+        logs = [process.communicate(timeout=240)[1] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
     assert [process.returncode for process in ranks] == [0, 0, -9], logs
     for rank in range(2):
         for heard in json.loads((tmp_path / str(rank)).read_text()):
