@@ -19,9 +19,11 @@ from bench.overhead import models
 from bench.overhead.aims import DEFAULT
 from bench.overhead.inside import Inside, look_inside
 from bench.overhead.job import DeepSpeedJob
+from bench.overhead.others import Moewatch, RouterLogits
+from bench.overhead.ours import Pathwatch, count_observations
 from bench.overhead.results import Costs, Synchronised, baseline_seconds, costs_of, synchronised
 from bench.overhead.timing import Runner
-from bench.overhead.variants import Moewatch, Pathwatch, RouterLogits, Variant, Without, count_observations
+from bench.overhead.variants import Variant, Without
 from pathwatch.server.cli.processes import sidecar
 
 _T = TypeVar("_T")

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from bench.overhead import models
 from bench.overhead.accelerator import Accelerator, OnDevice, Place
 from bench.overhead.attribution import is_of
-from bench.overhead.variants import Moewatch, Pathwatch, RouterLogits, Variant, count_observations
+from bench.overhead.others import Moewatch, RouterLogits
+from bench.overhead.ours import Pathwatch, count_observations
+from bench.overhead.variants import Variant
 from pathwatch.integrations.capture import losses
 from pathwatch.integrations.observing import Watch
 from pathwatch.integrations.pytorch import attach
