@@ -71,7 +71,7 @@ def test_a_compiled_model_is_read_uncompiled(streams: list, when: str, fullgraph
     assert compiled_frames[0] == compiled_frames[1] > 0, "nothing is compiled anew for being observed"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", "in an observed pass", "after"])
 def test_a_compiled_model_is_said_once_not_to_be_read(
     streams: list, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
@@ -95,7 +95,7 @@ def train_compiled(when: str, *, fullgraph: bool, uncompiled: bool) -> tuple[tor
     elif when != "after":
         for module in model.layers if when == "layers" else [model]:
             module.compile(backend=backend, fullgraph=fullgraph)
-    if when != "after":
+    if when not in ("after", "in an observed pass"):
         model(TOKENS)  # what is compiled here knows of no hooks
     training = Training(model, uncompiled=uncompiled)
     for number in range(7):
