@@ -163,3 +163,13 @@ def fresh_compiler() -> Iterator[None]:
     """What one test compiled is no other's."""
     yield
     torch._dynamo.reset()
+
+
+def test_keywords_are_kept_from_a_model_that_is_not_observed(streams: list) -> None:
+    model = Model()
+    settings = Settings(run="r", stream=Stream(window_steps=1, groups="kind"), enabled=False)
+    watch = Watch(ModuleJob(model, lambda: 0), settings)
+    assert model(TOKENS, kind="a").shape == (4, 6, 8)
+    watch.close()
+    with pytest.raises(TypeError, match="kind"):
+        model(TOKENS, kind="a")
