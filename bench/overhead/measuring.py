@@ -49,7 +49,7 @@ class Plan:
 
 
 FULL = Plan(steps=50, olmoe_seconds=280, gated_seconds=80, inside_steps=100, calls=400)
-QUICK = Plan(steps=15, olmoe_seconds=20, gated_seconds=5, inside_steps=15, calls=50)
+QUICK = Plan(steps=12, olmoe_seconds=20, gated_seconds=5, inside_steps=12, calls=50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
