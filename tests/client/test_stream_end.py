@@ -43,6 +43,26 @@ def test_close_ends_the_threads(sidecar, observe, eventually):
     assert not [t.name for t in threading.enumerate() if t.name.startswith("pathwatch")]
 
 
+def test_threads_that_a_hurried_close_left_are_waited_for_at_exit(sidecar):
+    """Ending inside gRPC while the interpreter goes away, they could take the job's process with them."""
+    script = f"""
+import atexit, threading
+atexit.register(lambda: print([t.name for t in threading.enumerate() if t.name.startswith("pathwatch")]))
+from pathwatch.client import RoutingStream
+stream = RoutingStream({sidecar.address!r}, run="run", watch=True)
+while not stream.stats.connected:
+    pass
+hold = threading.Event()
+end = stream._follower._on_end
+stream._follower._on_end = lambda: (hold.wait(), end())
+stream.close(0.0)
+print(sorted(t.name for t in threading.enumerate() if t.name.startswith("pathwatch"))[:1])
+threading.Timer(0.2, hold.set).start()
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert told.stdout.split("\n")[:2] == ["['pathwatch-signals']", "[]"], told.stderr
+
+
 def test_after_close_nothing_happens_any_more(sidecar, observe):
     stream = RoutingStream(sidecar.address, run="run")
     stream.close(timeout=20)

@@ -209,37 +209,55 @@ def make_torch_moe() -> Callable[..., TorchMoe]:
 
 
 @pytest.fixture
-def run_two_ranks(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Run a script in two real processes, as torchrun would; what each wrote to its first argument, as JSON.
+def start_ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+    """Start a script in real processes, as torchrun would; `arguments` gives each rank's. Killed at the end.
 
     The script may import this file as `conftest`.
     """
+    started: list[subprocess.Popen[str]] = []
 
-    def run(script: Path, *arguments: str) -> list[dict[str, Any]]:
+    def start(
+        script: Path, arguments: Callable[[int], Sequence[str]], world_size: int = 2
+    ) -> list[subprocess.Popen[str]]:
         port = _free_port()
+        path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         ranks = [
             subprocess.Popen(
-                [sys.executable, str(script), str(tmp_path / f"{rank}.json"), *arguments],
+                [sys.executable, str(script), *arguments(rank)],
                 env={
                     **os.environ,
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": "2",
+                    "WORLD_SIZE": str(world_size),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                     "DS_ACCELERATOR": "cpu",
                     "OMP_NUM_THREADS": "1",
-                    "PYTHONPATH": os.pathsep.join(
-                        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-                    ),
+                    "PYTHONPATH": os.pathsep.join(path),
                 },
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for rank in range(2)
+            for rank in range(world_size)
         ]
+        started.extend(ranks)
+        return ranks
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def run_two_ranks(tmp_path: Path, start_ranks: Callable) -> Callable[..., list[dict[str, Any]]]:
+    """Run a script in two real processes to its end; what each wrote to its first argument, as JSON."""
+
+    def run(script: Path, *arguments: str) -> list[dict[str, Any]]:
+        ranks = start_ranks(script, lambda rank: [str(tmp_path / f"{rank}.json"), *arguments])
         for process in ranks:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=240)
             assert process.returncode == 0, errors[-4000:]
         return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
 

@@ -68,8 +68,11 @@ class Reconnecting:
         """No more waiting: a connection that is down gets one last attempt, at once."""
         self._hurry.set()
 
-    def stop(self, timeout: float, grace: float = 0.0) -> None:
-        """End the thread within `timeout` seconds: by itself within `grace`, else by closing its channel."""
+    def stop(self, timeout: float, grace: float = 0.0) -> bool:
+        """End the thread within `timeout` seconds: by itself within `grace`, else by closing its channel.
+
+        False when it has not ended yet; it may be asked again.
+        """
         deadline = time.monotonic() + timeout
         self._stop.set()
         self._hurry.set()
@@ -78,6 +81,7 @@ class Reconnecting:
             if (channel := self._channel) is not None:
                 channel.close()
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         failures, delay = 0, 0.0

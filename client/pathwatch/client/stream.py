@@ -212,7 +212,6 @@ class RoutingStream:
         if self._closed:
             return
         self._closed = True
-        _open_streams.discard(self)
         deadline = time.monotonic() + timeout
         self._sender.hurry()
         # Part of the time is kept for taking the connection down.
@@ -223,10 +222,13 @@ class RoutingStream:
                 self._sender.last_error or "the server has not acknowledged them",
             )
         self._buffer.close()
-        if self._follower is not None:
-            self._follower.stop(max(0.0, deadline - time.monotonic()))
+        self._end_threads(deadline)
+
+    def _end_threads(self, deadline: float) -> None:
+        follower_ended = self._follower is None or self._follower.stop(max(0.0, deadline - time.monotonic()))
         left = max(0.0, deadline - time.monotonic())
-        self._sender.stop(left, grace=left / 2)
+        if self._sender.stop(left, grace=left / 2) and follower_ended:
+            _open_streams.discard(self)
 
     def _guarded(self, kind: str, add: Callable[[], None]) -> None:
         if self._closed:
@@ -294,7 +296,8 @@ class RoutingStream:
         self._buffer = SendBuffer(0)
 
 
-# Held until closed, so that what a forgotten stream has buffered is still delivered at exit.
+# Held until closed, so that what a forgotten stream has buffered is still delivered at exit, and until its
+# threads have ended: one that is inside gRPC while the interpreter goes away can take the process with it.
 _open_streams: set[RoutingStream] = set()
 
 
@@ -302,6 +305,7 @@ def _close_all() -> None:
     deadline = time.monotonic() + _EXIT_TIMEOUT
     for stream in list(_open_streams):
         stream.close(max(0.0, deadline - time.monotonic()))
+        stream._end_threads(deadline)
 
 
 def _disarm_all() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal as signals
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -219,32 +216,10 @@ def test_the_best_checkpoints_are_linked_beside_the_others(make_engine: Callable
     assert path is not None
 
 
-def job(tmp_path: Path, port: int, server: str, until: str) -> list[subprocess.Popen[str]]:
-    """Two real ranks of `lifecycle.py`."""
-    script = Path(__file__).with_name("lifecycle.py")
-    return [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), server, until],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "DS_ACCELERATOR": "cpu",
-                "OMP_NUM_THREADS": "1",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
 @pytest.mark.slow
-def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, free_port: int) -> None:
+def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, start_ranks: Callable) -> None:
     """A real sidecar and two real ranks: trained to step 7, killed, resumed from step 4."""
+    script = Path(__file__).with_name("lifecycle.py")
     with (
         BackgroundServer(ServerConfig(data=tmp_path / "data")) as server,
         Client(server.grpc_address) as client,
@@ -256,7 +231,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, free_port: int
         def steps() -> list[tuple[int, int]]:
             return [(window.step, window.attempt) for window in windows()]
 
-        ranks = job(tmp_path, free_port, server.grpc_address, "killed")
+        ranks = start_ranks(script, lambda rank: [str(tmp_path), server.grpc_address, "killed"])
         try:
             wait_for(lambda: any(run.name == "life" for run in client.list_runs()))
             wait_for(lambda: client.get_run("life").closed_step == 6)
@@ -266,12 +241,8 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, free_port: int
             for rank in ranks:
                 rank.send_signal(signals.SIGKILL)
                 rank.communicate()
-        ranks = job(tmp_path, free_port, server.grpc_address, "done")
-        try:
-            logs = [rank.communicate(timeout=120)[1] for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
+        ranks = start_ranks(script, lambda rank: [str(tmp_path), server.grpc_address, "done"])
+        logs = [rank.communicate(timeout=240)[1] for rank in ranks]
         assert [rank.returncode for rank in ranks] == [0, 0], logs
         wait_for(lambda: client.get_run("life").closed_step == 10)
         assert client.get_run("life").attempt == 1

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,36 +95,12 @@ def test_the_service_is_asked_for_a_stop_far_enough_ahead(make_engine: Callable,
     assert streams[0].settings["config"].stop_margin_steps > 25
 
 
-def run_ranks(tmp_path: Path, port: int, mode: str) -> list[dict[str, Any]]:
-    """Two real processes of `two_ranks.py`; what each reports."""
-    script = Path(__file__).with_name("two_ranks.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / f"{rank}.json"), mode],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "DS_ACCELERATOR": "cpu",
-                "OMP_NUM_THREADS": "1",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-2000:]
-    return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
 @pytest.mark.slow
-def test_two_ranks_decide_at_the_same_steps_and_share_the_probe(tmp_path: Path, free_port: int) -> None:
-    first, second = run_ranks(tmp_path, free_port, "signals")
+def test_two_ranks_decide_at_the_same_steps_and_share_the_probe(run_two_ranks: Callable) -> None:
+    first, second = run_two_ranks(SCRIPT, "signals")
     assert first["checkpoints"] == second["checkpoints"]
     assert len(first["checkpoints"]) == 2
     assert first["stopped_at"] == second["stopped_at"] == 20
@@ -143,9 +115,9 @@ def test_two_ranks_decide_at_the_same_steps_and_share_the_probe(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_takes_no_other_with_it(tmp_path: Path, free_port: int) -> None:
+def test_a_rank_that_fails_takes_no_other_with_it(run_two_ranks: Callable) -> None:
     """Rank 1 cannot read its share: both train to the end, neither waits for the other."""
-    first, second = run_ranks(tmp_path, free_port, "failure")
+    first, second = run_two_ranks(SCRIPT, "failure")
     assert first["losses"] == second["losses"]
     assert len(first["losses"]) == 20
     assert first["stopped_at"] is second["stopped_at"] is None

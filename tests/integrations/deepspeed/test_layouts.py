@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,37 +59,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield Server(running.grpc_address, client)
 
 
-def run_ranks(server: Server, port: int, cases: list[str]) -> None:
+@pytest.fixture
+def run_ranks(server: Server, start_ranks: Callable) -> Callable[[list[str]], None]:
     """Two processes that go through these cases together."""
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), server.address, *cases],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "DS_ACCELERATOR": "cpu",
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in ranks:
+
+    def run(cases: list[str]) -> None:
+        for process in start_ranks(SCRIPT, lambda rank: [server.address, *cases]):
             _, errors = process.communicate(timeout=400)
             assert process.returncode == 0, errors[-3000:]
             warnings = [line for line in errors.splitlines() if line.startswith("pathwatch")]
             assert not warnings, errors[-3000:]
-    finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
+
+    return run
 
 
 @dataclass
@@ -227,13 +205,13 @@ def hf_readings(model: nn.Module, layouts: ModuleType) -> Whole:
 def test_ranks_with_shards_of_states_experts_or_tensors_make_up_the_whole_model(
     layouts: ModuleType,
     server: Server,
-    free_port: int,
+    run_ranks: Callable,
     whole_of: Callable[[list[Any]], nn.Sequential],
 ) -> None:
     """ZeRO 0 to 3 with partitioned routers, DeepSpeed's MoE and AutoEP with experts on both ranks; AutoTP,
     where both ranks see the same samples and one sends them."""
     zero = [f"zero{stage}" for stage in range(4)]
-    run_ranks(server, free_port, [*zero, "experts", "automatic_experts", "tensor"])
+    run_ranks([*zero, "experts", "automatic_experts", "tensor"])
     for family, cases in (("Olmoe", zero), ("Mixtral", ["automatic_experts", "tensor"])):
         model = layouts.hf_model(family)
 
@@ -256,11 +234,11 @@ def test_ranks_with_shards_of_states_experts_or_tensors_make_up_the_whole_model(
 
 @pytest.mark.slow
 def test_parts_of_the_tokens_make_up_whole_samples(
-    layouts: ModuleType, server: Server, free_port: int, whole_of: Callable[[list[Any]], nn.Sequential]
+    layouts: ModuleType, server: Server, run_ranks: Callable, whole_of: Callable[[list[Any]], nn.Sequential]
 ) -> None:
     """DeepSpeed's Ulysses, its groups from an mpu and from a mesh: parts without a target, of padding alone,
     targets in several parts."""
-    run_ranks(server, free_port, ["sequence_probe", "sequence_stream", "sequence_mesh"])
+    run_ranks(["sequence_probe", "sequence_stream", "sequence_mesh"])
     model = layouts.hf_model("Mixtral", "sdpa").eval()
     for case, ids, tokens, labels, mask in (
         ("sequence_probe", layouts.PROBE_IDS, layouts.PROBE, layouts.LABELS, layouts.MASK),
@@ -291,12 +269,12 @@ def test_parts_of_the_tokens_make_up_whole_samples(
 
 @pytest.mark.slow
 def test_stages_of_a_pipeline_make_up_the_whole_model(
-    layouts: ModuleType, server: Server, free_port: int, whole_of: Callable[[list[Any]], nn.Sequential]
+    layouts: ModuleType, server: Server, run_ranks: Callable, whole_of: Callable[[list[Any]], nn.Sequential]
 ) -> None:
     """Layers in both stages, under activation checkpointing; none in the last, which has the losses; none in
     the first, which follows the signal."""
     cases = [f"pipeline_{kind}_{mode}" for kind in layouts.PIPELINES for mode in ("probe", "stream")]
-    run_ranks(server, free_port, cases)
+    run_ranks(cases)
     for kind in layouts.PIPELINES:
         model = whole_of(layouts.PIPELINES[kind])
         gates = deepspeed_gates(model)

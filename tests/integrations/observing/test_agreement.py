@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,28 +12,10 @@ WORLD = 3
 
 
 @pytest.mark.slow
-def test_a_rank_that_goes_lets_the_others_give_up_together(tmp_path: Path, free_port: int) -> None:
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("leaving_rank.py")), str(tmp_path / str(rank))],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(WORLD),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(free_port),
-                "OMP_NUM_THREADS": "1",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        logs = [process.communicate(timeout=240)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
+def test_a_rank_that_goes_lets_the_others_give_up_together(tmp_path: Path, start_ranks: Callable) -> None:
+    script = Path(__file__).with_name("leaving_rank.py")
+    ranks = start_ranks(script, lambda rank: [str(tmp_path / str(rank))], WORLD)
+    logs = [process.communicate(timeout=240)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0, -9], logs
     for rank in range(2):
         for heard in json.loads((tmp_path / str(rank)).read_text()):

@@ -98,12 +98,16 @@ class Observer:
         self._outbox.then(lambda: sender.register_checkpoint(step=step, tag=tag))
         self._deliver()
 
-    def close(self, timeout: float) -> None:
-        """Take the hooks off, and send what is left within `timeout` seconds. Not collective."""
+    def stop(self) -> None:
+        """Observe no more: take the hooks off, hand what was read to the stream. Not collective."""
         self._recorder.close()
         if self.batches is not None:
             self.batches.close()
         self._outbox.deliver(wait=True)
+
+    def close(self, timeout: float) -> None:
+        """Stop, and send what is left within `timeout` seconds. Not collective."""
+        self.stop()
         if self._sender is not None:
             self._sender.close(timeout)
 

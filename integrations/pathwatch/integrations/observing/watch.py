@@ -57,6 +57,7 @@ class Watch:
         self._begun = False
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
+        self._stopped: Observer | None = None
         self._observer = (
             observer_of(job, settings, self._agreement, self._guard) if settings.enabled else None
         )
@@ -261,6 +262,8 @@ class Watch:
         with self._guard("closing"):
             for undo in reversed(self._on_close):
                 undo()
+            if self._stopped is not None:
+                self._stopped.close(timeout)
             if self._observer is not None:
                 self._reactions.look(self.signal)
                 self._observer.close(timeout)
@@ -298,5 +301,6 @@ class Watch:
             )
         if self._observer is not None:
             with self._guard("giving up"):
-                self._observer.close(0.0)
-        self._observer = None
+                self._observer.stop()
+        # What it has read is still sent, and what is left of it when the watch is closed.
+        self._stopped, self._observer = self._observer, None
