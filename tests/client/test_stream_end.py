@@ -57,7 +57,9 @@ end = stream._follower._on_end
 stream._follower._on_end = lambda: (hold.wait(), end())
 stream.close(0.0)
 print(sorted(t.name for t in threading.enumerate() if t.name.startswith("pathwatch"))[:1])
-threading.Timer(0.2, hold.set).start()
+later = threading.Timer(0.2, hold.set)
+later.daemon = True  # else the interpreter would wait for it before anything else
+later.start()
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert told.stdout.split("\n")[:2] == ["['pathwatch-signals']", "[]"], told.stderr
