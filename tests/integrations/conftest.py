@@ -126,6 +126,9 @@ class KeptStream:
     def watermark(self, step: int) -> None:
         self.events.append(("watermark", {"step": step}))
 
+    def flush(self, timeout: float) -> bool:
+        return True
+
     def register_checkpoint(self, **arguments: Any) -> None:
         self.events.append(("checkpoint", arguments))
 

@@ -129,3 +129,14 @@ def test_losses_computed_again_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     losses_BS = recomputed_losses(logits, LABELS.reshape(B, S))
     assert not losses_BS.requires_grad
     assert losses_BS.flatten().tolist() == pytest.approx(oracle(LOGITS, LABELS), abs=1e-5)
+
+
+def test_labels_that_are_no_class_are_not_looked_up() -> None:
+    """On an accelerator that would abort the process."""
+    labels_BS = LABELS.reshape(B, S).clone()
+    labels_BS[0, 0], labels_BS[0, 1] = V, -1
+    losses_BS = recomputed_losses(LOGITS.reshape(B, S, V), labels_BS)
+    assert losses_BS[0, :2].isnan().all()
+    assert losses_BS.isnan().sum() == 2
+    with pytest.raises(ValueError, match="do not fit labels"):
+        recomputed_losses(LOGITS.reshape(S, B, V), labels_BS)

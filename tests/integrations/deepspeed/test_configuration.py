@@ -151,6 +151,16 @@ def test_a_wrong_block_is_named_and_with_strict_refused(
     assert not streams
 
 
+def test_a_wrong_block_lets_the_keywords_meant_for_us_not_reach_the_model(
+    make_engine: Callable, streams: list
+) -> None:
+    engine = make_engine(pathwatch={"check_intervall": 20})
+    with attach(engine, run="r", stream=Stream(window_steps=5, groups="source")):
+        engine.backward(engine(TOKENS, source=["a"] * 4).square().mean())
+        engine.step()
+    assert not streams
+
+
 def test_a_disabled_watch_does_nothing_and_answers_no(
     make_engine: Callable, streams: list, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,20 @@ def test_a_wrong_description_costs_that_reading_only(
         step(engine)
     assert {event["step"] for event in streams[0].of("observe")} == {1}
     assert caplog.text.count("4 rows came with 3 sample ids") == 1
+
+
+def test_what_was_described_before_going_back_is_not_what_comes(
+    make_engine: Callable, streams: list, tmp_path: Path
+) -> None:
+    engine = make_engine()
+    stream = Stream(window_steps=2, interval=1, shift_labels=False)
+    with attach(engine, run="r", stream=stream) as watch:
+        step(engine)
+        engine.save_checkpoint(tmp_path)
+        step(engine)
+        described(watch, sample_ids=[1, 2, 3, 4])
+        engine.load_checkpoint(tmp_path)
+        described(watch, sample_ids=[5, 6, 7, 8])
+        step(engine)
+    sent = [number for event in streams[-1].of("observe") for number in event["sample_ids"].tolist()]
+    assert sorted(sent) == [5, 6, 7, 8]

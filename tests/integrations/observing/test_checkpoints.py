@@ -197,3 +197,11 @@ def test_without_an_answer_nothing_is_touched(keeping: Callable[..., Any], tmp_p
     assert keeper.best(None, signal) == "step7"
     assert keeper.best("a", signal) == "step2"
     assert keeper.best("b", signal) is None
+
+
+def test_a_folder_saved_again_is_the_later_checkpoint_alone(tmp_path: Path) -> None:
+    """A rolling folder: deleting the earlier one would delete this one."""
+    saved = SavedCheckpoints()
+    for step in (100, 200):
+        saved.add(step, "rolling", tmp_path / "rolling")
+    assert [checkpoint.step for checkpoint in saved if not checkpoint.deleted] == [200]

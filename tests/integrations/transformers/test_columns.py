@@ -204,7 +204,9 @@ class Streamed(IterableDataset):
 def test_columns_come_from_an_iterable_dataset_too(
     make_trainer: Callable, rows: Callable, streams: list
 ) -> None:
-    make_trainer(make_callback(), data=Streamed(rows())).train()
+    # As it must be where the process belongs to a group, of one rank even, as other tests may have it.
+    settings = {"accelerator_config": {"dispatch_batches": False}}
+    make_trainer(make_callback(), data=Streamed(rows()), **settings).train()
     assert len(observed(streams[0])) == 32
 
 

@@ -87,6 +87,7 @@ def _given_scores(trial: Trial, index: int | None) -> tuple[int | None, Tensor]:
             for position, item in enumerate(items)
             if item is not None
             and item.is_floating_point()
+            and item.ndim > 1
             and item.shape[-1] in rows
             and item.numel() == T * item.shape[-1]
         ]
@@ -96,7 +97,7 @@ def _given_scores(trial: Trial, index: int | None) -> tuple[int | None, Tensor]:
     else:
         position = index if len(items) > 1 else 0
     found = items[position] if position < len(items) else None
-    if found is None or found.numel() != T * found.shape[-1]:
+    if found is None or found.ndim < 2 or found.numel() != T * found.shape[-1]:
         raise ValueError(f"item {index} of its output, declared as router logits, is not a row per token")
     scores_TK = found.reshape(T, -1)
     if bool((scores_TK == 0).any()):

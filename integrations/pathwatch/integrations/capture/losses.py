@@ -84,14 +84,27 @@ def matching_losses(kept: Sequence[TokenLosses], labels_BS: Tensor) -> Tensor:
 
 
 def recomputed_losses(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Cross-entropy [B, S], float32, 0 at ignored labels: computed again, without gradients, in chunks."""
+    """Cross-entropy [B, S], float32, 0 at ignored labels: computed again, without gradients, in chunks.
+
+    NaN where a label is no class of the logits.
+
+    Raises:
+        ValueError: the logits are not [B, S, V].
+    """
+    if logits_BSV.shape[:-1] != labels_BS.shape:
+        raise ValueError(
+            f"logits of shape {tuple(logits_BSV.shape)} do not fit labels of shape {tuple(labels_BS.shape)}"
+        )
     logits_TV = logits_BSV.detach().reshape(labels_BS.numel(), -1)
+    # A label that is no class would abort the device's kernels, and training with them.
+    odd_BS = ((labels_BS < 0) | (labels_BS >= logits_TV.shape[1])) & (labels_BS != IGNORED_LABEL)
+    labels_T = labels_BS.masked_fill(odd_BS, IGNORED_LABEL).reshape(-1)
     size = max(1, _CHUNK_ELEMENTS // logits_TV.shape[1])
     losses = [
-        functional.cross_entropy(chunk_TV.float(), labels_T, ignore_index=IGNORED_LABEL, reduction="none")
-        for chunk_TV, labels_T in zip(logits_TV.split(size), labels_BS.reshape(-1).split(size), strict=True)
+        functional.cross_entropy(chunk_TV.float(), chunk_T, ignore_index=IGNORED_LABEL, reduction="none")
+        for chunk_TV, chunk_T in zip(logits_TV.split(size), labels_T.split(size), strict=True)
     ]
-    return torch.cat(losses).reshape(labels_BS.shape)
+    return torch.cat(losses).reshape(labels_BS.shape).masked_fill(odd_BS, torch.nan)
 
 
 def _parted(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from pathwatch.integrations.deepspeed.checkpointing import keep_in_checkpoints, state_in
-from pathwatch.integrations.deepspeed.configuration import block_of, settings_of
+from pathwatch.integrations.deepspeed.configuration import block_of, settings_of, stream_of_keywords
 from pathwatch.integrations.deepspeed.following import follow
 from pathwatch.integrations.deepspeed.monitoring import write_to_monitor
 from pathwatch.integrations.deepspeed.pipeline_job import job_of
@@ -65,4 +65,5 @@ def _settings(engine: DeepSpeedEngine, options: Options) -> Settings:
         if strict is True or not block:
             raise
         _logger.error("pathwatch observes nothing, training goes on: %s", error)
-        return Settings.of({"enabled": False})
+        # The model does not know the keywords that are meant for us, observed or not.
+        return Settings.of({"enabled": False, "stream": stream_of_keywords(block, options)})

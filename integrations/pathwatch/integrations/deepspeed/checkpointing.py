@@ -35,6 +35,7 @@ def keep_in_checkpoints(engine: DeepSpeedEngine, watch: Watch) -> None:
             call.arguments["client_state"] = {**(call.arguments.get("client_state") or {}), STATE: state}
         result = save(*call.args, **call.kwargs)
         watch.checkpoint_saved(tag, folder)
+        watch.checkpoint_answered()
         return result
 
     def loaded(*args: Any, **kwargs: Any) -> Any:

@@ -47,6 +47,17 @@ def block_of(engine: DeepSpeedEngine) -> Mapping[str, Any]:
     return block
 
 
+def stream_of_keywords(block: Mapping[str, Any], arguments: Options) -> Stream | None:
+    """A stream with the keywords that the job's forward calls carry for us, whatever else is wrong."""
+    stream = arguments.get("stream")
+    if isinstance(stream, Stream):
+        return stream
+    said = block.get("stream")
+    said = said if isinstance(said, Mapping) else {}
+    names = {key: said[key] for key in ("groups", "sample_ids") if isinstance(said.get(key), str)}
+    return Stream(window_steps=1, **names) if "groups" in names else None
+
+
 def merged(block: Mapping[str, Any], arguments: Options) -> Options:
     """Options of the block and of `attach`; arguments win.
 

@@ -70,7 +70,13 @@ class _Sampled:
     def __init__(self, sampler: Sampler[int], seed: int) -> None:
         self._sampler = sampler
         self._seed = seed
-        first, second = np.sort(self(0)), np.sort(self(1))
+        drawn = self(0)
+        if not np.array_equal(drawn, self(0)):
+            raise ValueError(
+                f"deferring samples needs an order that can be drawn again; that of {type(sampler).__name__} "
+                "does not follow from its epoch and torch's random numbers"
+            )
+        first, second = np.sort(drawn), np.sort(self(1))
         if len(np.unique(first)) != len(first) or not np.array_equal(first, second):
             raise ValueError(
                 "deferring samples needs a sampler that draws each sample once an epoch; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -58,6 +59,7 @@ class PathwatchCallback(callback_base()):  # type: ignore[misc]
         self._stopping = False
         self._step = -1
         self._saving: str | None = None
+        self._saved_at = -1
         self.watch: Watch | None = None
         """The watch of the present, or the last, training."""
         self.best_checkpoint: str | None = None
@@ -66,15 +68,16 @@ class PathwatchCallback(callback_base()):  # type: ignore[misc]
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach, after everything is restored, and read for the first time. Collective."""
         self.watch = self.best_checkpoint = self._logged = None
-        self._stopping = False
+        self._stopping, self._saved_at = False, -1
+        settings = self._settings
         try:
             model = trained_model(pl_module, self._model)
         except ValueError as error:
             if self._settings.strict:
                 raise
             _logger.error("pathwatch observes nothing, training goes on: %s", error)
-            return
-        watch = self.watch = Watch(job_of(trainer, model), self._settings)
+            model, settings = pl_module, replace(settings, enabled=False)
+        watch = self.watch = Watch(job_of(trainer, model), settings)
         restored, self._restored = self._restored, {}
         if restored:
             watch.load_state_dict(restored)
@@ -120,10 +123,17 @@ class PathwatchCallback(callback_base()):  # type: ignore[misc]
         save = trainer.save_checkpoint
 
         def saved(filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+            # The first file of a step is its checkpoint: `last.ckpt` comes after it and is overwritten later.
+            if self._saved_at == trainer.global_step:
+                save(filepath, *args, **kwargs)
+                return
             self._saving = str(filepath)
-            save(filepath, *args, **kwargs)
-            watch.checkpoint_saved(self._saving, filepath)
-            self._saving = None
+            try:
+                save(filepath, *args, **kwargs)
+                watch.checkpoint_saved(self._saving, filepath)
+                self._saved_at = trainer.global_step
+            finally:
+                self._saving = None
 
         trainer.save_checkpoint = saved
         watch.on_close(lambda: vars(trainer).pop("save_checkpoint", None))
@@ -142,4 +152,7 @@ class PathwatchCallback(callback_base()):  # type: ignore[misc]
             return
         self._logged = signal
         for logger in trainer.loggers:
-            logger.log_metrics(scalars(signal), step=trainer.global_step)
+            try:
+                logger.log_metrics(scalars(signal), step=trainer.global_step)
+            except Exception as error:
+                _logger.warning("pathwatch: %s lost what the service says: %s", type(logger).__name__, error)

@@ -90,13 +90,16 @@ class Agreement:
 
     def first_text(self, text: str | None) -> str | None:
         """The text of rank 0, on every rank."""
+        if self.world_size == 1:
+            return text
         encoded = (text or "").encode() if self.rank == 0 else b""
         length = self.first(-1 if text is None else len(encoded))
-        if length < 0:
+        if self.lost or length < 0:
             return None
         letters = torch.zeros(length, dtype=torch.int64)
         letters[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.int64)
-        return bytes(self.total(letters).tolist()).decode()
+        told = self.total(letters)
+        return None if self.lost else bytes(told.tolist()).decode()
 
     def close(self) -> None:
         """Leave: others that still wait for this rank are let go, and give up. Not collective."""

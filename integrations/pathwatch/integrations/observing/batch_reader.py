@@ -118,6 +118,11 @@ class BatchReader:
         self._due_step = step if self._mode.observes(step) else None
         self._calls.open = self.wants
 
+    def went_back(self, step: int) -> None:
+        """The job goes on from an earlier step: what was described is not what comes."""
+        self._due_step = None
+        self.step_begins(step)
+
     def close(self) -> None:
         """Leave the module as it was."""
         self._calls.close()

@@ -32,7 +32,7 @@ class SavedCheckpoint:
     path: str | None = None
     """Its folder, absolute; None = not told."""
     deleted: bool = False
-    """It was deleted for want of use."""
+    """It was deleted for want of use, or overwritten by a later one."""
 
 
 class SavedCheckpoints:
@@ -57,6 +57,9 @@ class SavedCheckpoints:
             known = None
         name = tag or (known.tag if known else f"global_step{step}")
         where = str(path.absolute()) if path else (known.path if known else None)
+        for other in self:
+            if where is not None and other.path == where and other.step != step:
+                self.mark_deleted(other)
         self._by_step[step] = SavedCheckpoint(step=step, tag=name, path=where)
         return None if known is not None and known.tag == name else name
 

@@ -58,6 +58,11 @@ class Decisions:
             self._asked_at = step
         return self._asked_at == step
 
+    def answered(self) -> None:
+        """What was asked for is saved: not once more at this step, which may have further micro-batches."""
+        if self._asked_at is not None:
+            self._checkpoint_wanted, self._asked_at = False, None
+
     def should_stop(self, step: int) -> bool:
         """True from the agreed step on."""
         return 0 <= self._agreed.stop_at_step <= step

@@ -57,6 +57,11 @@ class ForwardInputs:
             segment_ids = segment_ids_of_offsets(offsets.to(self._device), shape[1])
             samples_per_row = len(offsets) - 1
         positions = inputs.get("position_ids")
+        if segment_ids is None and offsets is not None and positions is None:
+            raise ValueError(
+                f"cumulative lengths came with {shape[0]} rows, so that samples cannot be told apart: "
+                "give forward position_ids, or describe batches by watch.batch(...)"
+            )
         labels, shifted = inputs.get("labels"), inputs.get("shift_labels")
         return describe(
             self._stream,

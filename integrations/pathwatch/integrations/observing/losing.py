@@ -73,12 +73,11 @@ class Losing:
             )
 
     def _find_again(self) -> None:
-        if self._find is None or all(
-            router.module in set(self._module.modules()) for router in self._recorder.routers
-        ):
+        present = set(self._module.modules())
+        if self._find is None or all(router.module in present for router in self._recorder.routers):
             return
         find, self._find = self._find, None
         try:
             self._recorder.renew(find())
-        except ValueError as error:
+        except Exception as error:  # also what a router= of the job raises
             self.note("renew", f"routers were replaced, and no others can be read: {error}")

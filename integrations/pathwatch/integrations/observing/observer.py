@@ -71,6 +71,8 @@ class Observer:
         """Open the stream of an attempt; one that was open is closed, what it holds sent before."""
         with self._guard(f"beginning attempt {attempt}"):
             if self._sender is not None:
+                if self.batches is not None:
+                    self.batches.went_back(self._job.step)
                 self._outbox.deliver(wait=True)
                 self._sender.close(1.0)
             self._sender = Sender(self._connected(attempt), self._layout, self._experts)
@@ -98,6 +100,12 @@ class Observer:
         self._outbox.then(lambda: sender.register_checkpoint(step=step, tag=tag))
         self._deliver()
 
+    def flush(self, timeout: float) -> None:
+        """Wait, `timeout` seconds at most, until the sidecar has what was read and saved so far."""
+        self._outbox.deliver(wait=True)
+        if self._sender is not None:
+            self._sender.flush(timeout)
+
     def stop(self) -> None:
         """Observe no more: take the hooks off, hand what was read to the stream. Not collective."""
         self._recorder.close()
@@ -107,9 +115,11 @@ class Observer:
 
     def close(self, timeout: float) -> None:
         """Stop, and send what is left within `timeout` seconds. Not collective."""
-        self.stop()
-        if self._sender is not None:
-            self._sender.close(timeout)
+        try:
+            self.stop()
+        finally:
+            if self._sender is not None:
+                self._sender.close(timeout)
 
     def _connected(self, attempt: int) -> RoutingStream | None:
         """A stream for an attempt; None where another process sends what is seen here."""

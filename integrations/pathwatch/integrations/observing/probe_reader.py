@@ -76,7 +76,16 @@ class ProbeReader:
         """Observe the probe at `step`. Collective."""
         visits = self._visits(step)
         with guard(f"reading the probe at step {step}"), undisturbed(self._job.module):
-            readings = [(batch, self._run(batch)) for batch in self._batches]
+            readings: list[tuple[ProbeBatch, Reading]] = []
+            problem: Exception | None = None
+            for batch in self._batches:
+                # One that fails here runs the passes left all the same: other ranks may wait for it in them.
+                try:
+                    readings.append((batch, self._run(batch)))
+                except Exception as error:
+                    problem = problem or error
+            if problem is not None:
+                raise problem
             widths = [reading.packed_NX.numel() for _, reading in readings]
 
             def send(flat: Floats) -> None:

@@ -72,6 +72,11 @@ class Sender:
         if self._stream is not None:
             self._stream.geometry(step=step, gram_self=gram_self, gram_next=gram_next)
 
+    def flush(self, timeout: float) -> None:
+        """Wait until all that was sent is acknowledged, `timeout` seconds at most."""
+        if self._stream is not None:
+            self._stream.flush(timeout)
+
     def watermark(self, step: int) -> None:
         """Say that all of this process up to `step` is sent."""
         if self._stream is not None:

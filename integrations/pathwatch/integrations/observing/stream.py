@@ -114,6 +114,8 @@ def describe(
             f"a batch of {rows} rows came with {told} sample ids and {len(names)} groups: give one each per "
             "row, or, where rows are packed, as many for every row (group None where a row has fewer samples)"
         )
+    if visits is not None and len(visits) != N:
+        raise ValueError(f"a batch of {N} samples came with {len(visits)} visits: give one for each")
     if samples_per_row > 1 and segment_ids is None and position_ids is None:
         raise ValueError(
             f"a batch of {rows} rows came with {samples_per_row} samples each, but with neither segment_ids "

@@ -62,10 +62,15 @@ class VisitCounter:
         flat = self._agreement.total(torch.cat(list(self._own.values())))
         counts = flat.split([len(own) for own in self._own.values()])
         total = {
-            name: torch.where(self._before[name] < 0, -1, self._before[name] + own)
+            # Where ranks are lost, what they counted is not in it.
+            name: torch.where((self._before[name] < 0) | self._agreement.lost, -1, self._before[name] + own)
             for name, own in zip(self._own, counts, strict=True)
         }
-        if not self._said and any(bool((visits < 0).any()) for visits in total.values()):
+        if (
+            not self._said
+            and not self._agreement.lost
+            and any(bool((visits < 0).any()) for visits in total.values())
+        ):
             self._said = True
             _logger.warning(
                 "how often the probe's samples were trained on is not known: the job goes on from a "

@@ -28,6 +28,8 @@ from pathwatch.v1 import signal_pb2
 
 _logger = logging.getLogger("pathwatch.integrations")
 
+_ARRIVES_WITHIN = 2.0
+
 
 class Watch:
     """Observes a training job until closed; made by the `attach` of a framework.
@@ -138,12 +140,21 @@ class Watch:
                 self._unregistered.append((step, news))
             self._reactions.arrange()
 
+    def checkpoint_answered(self) -> None:
+        """The checkpoint that `should_checkpoint` asked for is saved. On all ranks alike."""
+        self._decisions.answered()
+
     def best_checkpoint(self, group: str | None = None) -> str | None:
         """Tag of the best checkpoint so far, overall or for a group; None = there is none, or not known.
 
-        Collective, before `close`: the same on every rank. Rank 0 asks the service, for 2 s at most.
+        Collective, before `close`: the same on every rank. Waits 2 s at most for what was read and saved to
+        reach the service, then rank 0 asks it, for 2 s at most.
         """
         tag: str | None = None
+        with self._guard("sending what was read"):
+            if self._observer is not None:
+                self._observer.flush(_ARRIVES_WITHIN)
+        self._agreement.any(False)  # all ranks' part has arrived
         with self._guard("asking for the best checkpoint"):
             if self._settings.enabled and self._agreement.rank == 0:
                 tag = self._keeper.best(group, self.signal)
@@ -259,9 +270,11 @@ class Watch:
             return
         self._closed = True
         deadline = time.monotonic() + timeout
-        with self._guard("closing"):
-            for undo in reversed(self._on_close):
+        # Each by itself: what fails must not keep the rest from being put back, or other ranks waiting.
+        for undo in reversed(self._on_close):
+            with self._guard("leaving the job as it was"):
                 undo()
+        with self._guard("closing"):
             if self._stopped is not None:
                 self._stopped.close(timeout)
             if self._observer is not None:
@@ -269,7 +282,9 @@ class Watch:
                 self._observer.close(timeout)
                 if self._agreement.rank == 0:
                     self._reactions.arrange()
+        with self._guard("closing"):
             self._reactions.close(max(0.0, deadline - time.monotonic()))
+        with self._guard("closing"):
             self._agreement.close()
 
     def __enter__(self) -> Self:

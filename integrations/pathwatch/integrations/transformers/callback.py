@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 from weakref import ReferenceType, ref
@@ -12,10 +14,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pathwatch.integrations.observing import Options, Settings, Watch, scalars
 from pathwatch.integrations.transformers.best_model import BestModel
-from pathwatch.integrations.transformers.columns import Columns, carry
+from pathwatch.integrations.transformers.columns import Columns, carry, drop
 from pathwatch.integrations.transformers.obstacles import obstacle
 from pathwatch.integrations.transformers.saved_state import keep, kept
 from pathwatch.integrations.transformers.trainer_job import TrainerJob
+
+_logger = logging.getLogger("pathwatch.integrations")
 
 
 class PathwatchCallback(TrainerCallback):  # type: ignore[misc]
@@ -61,6 +65,7 @@ class PathwatchCallback(TrainerCallback):  # type: ignore[misc]
         self._save_owed = False
         self._trained: ReferenceType[nn.Module] | None = None
         self._left: dict[str, Any] | None = None
+        self._open = False
         self.watch: Watch | None = None
         """The watch of the present, or the last, training."""
 
@@ -78,10 +83,15 @@ class PathwatchCallback(TrainerCallback):  # type: ignore[misc]
         self._leave()
         problem = obstacle(args, self._settings, self._columns, train_dataloader)
         job = TrainerJob(model, args, state, problem)
-        watch = self.watch = Watch(job, self._settings)
+        watch = self.watch = Watch(job, self._sparing(args))
+        self._open = True
         self._save_owed = False
-        if self._columns.names and problem is None:
-            watch.on_close(carry(self._columns, train_dataloader, model, watch))
+        if self._columns.names:
+            watch.on_close(
+                carry(self._columns, train_dataloader, model, watch)
+                if problem is None
+                else drop(self._columns, train_dataloader)
+            )
         if self._load_best_model_at_end:
             self._best = BestModel(args, watch)
             watch.on_close(self._best.restore)
@@ -157,9 +167,27 @@ class PathwatchCallback(TrainerCallback):  # type: ignore[misc]
             self._best.choose(state)
         return control
 
+    def _sparing(self, args: TrainingArguments) -> Settings:
+        """Settings that delete nothing where Trainer will load a best checkpoint of its own choice."""
+        checkpoints = self._settings.checkpoints
+        if (
+            checkpoints is None
+            or checkpoints.keep is None
+            or self._load_best_model_at_end
+            or not args.load_best_model_at_end
+        ):
+            return self._settings
+        _logger.warning(
+            "pathwatch deletes no checkpoints: Trainer loads the best by %r, which could be among them; use "
+            "PathwatchCallback(load_best_model_at_end=True)",
+            args.metric_for_best_model,
+        )
+        return replace(self._settings, checkpoints=replace(checkpoints, keep=None))
+
     def _leave(self) -> None:
         """Close the watch, if one is open: training has ended, or failed and begins again."""
-        if self.watch is not None:
+        if self.watch is not None and self._open:
+            self._open = False
             self._left = self.watch.state_dict()
             self.watch.close()
         self._best = None

@@ -44,6 +44,24 @@ class Columns:
         return tuple(name for name in (self.groups, self.sample_ids) if name is not None)
 
 
+class _DroppingCollator:
+    """A collator around another one, which does not get to see the columns."""
+
+    def __init__(self, collate: Callable[[Sequence[Any]], Any], columns: Columns) -> None:
+        self._collate = collate
+        self._names = frozenset(columns.names)
+
+    def __call__(self, features: Sequence[Any]) -> Any:
+        return self._collate(
+            [
+                {name: value for name, value in feature.items() if name not in self._names}
+                if isinstance(feature, Mapping)
+                else feature
+                for feature in features
+            ]
+        )
+
+
 class ColumnCollator:
     """A collator around another one, for which it keeps the columns. Runs in the dataloader's workers."""
 
@@ -113,5 +131,17 @@ def carry(
     def undo() -> None:
         holder.collate_fn = collate
         handle.remove()
+
+    return undo
+
+
+def drop(columns: Columns, dataloader: DataLoader[Any]) -> Callable[[], None]:
+    """Keep the columns from the model of a job that is not observed; returns what undoes it."""
+    holder = getattr(dataloader, "base_dataloader", dataloader)
+    collate = holder.collate_fn
+    holder.collate_fn = _DroppingCollator(collate, columns)
+
+    def undo() -> None:
+        holder.collate_fn = collate
 
     return undo

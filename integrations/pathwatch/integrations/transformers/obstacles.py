@@ -92,7 +92,9 @@ def _lost(columns: Columns, dataloader: DataLoader[Any]) -> str | None:
             f"the training dataset has no columns {', '.join(map(repr, missing))} but {present}: where they "
             "are in the dataset given to Trainer, set remove_unused_columns=False in TrainingArguments"
         )
-    dispatched = type(dataloader).__name__ == "DataLoaderDispatcher" and AcceleratorState().num_processes > 1
+    # Also on one process of a job that could have more.
+    broadcast = AcceleratorState().distributed_type != DistributedType.NO
+    dispatched = type(dataloader).__name__ == "DataLoaderDispatcher" and broadcast
     if columns.names and dispatched:
         return (
             "accelerate has rank 0 read the data for all and hand out tensors only, so that the columns "
