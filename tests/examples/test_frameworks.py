@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
+from pathwatch.v1 import signal_pb2
 
 FRAMEWORKS = Path(__file__).parents[2] / "examples" / "frameworks"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -47,6 +49,15 @@ def train(server: str, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+def windows_up_to(client: Client, step: int, group: str = "") -> Sequence[signal_pb2.Window]:
+    """Windows of the run, once that step is judged: acknowledged is sooner."""
+    deadline = time.monotonic() + 60
+    while client.get_run("example").closed_step < step:
+        assert time.monotonic() < deadline, f"step {step} was not judged"
+        time.sleep(0.05)
+    return client.get_metrics("example", group=group).windows
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "suffix"), [("train_ddp.py", ".pt"), ("train_fsdp2.py", "")])
 def test_two_processes_train_stop_and_go_on(
@@ -58,7 +69,7 @@ def test_two_processes_train_stop_and_go_on(
     resume = str(tmp_path / "out" / f"step20{suffix}")
     assert train(script, "--resume", resume, steps=30, launcher=TORCHRUN).startswith("ended at step 30, ")
     with Client(server) as client:
-        windows = client.get_metrics("example").windows
+        windows = windows_up_to(client, 30)
         checkpoints = {ranked.checkpoint.step for ranked in client.rank_checkpoints("example")}
     assert checkpoints == {20, 30}
     # The second job is the next attempt; what it read again supersedes what the first had read.
@@ -81,7 +92,7 @@ def test_lightning(train: Callable[..., str], server: str, tmp_path: Path) -> No
     assert path.parent == tmp_path / "out"
     assert path.exists()
     with Client(server) as client:
-        windows = client.get_metrics("example", group="sorting").windows
+        windows = windows_up_to(client, 110, "sorting")
         checkpoints = {ranked.checkpoint.step for ranked in client.rank_checkpoints("example")}
     assert checkpoints == {100}
     assert [window.step for window in windows] == list(range(0, 111, 10))
@@ -95,7 +106,7 @@ def test_transformers(train: Callable[..., str], server: str, tmp_path: Path) ->
     resume = str(tmp_path / "out" / "checkpoint-20")
     assert train("train_transformers.py", "--resume", resume, steps=40).startswith("ended at step 40, best ")
     with Client(server) as client:
-        windows = client.get_metrics("example").windows
+        windows = windows_up_to(client, 40)
         checkpoints = {ranked.checkpoint.step for ranked in client.rank_checkpoints("example")}
     assert checkpoints == {20, 40}
     assert {(w.group, w.step) for w in windows} == {
