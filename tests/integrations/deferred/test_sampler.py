@@ -293,3 +293,18 @@ def test_a_state_of_another_training_set_is_refused() -> None:
     first, second = (DeferredSampler(range(n), lambda i: "a", batch_size=4, per_group=2) for n in (40, 44))
     with pytest.raises(ValueError, match="of 40 samples, this one draws 44"):
         second.load_state_dict(first.state_dict())
+
+
+class _Careless(torch.utils.data.Sampler[int]):
+    """Shuffles by random numbers that nobody seeds."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __iter__(self) -> Any:
+        return iter(np.random.default_rng().permutation(64).tolist())
+
+
+def test_an_order_that_cannot_be_drawn_again_is_refused() -> None:
+    with pytest.raises(ValueError, match="drawn again"):
+        DeferredSampler(_Careless(), ["a"] * 64, batch_size=4, steps=16, num_replicas=1, rank=0)
