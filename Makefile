@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick bench bench-overhead proto lint format debian help
+.PHONY: demo test quick robustness bench bench-overhead proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -24,10 +24,13 @@ demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sideca
 	$(BIN)/pathwatch demo --out demo-out
 
 test: $(READY) debian ## All tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not robustness'
 
 quick: $(READY) debian ## The tests without the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not robustness'
+
+robustness: $(READY) ## Faults injected at length: kills, cuts, floods
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness
 
 lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .

@@ -35,8 +35,10 @@ ALLOWED = {
         "pathwatch.server.sketch",
         "pathwatch.server.phases",
     },
+    "pathwatch.server.config": set(),
     "pathwatch.server.store": {
         "pathwatch.v1",
+        "pathwatch.server.failpoints",
         "pathwatch.server.metrics",
         "pathwatch.server.sketch",
         "pathwatch.server.phases",
@@ -44,6 +46,7 @@ ALLOWED = {
     "pathwatch.server.engine": {
         "pathwatch.v1",
         "pathwatch.server.config",
+        "pathwatch.server.failpoints",
         "pathwatch.server.plugins",
         "pathwatch.server.metrics",
         "pathwatch.server.sketch",

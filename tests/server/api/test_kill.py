@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from server_process import ServerProcess
 
 from pathwatch.client import Client, RoutingStream
 from pathwatch.v1 import run_pb2, signal_pb2
@@ -27,52 +24,10 @@ STEPS = range(0, 600, 10)
 PACE_SECONDS = 0.02
 """Between steps, as training would take: so that a kill finds some sent, some acked, some to come."""
 
-SERVE = """
-import asyncio, sys
-from pathlib import Path
-from pathwatch.server.app import serve
-from pathwatch.server.config import ServerConfig
-
-def ready(addresses):
-    print(addresses.grpc, flush=True)
-
-config = ServerConfig(data=Path(sys.argv[1]), listen=sys.argv[2], http="127.0.0.1:0")
-sys.exit(asyncio.run(serve(config, ready=ready)))
-"""
-
-
-class Server:
-    """A server process that is killed and started again on the same port and data."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self.address = "127.0.0.1:0"
-        self.kills = 0
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(self._data), self.address], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().strip()
-        assert self.address, "the server did not start"
-
-    def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def kill_and_restart(self) -> None:
-        self.kill()
-        self.kills += 1
-        self.start()
-
 
 @contextmanager
-def server(data: Path) -> Iterator[Server]:
-    running = Server(data)
+def server(data: Path) -> Iterator[ServerProcess]:
+    running = ServerProcess(data)
     try:
         yield running
     finally:
@@ -94,7 +49,7 @@ def observations(step: int, rank: int, group: str) -> dict[str, Any]:
     }
 
 
-def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any, Any]:
+def play(server: ServerProcess, kill_after: list[int]) -> tuple[Any, Any, Any, Any]:
     """Two ranks send everything; the server is killed each time so many more messages are acked."""
     with Client(server.address) as client:
         client.create_run("run", CONFIG)
@@ -119,7 +74,7 @@ def play(server: Server, kill_after: list[int]) -> tuple[Any, Any, Any, Any]:
         return run, client.get_metrics("run"), client.get_signal("run"), kept
 
 
-def _kill(server: Server, streams: list[RoutingStream], after: list[int]) -> None:
+def _kill(server: ServerProcess, streams: list[RoutingStream], after: list[int]) -> None:
     def acked() -> int:
         return sum(stream.stats.acked for stream in streams)
 

@@ -6,10 +6,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from pathwatch.server.api.channel_options import channel_options
 from pathwatch.server.api.routing import RoutingService
 from pathwatch.server.api.runs import RunService
 from pathwatch.server.api.signals import SignalService
-from pathwatch.server.config import AddressError, ServerConfig, TlsFiles, split_address
+from pathwatch.server.api.tls import server_credentials
+from pathwatch.server.config import AddressError, ServerConfig, split_address
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.store.interface import Store
 from pathwatch.v1 import (
@@ -37,17 +39,7 @@ class GrpcServer:
         self._routing = RoutingService(engine, config.limits)
         self._signals = SignalService(engine, store)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
-        self._server = grpc.aio.server(
-            options=(
-                # Somewhat larger messages are read, refused, and the stream goes on.
-                ("grpc.max_receive_message_length", 2 * config.limits.message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-                # Senders may ping an idle stream every ten seconds to notice a dead network.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            )
-        )
+        self._server = grpc.aio.server(options=channel_options(config.limits))
         routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)
         run_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine, config.limits), self._server)
         signal_pb2_grpc.add_SignalServiceServicer_to_server(self._signals, self._server)
@@ -78,16 +70,7 @@ class GrpcServer:
             if config.tls is None:
                 port = self._server.add_insecure_port(config.listen)
             else:
-                port = self._server.add_secure_port(config.listen, _credentials(config.tls))
+                port = self._server.add_secure_port(config.listen, server_credentials(config.tls))
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {config.listen}: {error}") from error
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    client_ca = files.client_ca.read_bytes() if files.client_ca else None
-    return grpc.ssl_server_credentials(
-        [(files.key.read_bytes(), files.cert.read_bytes())],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )

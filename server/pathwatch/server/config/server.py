@@ -1,0 +1,81 @@
+"""What a server is told when it starts, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pathwatch.server.config.access import TlsFiles, tls_problems
+from pathwatch.server.config.addresses import is_loopback, split_address
+from pathwatch.server.config.limits import Limits, limit_problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Configuration of one server process."""
+
+    data: Path
+    """Folder for everything durable; made if it is not there. One server at a time may use it."""
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT for gRPC; port 0 = a free one."""
+    http: str = "127.0.0.1:9464"
+    """HOST:PORT for /metrics, /healthz and the list of runs; port 0 = a free one."""
+    insecure: bool = False
+    """Allow plaintext gRPC on addresses that other machines reach."""
+    tls: TlsFiles | None = None
+    """Serve gRPC with TLS."""
+    store: str = "sqlite"
+    """Where state is kept; only "sqlite" in this version."""
+    compute_threads: int = 2
+    """Threads that compute metrics; ingest and signals have threads of their own."""
+    drain_seconds: float = 5.0
+    """How long a stop waits for open calls to end."""
+    limits: Limits = field(default_factory=Limits)
+    """Bounds."""
+
+
+def check(config: ServerConfig) -> list[str]:
+    """All problems of a configuration, each one line; empty when the server could start."""
+    return [
+        *_address_problems(config),
+        *_store_problems(config),
+        *tls_problems(config.tls),
+        *limit_problems(config.limits),
+        *_number_problems(config),
+    ]
+
+
+def _address_problems(config: ServerConfig) -> list[str]:
+    problems = []
+    for name, address in (("listen", config.listen), ("http", config.http)):
+        try:
+            host, _ = split_address(address)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if name == "listen" and not is_loopback(host) and config.tls is None and not config.insecure:
+            problems.append(
+                f"listen: {address} is reachable from other machines and would carry plaintext; "
+                "give --tls-cert and --tls-key, or --insecure if the network is trusted"
+            )
+    return problems
+
+
+def _store_problems(config: ServerConfig) -> list[str]:
+    problems = []
+    if config.store.startswith("redis://"):
+        problems.append("store: redis is not available in this version; use sqlite")
+    elif config.store != "sqlite":
+        problems.append(f"store: {config.store!r} is unknown; use sqlite")
+    if config.data.exists() and not config.data.is_dir():
+        problems.append(f"data: {config.data} is not a folder")
+    return problems
+
+
+def _number_problems(config: ServerConfig) -> list[str]:
+    problems = []
+    if config.compute_threads < 1:
+        problems.append("compute_threads: must be at least 1")
+    if not 0 <= config.drain_seconds < float("inf"):
+        problems.append("drain_seconds: must be a number of seconds, 0 or more")
+    return problems
