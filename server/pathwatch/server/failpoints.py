@@ -1,8 +1,8 @@
 """Named places where a test can make the process die or fail, as etcd's gofail does.
 
 `PATHWATCH_FAILPOINTS=commit.before=kill@3,snapshot.middle=error` in the environment arms them: at the third
-(default: first) time the place is reached, the process kills itself with SIGKILL, or OSError is raised. Unarmed
-they cost a dictionary look-up. The names in use are listed in docs/reliability.md.
+(default: first) time the place is reached, the process kills itself with SIGKILL, or OSError is raised.
+Unarmed they cost a dictionary look-up. The names in use are listed in docs/reliability.md.
 """
 
 from __future__ import annotations
