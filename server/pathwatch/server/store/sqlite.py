@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import History, StoreError
 from pathwatch.server.store.rows import (
@@ -104,8 +105,10 @@ class SqliteStore:
             db.execute("BEGIN IMMEDIATE")
             for write in writes:
                 apply(db, write)
+            reach("commit.before")
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+            reach("commit.after")
+        except (sqlite3.Error, OSError) as error:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise StoreError(f"cannot write {self._path}: {error}") from error
