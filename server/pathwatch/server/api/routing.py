@@ -26,6 +26,7 @@ from pathwatch.server.engine.streams import (
     Watermark,
 )
 from pathwatch.server.engine.tensors import invalid
+from pathwatch.server.failpoints import reach
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
 LARGE_BYTES = 128 << 10
@@ -113,6 +114,7 @@ class _StreamCall:
                 case Ack() as ack:
                     self._flow.release(ack.size)
                     yield _response(ack)
+                    reach("ack.sent")
                 case None if not self._reader.cancelled() and (error := self._reader.exception()):
                     raise error
             if self._reader.done() and self._flow.unacked == 0:

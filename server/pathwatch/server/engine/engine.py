@@ -27,6 +27,7 @@ from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.engine.streams import Message, RankStream
 from pathwatch.server.engine.view import RunView
+from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 from pathwatch.server.store.interface import Store, StoreError
 from pathwatch.server.store.rows import DeleteRun, RunRow
@@ -228,6 +229,7 @@ class Engine:
         run.drop()
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))
+        reach("delete.begun")
         self._outbox.effects.append(lambda: settle(future, None))
 
     def _write_until_stopped(self) -> None:

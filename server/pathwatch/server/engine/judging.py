@@ -15,6 +15,7 @@ from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
 from pathwatch.server.engine.outbox import settle
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound, judge_round
+from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 from pathwatch.server.sketch.run_sketch import Round
 from pathwatch.server.store.interface import Store
@@ -56,10 +57,12 @@ class JudgingQueue:
         *,
         on_judged: Callable[[JudgedRound, float], None],
         on_rebuilt: Callable[[Judgement, list[WindowRow]], None],
+        on_broken: Callable[[str], None],
     ) -> None:
         """`on_judged` gets a round's result and when it closed, on the steady clock.
 
         `on_rebuilt` gets, after a rewind, the judgement and the newest windows of what is left.
+        `on_broken` gets why no round can be judged any more.
         """
         self._run = run
         self._config = config
@@ -67,11 +70,14 @@ class JudgingQueue:
         self._clock = clock
         self._on_judged = on_judged
         self._on_rebuilt = on_rebuilt
+        self._on_broken = on_broken
         self._todo: deque[_ClosedRound | _RankRequest] = deque()
         self._judge: Judge | None = None
         self._rewound = False
         self._running: _ClosedRound | _RankRequest | None = None
         self._rebuilding = False
+        self._failures = 0
+        """Jobs in a row that a plug-in did not survive, or that a fault of the service ended."""
         self._broken: str | None = None
 
     @property
@@ -107,6 +113,13 @@ class JudgingQueue:
             if isinstance(job, _RankRequest):
                 settle(job.future, refusal)
         self._todo.clear()
+        self.close()
+
+    def close(self) -> None:
+        """End the plug-ins that live in processes of their own; a call under way fails."""
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
 
     def next_job(self, attempt: int, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
         """The next piece of work, unless one is under way. Everything decided so far must be committed."""
@@ -129,20 +142,26 @@ class JudgingQueue:
 
     def failed(self, error: Exception) -> None:
         """The last job raised: a plug-in that is no longer there, or a fault of the service."""
-        if self._rebuilding:
-            self._rebuilding = False
-            self._broken = (
-                f"run {self._run!r} cannot be judged: {error}; restart the server when that is mended"
-            )
-            log.error("%s", self._broken, exc_info=error)
-            self._drop_rounds_if_broken()
-            return
         job, self._running = self._running, None
-        self._judge = None  # it may have taken half a round; the stored ones make it anew
+        rewound, self._rebuilding = self._rebuilding == "rewound", False
+        self.close()  # it may have taken half a round; the stored ones make it anew
         if isinstance(job, _RankRequest):
             settle(job.future, error)
-        elif job is not None:
+            return
+        if job is not None:
             log.error("round %d of run %r could not be judged", job.round.step, self._run, exc_info=error)
+            self._todo.appendleft(job)
+        self._rewound = self._rewound or rewound
+        self._count_failure(error)
+
+    def _count_failure(self, why: object) -> None:
+        self._failures += 1
+        if self._failures < MAX_FAILURES and not isinstance(why, plugins.PluginError):
+            return
+        self._broken = f"run {self._run!r} cannot be judged: {why}; restart the server when that is mended"
+        log.error("%s", self._broken)
+        self._drop_rounds_if_broken()
+        self._on_broken(self._broken)
 
     def _drop_rounds_if_broken(self) -> None:
         # Their batches stay in the store and are judged after a restart.
@@ -174,6 +193,7 @@ class JudgingQueue:
         run, config, geometry = self._run, self._config, geometries.at(job.round.step)
 
         def work() -> Callable[[], None]:
+            reach("round.closed")
             judged = judge_round(run, config, job.round, geometry, judge, checkpoints)
             return lambda: self._done_judging(judged, job.closed_at)
 

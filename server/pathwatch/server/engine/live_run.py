@@ -28,6 +28,7 @@ from pathwatch.server.engine.streams import (
 )
 from pathwatch.server.engine.tensors import invalid
 from pathwatch.server.engine.view import RunView, view_of
+from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.sketch.run_sketch import Round, RunSketch, SketchError
 from pathwatch.server.store.rows import (
@@ -223,6 +224,7 @@ class LiveRun:
         self.attempt = AttemptProgress(self._row.name, number)
         self._update(attempt=number, first_step=-1, world_size=0)
         self._restart_sketch(self.sketch.closed_step)
+        reach("attempt.begun")
 
     def _begin_at(self, step: int) -> None:
         """The attempt's first observation."""
@@ -247,6 +249,7 @@ class LiveRun:
         }
         self.geometries.rewind(self._row.attempt, step)
         self._update(closed_step=min(self._row.closed_step, step - 1))
+        reach("attempt.rewound")
 
     def _restart_sketch(self, closed_step: int) -> None:
         self.sketch = RunSketch(
@@ -289,6 +292,7 @@ class LiveRun:
             )
         self.checkpoints[checkpoint.attempt, checkpoint.step] = checkpoint
         self._shared.outbox.writes.append(PutCheckpoint(run=self._row.name, checkpoint=checkpoint))
+        reach("checkpoint.registered")
 
     def finish(self, future: Future[run_pb2.Run]) -> None:
         """Close what is open; the future gets the run when all of it is judged."""
@@ -300,6 +304,7 @@ class LiveRun:
             self._finishing = [future]
             self._streams.end_all(self._finished_refusal())
             self._closed(self.sketch.close_all(self._shared.clock.steady()))
+            reach("finish.begun")
 
     def _check_open(self) -> None:
         if self._row.finished or self._finishing is not None:
@@ -357,6 +362,7 @@ class LiveRun:
         self._update(closed_step=judgement.step)
         self.standing.restore(self.standing.signal, windows, self.standing.phase_changes)
         self._say(judgement, keep_stop=False)
+        reach("attempt.rebuilt")
 
     def _judged(self, judged: JudgedRound, closed_at: float) -> None:
         round_ = judged.round
@@ -375,6 +381,7 @@ class LiveRun:
         self._update(closed_step=round_.step)
         self.standing.take_windows(judged.windows)
         self._say(judged.judgement)
+        reach("round.judged")
         clock, histogram = self._shared.clock, self._shared.stats.window_close
         self._shared.outbox.effects.append(lambda: histogram.observe(clock.steady() - closed_at))
 
@@ -412,6 +419,7 @@ class LiveRun:
         for future in self._finishing:
             self._answer_finished(future)
         self._finishing = []
+        reach("finish.judged")
 
     def _update(self, **changes: object) -> None:
         self._row = replace(self._row, **changes)  # type: ignore[arg-type]  # names are checked by replace

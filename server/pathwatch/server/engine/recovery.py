@@ -8,6 +8,7 @@ from pathwatch.server.engine.decode import Topology, decode_batch, decode_geomet
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
+from pathwatch.server.failpoints import reach
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.server.sketch.run_sketch import Round, RunSketch
 from pathwatch.server.store.rows import BatchRow, RunRow
@@ -53,6 +54,7 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
             closed.setdefault(batch.attempt, []).append(batch)
         else:
             run.sketch.add(_block(batch, topology), now)
+    reach("recovery.middle")
     for attempt, batches in sorted(closed.items()):
         # One rank that has passed everything closes the windows again; who was missing is known.
         sketch = RunSketch(settings, attempt=attempt, closed_step=row.closed_step)
