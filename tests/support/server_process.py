@@ -37,18 +37,34 @@ class ServerProcess:
         return self._process.pid
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start and wait until it answers; fails if it dies before."""
+        self.launch(environment)
+        assert self.wait_started(), "the server did not start"
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start without waiting for it: for a server that is to die before it answers."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(self._data), self.address],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},
         )
+
+    def wait_started(self) -> bool:
+        """Wait until a launched server answers; False if it died before."""
         assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().strip()
-        assert self.address, "the server did not start"
+        address = self._process.stdout.readline().strip()
+        self.address = address or self.address
+        return bool(address)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative = the signal that killed it."""
+        return self._process.poll()
 
     def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
+        """SIGKILL, and wait for the end; also of one that has ended already."""
+        self._process.kill()
         self.wait()
 
     def wait(self, timeout: float = 60) -> int:
