@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +31,22 @@ class Command(click.Command):
         )
         for key, option in _options_by_key(self).items():
             option.envvar = f"PATHWATCH_{key.upper()}"
+
+
+class Assignments(click.Option):
+    """A repeatable `--limit NAME=VALUE`; in the file a mapping, `limits`.
+
+    From the command line, or else the environment (separated by blanks), over the file: name by name.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, multiple=True, **kwargs)
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        if source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            value = (*(ctx.lookup_default(str(self.name)) or ()), *value)
+        return value, source
 
 
 def _options_by_key(command: click.Command) -> dict[str, click.Option]:
@@ -54,16 +71,27 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     own = content.get(ctx.command.name) or {} if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(own, Mapping):
         raise click.BadParameter(f"{path}: wanted a mapping of options to values")
-    shared = {name: value for name, value in content.items() if not isinstance(value, Mapping)}
-    values = {str(name).replace("-", "_"): value for name, value in {**shared, **own}.items()}
     options = _options_by_key(ctx.command)
     del options["config"]
+    mappings = {f"{key}s": key for key, option in options.items() if isinstance(option, Assignments)}
+    shared = {
+        name: value for name, value in content.items() if not isinstance(value, Mapping) or name in mappings
+    }
+    values = {str(name).replace("-", "_"): value for name, value in {**shared, **own}.items()}
+    for plural in mappings.keys() & values.keys():
+        values[mappings[plural]] = _assignments(path, plural, values.pop(plural))
     unknown = sorted(values.keys() - options.keys())
     if unknown:
         raise click.BadParameter(
             f"{path}: `{ctx.command.name}` has no option {', '.join(unknown)}; it has {', '.join(options)}"
         )
     ctx.default_map = {str(options[key].name): value for key, value in values.items()}
+
+
+def _assignments(path: Path, name: str, value: object) -> list[str]:
+    if not isinstance(value, Mapping):
+        raise click.BadParameter(f"{path}: `{name}` wants a mapping of names to values")
+    return [f"{key}={item}" for key, item in value.items()]
 
 
 def json_option(function: F) -> F:

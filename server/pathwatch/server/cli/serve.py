@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pathwatch.server.cli.options import Command, fail, require
+from pathwatch.server.cli.options import Assignments, Command, fail, require
 
 
 @click.command("serve", cls=Command)
@@ -41,7 +41,13 @@ from pathwatch.server.cli.options import Command, fail, require
     help="Authority that clients must prove themselves with, PEM.",
 )
 @click.option("--insecure", is_flag=True, help="Allow plaintext gRPC on addresses that other machines reach.")
-@click.option("--check", is_flag=True, help="Validate the configuration and exit.")
+@click.option(
+    "--limit",
+    cls=Assignments,
+    metavar="NAME=VALUE",
+    help="A bound of the service, repeatable; --check lists them.",
+)
+@click.option("--check", is_flag=True, help="Validate the configuration, list the limits and exit.")
 def command(
     data: Path,
     listen: str,
@@ -51,6 +57,7 @@ def command(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     insecure: bool,
+    limit: tuple[str, ...],
     check: bool,
 ) -> None:
     """Run the sidecar until SIGTERM or Ctrl-C.
@@ -66,14 +73,21 @@ def command(
     tls = None
     if tls_cert is not None and tls_key is not None:
         tls = configuration.TlsFiles(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    try:
+        limits = configuration.parse_limits(limit)
+    except ValueError as error:
+        fail(error)
     config = configuration.ServerConfig(
-        data=data, listen=listen, http=http, store=store, insecure=insecure, tls=tls
+        data=data, listen=listen, http=http, store=store, insecure=insecure, tls=tls, limits=limits
     )
     problems = configuration.check(config)
     if problems:
         fail("; ".join(problems))
     if check:
         click.echo("the configuration is valid")
+        for name, meaning in configuration.meanings().items():
+            value = f"{getattr(limits, name)} {meaning.unit}"
+            click.echo(f"limits.{name}: {value} {meaning.what}; past it, {meaning.past.value}")
         return
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
     import asyncio
