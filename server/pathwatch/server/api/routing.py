@@ -13,6 +13,7 @@ import grpc
 from pathwatch.server.api.flow import Flow
 from pathwatch.server.api.status import abort, answer
 from pathwatch.server.config import Limits
+from pathwatch.server.engine.checks import check_step
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import Code, RefusedError
@@ -213,8 +214,7 @@ def _payload(
             geometry = decode_geometry(request.geometry, topology)
             return RouterGeometry(geometry=geometry, serialized=request.geometry.SerializeToString())
         case "watermark":
-            if request.watermark.step < 0:
-                raise invalid("watermark.step", f"is {request.watermark.step}; steps count from 0")
+            check_step("watermark.step", request.watermark.step)
             return Watermark(step=request.watermark.step)
         case "hello":
             raise invalid("hello", "was sent already; it is the first message of a stream only")

@@ -9,6 +9,19 @@ from pathwatch.server.engine.streams import RankStream
 from pathwatch.server.engine.tensors import invalid
 from pathwatch.server.store.rows import PutRank, PutSession, RankRow, SessionRow, Write
 
+MAX_ATTEMPT_JUMP = 1000
+"""How far above the current attempt the next may be. Later attempts end earlier ones for good: a sender with
+a wrong number must not end them all."""
+
+
+def check_next_attempt(number: int, current: int) -> None:
+    """Refuse an attempt that cannot follow `current` (-1 = there was none)."""
+    if number > current + MAX_ATTEMPT_JUMP:
+        since = f"the current one is {current}" if current >= 0 else "the run is new"
+        raise invalid(
+            "attempt", f"is {number}, {since}; attempts count up, by at most {MAX_ATTEMPT_JUMP} at once"
+        )
+
 
 class AttemptProgress:
     """Ranks and sessions of one attempt of a run."""

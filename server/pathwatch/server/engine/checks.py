@@ -11,7 +11,16 @@ HALF_TOLERANCE = 0.01
 """How far from one a row of half precision may sum."""
 FLOAT32_TOLERANCE = 1e-3
 """How far from one a row of single precision may sum."""
+MAX_STEP = 2**53 - 1
+"""Largest step: up to it JSON, Prometheus and float64 tell neighbours apart, and it is far enough below 2^63 that
+ends of windows and margins can be added."""
 NOT_ONE = "routing weights of a layer must be >= 0 and sum to one; router logits are sent as `raw` scores"
+
+
+def check_step(field: str, step: int) -> None:
+    """Refuse what no training step can be."""
+    if not 0 <= step <= MAX_STEP:
+        raise invalid(field, f"is {step}; steps count from 0 and stay below 2^53")
 
 
 def check_distributions(

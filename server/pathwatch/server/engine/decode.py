@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.config import Limits
-from pathwatch.server.engine.checks import check_distributions, check_rows, check_samples
+from pathwatch.server.engine.checks import check_distributions, check_rows, check_samples, check_step
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array
 from pathwatch.server.metrics.window import Geometry
@@ -57,8 +57,7 @@ def group_problem(group: str) -> str | None:
 
 def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology) -> ObservationBlock:
     """The observations of a batch. Raises RefusedError naming field and sample."""
-    if batch.step < 0:
-        raise invalid("batch.step", f"is {batch.step}; steps count from 0")
+    check_step("batch.step", batch.step)
     if problem := group_problem(batch.group):
         raise invalid("batch.group", problem)
     ids_N = to_array(batch.sample_ids, "batch.sample_ids", dtypes=INT64, shape=[None], axes="[n]")
@@ -109,8 +108,7 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
 
 def decode_geometry(message: routing_pb2.ExpertGeometry, topology: Topology) -> Geometry:
     """The inner products of expert embeddings. Raises RefusedError naming the field."""
-    if message.step < 0:
-        raise invalid("geometry.step", f"is {message.step}; steps count from 0")
+    check_step("geometry.step", message.step)
     grams = []
     for name, layers in (("gram_self", topology.layers), ("gram_next", topology.layers - 1)):
         gram_LKK = to_array(
@@ -132,6 +130,11 @@ def decode_geometry(message: routing_pb2.ExpertGeometry, topology: Topology) -> 
 
 def _layers(batch: routing_pb2.ObservationBatch, topology: Topology) -> tuple[int, ...] | None:
     """Layers held; None = all, () = only losses."""
+    held = len(batch.fragment.layers)
+    if held > topology.layers:
+        raise invalid(
+            "batch.fragment.layers", f"holds {held} layers; the run has {topology.layers}, each is named once"
+        )
     layers = tuple(batch.fragment.layers)
     if not layers:
         shape = batch.weights.shape

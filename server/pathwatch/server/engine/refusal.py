@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+MAX_MESSAGE = 500
+"""Characters of a refusal; what was sent may be quoted in it, and that may be megabytes."""
+
 
 class Code(enum.IntEnum):
     """The gRPC status codes the service refuses with; values equal grpc.StatusCode's numbers."""
@@ -12,10 +15,12 @@ class Code(enum.IntEnum):
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 @dataclass(eq=False)
@@ -30,5 +35,16 @@ class RefusedError(Exception):
     sample_id: int | None = None
     """Sample at fault, where one is."""
 
+    def __post_init__(self) -> None:
+        self.message = one_line(self.message)
+
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
+
+
+def one_line(text: str, most: int = MAX_MESSAGE) -> str:
+    """The text's beginning, at most `most` characters, control characters escaped: fit for logs."""
+    shown = text if len(text) <= most else f"{text[: most - 1]}…"
+    if shown.isprintable():
+        return shown
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shown)

@@ -45,17 +45,14 @@ def to_array(
     Raises RefusedError for an unknown or wrong element type, a wrong shape, too few or too many bytes.
     """
     if tensor.dtype not in dtypes:
-        wanted = ", ".join(_dtype_name(dtype) for dtype in dtypes)
-        raise invalid(field, f"element type is {_dtype_name(tensor.dtype)}; send one of {wanted}")
+        known = ", ".join(_dtype_name(dtype) for dtype in dtypes)
+        raise invalid(field, f"element type is {_dtype_name(tensor.dtype)}; send one of {known}")
+    # Counted before it is copied: a shape may have millions of axes.
+    if len(tensor.shape) != len(shape):
+        raise invalid(field, f"shape has {len(tensor.shape)} axes; wanted {_wanted(axes, shape)}")
     actual = list(tensor.shape)
-    if len(actual) != len(shape) or any(
-        size < 0 or (want is not None and size != want) for size, want in zip(actual, shape, strict=True)
-    ):
-        wanted = ", ".join(
-            letter if want is None else str(want)
-            for letter, want in zip(axes.strip("[]").split(", "), shape, strict=True)
-        )
-        raise invalid(field, f"shape is {actual}; wanted {axes} = [{wanted}]")
+    if any(size < 0 or (want is not None and size != want) for size, want in zip(actual, shape, strict=True)):
+        raise invalid(field, f"shape is {actual}; wanted {_wanted(axes, shape)}")
     dtype = _WIRE[tensor.dtype]
     size = math.prod(actual) * dtype.itemsize
     if len(tensor.data) != size:
@@ -79,6 +76,13 @@ def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(
         dtype=_DTYPE_OF[wire], shape=array.shape, data=array.astype(wire, copy=False).tobytes()
     )
+
+
+def _wanted(axes: str, shape: Sequence[int | None]) -> str:
+    """Axes by name and size: "[n, L, K] = [n, 16, 64]"."""
+    letters = axes.strip("[]").split(", ")
+    sizes = (letter if want is None else str(want) for letter, want in zip(letters, shape, strict=True))
+    return f"{axes} = [{', '.join(sizes)}]"
 
 
 def _dtype_name(dtype: int) -> str:
