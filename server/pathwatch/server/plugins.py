@@ -11,6 +11,8 @@ from pathwatch.server.phases.verdict import Detector, Policy
 DEFAULT_DETECTOR = "pathway-drop"
 DEFAULT_POLICY = "all-groups"
 
+OWN_DISTRIBUTION = "pathwatch"
+
 METRICS = "pathwatch.metrics"
 DETECTORS = "pathwatch.detectors"
 POLICIES = "pathwatch.policies"
@@ -23,6 +25,24 @@ class PluginError(ValueError):
 def available(kind: str) -> list[str]:
     """Names installed for an entry-point group, sorted."""
     return sorted(_entry_points(kind))
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Whether pathwatch itself brings the plug-in."""
+    point = _entry_points(kind).get(name)
+    return point is not None and point.dist is not None and point.dist.name == OWN_DISTRIBUTION
+
+
+def is_installed(kind: str, name: str) -> bool:
+    """Whether a package brings the plug-in."""
+    return name in _entry_points(kind)
+
+
+def check_installed(kind: str, name: str) -> None:
+    """Raises PluginError for a name that no installed package brings."""
+    if not is_installed(kind, name):
+        known = ", ".join(available(kind)) or "none"
+        raise PluginError(f"{name!r} is not an installed {kind} plug-in; installed: {known}")
 
 
 def load_metric(name: str) -> Metric:
@@ -49,14 +69,12 @@ def _entry_points(kind: str) -> Mapping[str, EntryPoint]:
 
 
 def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # what an entry point names can be anything
-    points = _entry_points(kind)
-    if name not in points:
-        known = ", ".join(available(kind)) or "none"
-        raise PluginError(f"{name!r} is not an installed {kind} plug-in; installed: {known}")
+    check_installed(kind, name)
+    point = _entry_points(kind)[name]
     try:
-        return points[name].load()
+        return point.load()
     except Exception as error:  # a plug-in may fail in any way; the server must not
-        raise PluginError(f"{name!r} ({points[name].value}) cannot be loaded: {error!r}") from error
+        raise PluginError(f"{name!r} ({point.value}) cannot be loaded: {error!r}") from error
 
 
 def _construct(kind: str, name: str, options: Mapping[str, str]):  # type: ignore[no-untyped-def]

@@ -6,13 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+from server_process import ServerProcess
 
+from pathwatch.client import Client, RoutingStream
 from pathwatch.server.phases.verdict import Phase
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CODE = """
-import threading
+import os
+import re
+import time
+from pathlib import Path
 import numpy as np
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 
@@ -44,11 +51,65 @@ class RemembersObjects(Detector):
     def measure(self, window):
         return {"things": np.array([object()])}
 
+FOLDER = Path(__file__).parent
+
 class Slow(Detector):
-    go_on = threading.Event()
     def measure(self, window):
-        assert self.go_on.wait(60)
+        while not (FOLDER / "go_on").exists():
+            time.sleep(0.01)
         return super().measure(window)
+
+def hang():
+    # Backtracks for ages inside C, and never lets go of the interpreter.
+    re.match("(a+)+$", "a" * 64 + "b")
+
+class HangsToMeasure(Detector):
+    def measure(self, window):
+        if window.step == 2:
+            hang()
+        return super().measure(window)
+
+class HangsToUpdate(Detector):
+    def update(self, step, round_):
+        if step == 2:
+            hang()
+        return super().update(step, round_)
+
+class AlwaysHangs(Detector):
+    def update(self, step, round_):
+        hang()
+
+class Waits(Detector):
+    def update(self, step, round_):
+        (FOLDER / "pid").write_text(str(os.getpid()))
+        while True:
+            time.sleep(0.01)
+
+class HangsToRank(Detector):
+    def rank(self, checkpoints, group):
+        hang()
+
+class Crashes(Detector):
+    def update(self, step, round_):
+        if step == 2:
+            os.abort()
+        return super().update(step, round_)
+
+class Leaves(Detector):
+    def update(self, step, round_):
+        if step == 2:
+            os._exit(3)
+        return super().update(step, round_)
+
+class HangsWhenMade(Detector):
+    def __init__(self):
+        hang()
+
+class HangsToDecide:
+    def decide(self, step, verdicts):
+        if step == 2:
+            hang()
+        return Decision(action=Action.CONTINUE, reason="go on")
 
 class FailsToDecide:
     def decide(self, step, verdicts):
@@ -61,6 +122,11 @@ class StopsAtOnce:
 def good(window, others, geometry):
     return {"groups_beside": float(len(others)), "not_a_number": float("nan")}
 
+def hangs(window, others, geometry):
+    if window.step == 1 and window.group == "code":
+        hang()
+    return {"answered": 1.0}
+
 def bad(window, others, geometry):
     raise ZeroDivisionError("no luck")
 """
@@ -70,15 +136,26 @@ fails-to-measure = faulty_plugins:FailsToMeasure
 fails-to-update = faulty_plugins:FailsToUpdate
 fails-to-rank = faulty_plugins:FailsToRank
 remembers-objects = faulty_plugins:RemembersObjects
+works = faulty_plugins:Detector
 slow = faulty_plugins:Slow
+hangs-to-measure = faulty_plugins:HangsToMeasure
+hangs-to-update = faulty_plugins:HangsToUpdate
+always-hangs = faulty_plugins:AlwaysHangs
+waits = faulty_plugins:Waits
+hangs-to-rank = faulty_plugins:HangsToRank
+crashes = faulty_plugins:Crashes
+leaves = faulty_plugins:Leaves
+hangs-when-made = faulty_plugins:HangsWhenMade
 
 [pathwatch.policies]
 fails-to-decide = faulty_plugins:FailsToDecide
 stops-at-once = faulty_plugins:StopsAtOnce
+hangs-to-decide = faulty_plugins:HangsToDecide
 
 [pathwatch.metrics]
 good = faulty_plugins:good
 bad = faulty_plugins:bad
+hangs = faulty_plugins:hangs
 """
 
 
@@ -200,7 +277,9 @@ def test_stop_stands_while_data_goes_stale(bench: Any, make_batch: Any, eventual
     assert bench.view().run.state == run_pb2.RUN_STATE_ACTIVE
 
 
-def test_acks_are_held_back_while_too_many_rounds_wait(bench: Any, make_batch: Any, eventually: Any) -> None:
+def test_acks_are_held_back_while_too_many_rounds_wait(
+    bench: Any, make_batch: Any, eventually: Any, installed: Path
+) -> None:
     """Slow verdicts slow the senders of the run, so that memory stays bounded; other runs go on."""
     from pathwatch.server.engine.live_run import MAX_UNJUDGED_ROUNDS
 
@@ -219,6 +298,145 @@ def test_acks_are_held_back_while_too_many_rounds_wait(bench: Any, make_batch: A
     eventually(lambda: bench.view("other").run.closed_step == 1)
     assert other.acked == last_of_other
     assert slow.acked < slow.sequence
-    sys.modules["faulty_plugins"].Slow.go_on.set()
+    (installed.parent / "go_on").touch()
     eventually(lambda: bench.view().run.closed_step == MAX_UNJUDGED_ROUNDS + 7)
     assert slow.acked == slow.sequence
+
+
+# Plug-ins that never answer. The time they are given is cut down: only that they hang matters.
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("plugins", "words"),
+    [
+        ({"detector": "hangs-to-measure"}, "'hangs-to-measure' gave no answer to `measure` within 2 s"),
+        ({"detector": "hangs-to-update"}, "'hangs-to-update' gave no answer to `update` within 2 s"),
+        (
+            {"detector": "works", "policy": "hangs-to-decide"},
+            "'hangs-to-decide' gave no answer to `decide` within 2 s",
+        ),
+        ({"detector": "crashes"}, "'crashes' crashed in `update` (SIGABRT)"),
+        ({"detector": "leaves"}, "'leaves' ended its process in `update` (exit code 3)"),
+    ],
+)
+def test_a_plugin_that_gives_no_answer_is_cut_off_named_and_started_again(
+    bench: Any, make_batch: Any, eventually: Any, plugins: dict[str, str], words: str
+) -> None:
+    bench.create(**plugins)
+    play(bench, make_batch, eventually)
+    signal = bench.view().last_signal
+    assert signal.action == signal_pb2.ACTION_CONTINUE
+    for status in signal.groups:
+        assert status.phase == Phase.UNKNOWN
+        assert words in status.reason
+    assert "path_distance" in bench.view().windows["math"].metrics
+    play(bench, make_batch, eventually, steps=(3,))
+    assert bench.view().windows["math"].phase != Phase.UNKNOWN
+    before = [(w.step, w.group, w.phase, w.reason) for w in bench.store.windows("run")]
+    bench.restart()
+    play(bench, make_batch, eventually, steps=(4,))
+    after = [(w.step, w.group, w.phase, w.reason) for w in bench.store.windows("run")]
+    assert after[:-2] == before
+    assert after[-1][2] != Phase.UNKNOWN
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_one_that_always_hangs_is_given_up_and_other_runs_go_on(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create(detector="always-hangs")
+    bench.create("other")
+    hanging, other = bench.join(), bench.join(run="other")
+    for step in range(1, 6):
+        for rank in (hanging, other):
+            rank.observe(make_batch(step))
+            rank.watermark(step)
+    eventually(lambda: bench.view("other").run.closed_step == 5)
+    eventually(lambda: "cannot be judged" in bench.view().last_signal.reason)
+    signal = bench.view().last_signal
+    assert signal.action == signal_pb2.ACTION_CONTINUE
+    assert "'always-hangs' gave no answer" in signal.reason
+    assert [status.phase for status in signal.groups] == [Phase.UNKNOWN]
+    hanging.observe(make_batch(9))
+    last = hanging.watermark(9)
+    eventually(lambda: hanging.acked == last)
+    assert bench.engine.finish_run("run").result(30).state == run_pb2.RUN_STATE_FINISHED
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_a_metric_that_hangs_costs_its_own_values_and_is_started_again(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create(detector="works", metrics=["hangs", "good"])
+    play(bench, make_batch, eventually)
+    windows = {(w.step, w.group): w.metrics for w in bench.store.windows("run")}
+    assert "answered" not in windows[1, "code"]
+    assert windows[1, "code"]["groups_beside"] == 1
+    assert windows[2, "code"]["answered"] == 1
+    assert bench.view().windows["math"].phase != Phase.UNKNOWN
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_one_that_hangs_when_it_is_made_is_refused_and_holds_nobody_up(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    from pathwatch.server.engine.refusal import RefusedError
+
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="hangs-when-made")
+    refused = bench.engine.create_run("run", config, 0)
+    bench.create("other")
+    play_other = bench.join(run="other")
+    play_other.observe(make_batch(1))
+    play_other.watermark(1)
+    eventually(lambda: bench.view("other").run.closed_step == 1)
+    assert not refused.done()
+    with pytest.raises(RefusedError, match=r"'hangs-when-made' gave no answer to `load`"):
+        refused.result(30)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_a_checkpoint_ranking_that_hangs_keeps_what_was_best(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    from pathwatch.server.phases.verdict import Checkpoint
+
+    bench.create(detector="hangs-to-rank")
+    play(bench, make_batch, eventually, steps=(1,))
+    bench.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0)).result(30)
+    play(bench, make_batch, eventually, steps=(2,))
+    status = bench.view().last_signal.groups[0]
+    assert status.phase == Phase.LEARNING
+    assert bench.view().last_signal.action == signal_pb2.ACTION_CONTINUE
+
+
+@pytest.mark.slow
+def test_a_hanging_plugin_ends_with_a_server_that_is_killed(
+    tmp_path: Path, installed: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(installed.parent))
+    server = ServerProcess(tmp_path / "data")
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="waits")
+    with Client(server.address) as client:
+        client.create_run("run", config)
+    stream = RoutingStream(server.address, run="run")
+    weights_NLK = np.full((3, 2, 4), 0.25, np.float32)
+    stream.observe(step=1, group="math", sample_ids=np.arange(3), weights=weights_NLK, losses=np.ones(3))
+    stream.watermark(1)
+    pid = int(
+        eventually(lambda: (installed.parent / "pid").exists() and (installed.parent / "pid").read_text())
+    )
+    assert psutil.pid_exists(pid)
+    server.kill()
+    stream.close(0.1)
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -11,7 +11,7 @@ from pathwatch.server.api.status import abort, answer
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import Code, RefusedError
-from pathwatch.server.engine.run_config import violations
+from pathwatch.server.engine.run_config import plugin_violations, violations
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.v1 import run_pb2, run_pb2_grpc
@@ -36,8 +36,8 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ValidateRunRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.ValidateRunResponse:
         """See run.proto."""
-        # Off the event loop: it may have to import plug-ins.
-        found = await asyncio.to_thread(violations, request.name, request.config, self._limits)
+        found = violations(request.name, request.config, self._limits)
+        found += await asyncio.to_thread(plugin_violations, request.config)
         return run_pb2.ValidateRunResponse(violations=found)
 
     async def CreateRun(

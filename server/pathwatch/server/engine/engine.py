@@ -1,16 +1,16 @@
 """The writer thread: owns the state of all runs, makes it durable, then answers.
 
-Commands come in a queue; the writer takes all that wait, applies them, commits once, and only then lets
-anyone know: acks, answers, views for readers, watchers. Metrics and verdicts are computed on a pool.
+Commands come in a queue that is fair between runs; the writer takes a batch, applies it, commits once,
+and only then lets anyone know: acks, answers, views for readers, watchers. Metrics and verdicts are
+computed on a pool, one job per run at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -18,11 +18,12 @@ from typing import TypeVar
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.clock import Clock
+from pathwatch.server.engine.commands import Command, CommandQueue
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
 from pathwatch.server.engine.recovery import recover
 from pathwatch.server.engine.refusal import Code, RefusedError
-from pathwatch.server.engine.run_config import violations, with_defaults
+from pathwatch.server.engine.run_config import hosts_nothing, plugin_violations, violations, with_defaults
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.engine.streams import Message, RankStream
@@ -37,7 +38,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("pathwatch.server")
 
-MAX_COMMANDS_PER_COMMIT = 1024
 RETRY_SECONDS = 1.0
 """How long after a failed commit the next is tried if nothing comes."""
 
@@ -54,7 +54,7 @@ class Engine:
         self._clock = clock or Clock()
         self._outbox = Outbox()
         self._shared = Shared(store, limits, self._outbox, self.stats, self._clock)
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commands = CommandQueue()
         self._pool = ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
         self._runs: dict[str, LiveRun] = {}
         self._touched: set[str] = set()
@@ -77,8 +77,10 @@ class Engine:
 
     def stop(self) -> None:
         """Apply and commit what was submitted, then end; unfinished rounds are judged after a restart."""
-        self._commands.put(None)
+        self._commands.close()
         self._thread.join()
+        for run in self._runs.values():
+            run.judging.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -102,11 +104,12 @@ class Engine:
 
     def ingest(self, message: Message) -> None:
         """Apply a message of an open stream; the answer comes through the stream."""
-        self._commands.put(partial(self._with_run, message.stream.run, lambda run: run.ingest(message)))
+        run = message.stream.run
+        self._submit(run, partial(self._with_run, run, lambda run: run.ingest(message)), message.size)
 
     def leave(self, stream: RankStream) -> None:
         """A stream has ended."""
-        self._commands.put(partial(self._with_run, stream.run, lambda run: run.leave(stream)))
+        self._submit(stream.run, partial(self._with_run, stream.run, lambda run: run.leave(stream)))
 
     # Runs.
 
@@ -115,20 +118,31 @@ class Engine:
     ) -> Future[tuple[run_pb2.Run, bool]]:
         """The run, and whether it is new. Or a RefusedError."""
         future: Future[tuple[run_pb2.Run, bool]] = Future()
-        create = partial(self._create, future, name, with_defaults(config), attempt)
-        self._commands.put(partial(self._answering, future, create))
+        full = with_defaults(config)
+        create = partial(self._answering, future, partial(self._create, future, name, full, attempt))
+
+        def check_first() -> None:
+            if problems := plugin_violations(full):
+                settle(future, _refusal(problems))
+            else:
+                self._submit(name, create)
+
+        if name in self._views or hosts_nothing(full):
+            self._submit(name, create)
+        else:  # plug-ins of others may hang when they are loaded
+            threading.Thread(target=check_first, name="pathwatch-plugin-check", daemon=True).start()
         return future
 
     def finish_run(self, name: str) -> Future[run_pb2.Run]:
         """Close and judge everything open; the future gets the finished run."""
         future: Future[run_pb2.Run] = Future()
-        self._commands.put(partial(self._on_run, future, name, lambda run: run.finish(future)))
+        self._submit(name, partial(self._on_run, future, name, lambda run: run.finish(future)))
         return future
 
     def delete_run(self, name: str) -> Future[None]:
         """Remove a run and its data."""
         future: Future[None] = Future()
-        self._commands.put(partial(self._answering, future, partial(self._delete, future, name)))
+        self._submit(name, partial(self._answering, future, partial(self._delete, future, name)))
         return future
 
     def register_checkpoint(self, name: str, checkpoint: Checkpoint) -> Future[RunView]:
@@ -138,10 +152,15 @@ class Engine:
     def rank_checkpoints(self, name: str, group: str | None, limit: int) -> Future[list[RankedCheckpoint]]:
         """Checkpoints best first (None = overall), at most `limit` (0 = all)."""
         future: Future[list[RankedCheckpoint]] = Future()
-        self._commands.put(
-            partial(self._on_run, future, name, lambda run: run.judging.add_ranking(group, limit, future))
+        self._submit(
+            name,
+            partial(self._on_run, future, name, lambda run: run.judging.add_ranking(group, limit, future)),
         )
         return future
+
+    def _submit(self, run: str, command: Command, size: int = 0) -> None:
+        # Runs that do not exist share one turn: names alone give nobody more of the writer.
+        self._commands.put(run if run in self._views else "", command, size)
 
     # The writer thread.
 
@@ -152,7 +171,7 @@ class Engine:
             action(run)
             self._outbox.effects.append(lambda: settle(future, run.view()))
 
-        self._commands.put(partial(self._on_run, future, name, act))
+        self._submit(name, partial(self._on_run, future, name, act))
         return future
 
     def _on_run(self, future: Future[T], name: str, action: Callable[[LiveRun], None]) -> None:
@@ -197,10 +216,11 @@ class Engine:
             if attempt > run.row.attempt:
                 run.start_attempt(attempt)
             return False
-        if problems := violations(name, config, self._limits):
-            first = problems[0]
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise RefusedError(Code.INVALID_ARGUMENT, first.message + more, first.field)
+        problems = violations(name, config, self._limits)
+        if hosts_nothing(config):
+            problems += plugin_violations(config)
+        if problems:
+            raise _refusal(problems)
         if len(self._runs) >= self._limits.runs:
             raise RefusedError(
                 Code.RESOURCE_EXHAUSTED, f"there are {len(self._runs)} runs, as many as are kept; delete some"
@@ -233,32 +253,17 @@ class Engine:
         self._outbox.effects.append(lambda: settle(future, None))
 
     def _write_until_stopped(self) -> None:
-        stopping = False
-        while not stopping:
-            for command in self._wait():
-                if command is None:
-                    stopping = True
-                else:
-                    self._apply(command)
+        while not self._commands.finished:
+            for command in self._commands.take(self._timeout()):
+                self._apply(command)
             for name, run in self._runs.items():
                 deadline = run.next_deadline()
                 if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):
                     self._touched.add(name)
                     run.close_ready()
             self._commit()
-            if not stopping:
+            if not self._commands.closed:
                 self._hand_out_jobs()
-
-    def _wait(self) -> list[Callable[[], None] | None]:
-        """All commands that wait, at least one unless a deadline comes first."""
-        commands: list[Callable[[], None] | None] = []
-        try:
-            commands.append(self._commands.get(timeout=self._timeout()))
-            while len(commands) < MAX_COMMANDS_PER_COMMIT:
-                commands.append(self._commands.get_nowait())
-        except queue.Empty:
-            pass
-        return commands
 
     def _timeout(self) -> float | None:
         if self._touched and not self._failing:
@@ -269,7 +274,7 @@ class Engine:
             waits.append(RETRY_SECONDS)
         return min(waits, default=None)
 
-    def _apply(self, command: Callable[[], None]) -> None:
+    def _apply(self, command: Command) -> None:
         try:
             command()
         except RefusedError:
@@ -323,7 +328,7 @@ class Engine:
 
     def _job_done(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
         """In a pool thread: bring the result to the writer."""
-        self._commands.put(partial(self._take_result, name, run, done))
+        self._commands.put_urgent(partial(self._take_result, name, run, done))
 
     def _take_result(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
         if done.cancelled() or self._runs.get(name) is not run:
@@ -344,6 +349,12 @@ def _warm_up() -> None:
 
     with contextlib.suppress(plugins.PluginError):
         plugins.load_detector(plugins.DEFAULT_DETECTOR)
+
+
+def _refusal(problems: Sequence[run_pb2.Violation]) -> RefusedError:
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return RefusedError(Code.INVALID_ARGUMENT, first.message + more, first.field)
 
 
 def _differing_fields(a: run_pb2.RunConfig, b: run_pb2.RunConfig) -> list[str]:

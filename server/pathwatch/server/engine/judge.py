@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pathwatch.server import plugins
 from pathwatch.server.engine.arrays import pack, unpack
+from pathwatch.server.engine.hosting.hosted import close, is_hosted, open_detector, open_metric, open_policy
+from pathwatch.server.engine.hosting.process import CutOffError, HostedError
 from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.phases.verdict import (
@@ -70,15 +72,21 @@ class PluginFailureError(Exception):
     """A detector or policy raised; the message says which and what."""
 
 
+class PluginLostError(PluginFailureError):
+    """A detector or policy was cut off, and all it remembered is gone."""
+
+
 class Judge:
     """Detector, policy and memorization of one run. Used by one thread at a time."""
 
     def __init__(self, config: run_pb2.RunConfig) -> None:
         self._config = config
-        self._detector = plugins.load_detector(config.detector)
-        self._policy = plugins.load_policy(config.policy, config.policy_options)
-        self.metrics = _load_metrics(config.metrics)
+        self._detector = open_detector(config.detector)
+        self._policy = open_policy(config.policy, config.policy_options)
+        self.metrics = _open_metrics(config.metrics)
         """Further metrics by plug-in name."""
+        self.lost = False
+        """Whether detector or policy were cut off: what they remembered is gone, a fresh judge is needed."""
         self._epsilon = {group.group: group.epsilon or None for group in config.groups}
         self._memorization: dict[str, MemorizationTracker] = {}
         self._last = NOTHING_JUDGED
@@ -88,8 +96,17 @@ class Judge:
         """Judgement of the newest round."""
         return self._last
 
+    @property
+    def hosted(self) -> bool:
+        """Whether processes of plug-ins belong to it."""
+        return is_hosted(self._detector, self._policy, *self.metrics.values())
+
+    def close(self) -> None:
+        """Let go of plug-ins that live in processes of their own; may come from any thread, in any call."""
+        close(self._detector, self._policy, *self.metrics.values())
+
     def rebuild(self, rows: Iterable[WindowRow], checkpoints: Sequence[Checkpoint]) -> None:
-        """Take in stored rounds, by step, then group, as if they came now."""
+        """Take in stored rounds, by step, then group, as if they came now. Raises PluginLostError."""
         for step, round_ in groupby(rows, key=lambda row: row.step):
             windows = list(round_)
             if all(row.judged for row in windows):
@@ -105,7 +122,7 @@ class Judge:
     def measure(self, windows: Mapping[str, WindowArrays]) -> dict[str, Evidence]:
         """Evidence of each window. Raises PluginFailureError."""
         return {
-            group: _guarded("detector", partial(self._detector.measure, window))
+            group: self._guarded("detector", partial(self._detector.measure, window))
             for group, window in windows.items()
         }
 
@@ -116,7 +133,7 @@ class Judge:
         losses: Mapping[str, SampleLosses],
         checkpoints: Sequence[Checkpoint],
     ) -> Judgement:
-        """Judge a complete round."""
+        """Judge a complete round. Raises PluginLostError."""
         self._feed(step, evidence, losses)
         return self._choose(checkpoints)
 
@@ -129,14 +146,16 @@ class Judge:
 
     def rank(self, checkpoints: Sequence[Checkpoint], group: str | None) -> list[RankedCheckpoint]:
         """Checkpoints, best first. Raises PluginFailureError."""
-        return list(_guarded("detector", lambda: self._detector.rank(checkpoints, group)))
+        return list(self._guarded("detector", lambda: self._detector.rank(checkpoints, group)))
 
     def _feed(self, step: int, evidence: Mapping[str, Evidence], losses: Mapping[str, SampleLosses]) -> None:
         for group, of_group in losses.items():
             self._tracker(group).update(step, of_group.sample_ids_N, of_group.losses_N)
         try:
-            verdicts = _guarded("detector", lambda: self._detector.update(step, evidence))
-            decision = _guarded("policy", lambda: self._policy.decide(step, verdicts))
+            verdicts = self._guarded("detector", lambda: self._detector.update(step, evidence))
+            decision = self._guarded("policy", lambda: self._policy.decide(step, verdicts))
+        except PluginLostError:
+            raise
         except PluginFailureError as failure:
             self._pass_over(step, evidence, str(failure))
             return
@@ -144,6 +163,8 @@ class Judge:
             step=step,
             verdicts=dict(verdicts),
             decision=decision,
+            best_step=self._last.best_step,
+            best_step_by_group=self._last.best_step_by_group,
             memorized_ratio={
                 group: ratio for group in losses if (ratio := self._memorization[group].ratio) is not None
             },
@@ -158,7 +179,7 @@ class Judge:
         decision = self._last.decision
         if decision.action is not Action.STOP:
             decision = Decision(action=Action.CONTINUE, reason=reason)
-        self._last = Judgement(step=step, verdicts=unknown, decision=decision)
+        self._last = replace(self._last, step=step, verdicts=unknown, decision=decision, memorized_ratio={})
 
     def _choose(self, checkpoints: Sequence[Checkpoint]) -> Judgement:
         """Add the best checkpoints to the last judgement."""
@@ -167,6 +188,8 @@ class Judge:
             for group in (None, *self._last.verdicts):
                 if checkpoints and (ranked := self.rank(checkpoints, group)):
                     best[group] = ranked[0].checkpoint.step
+        except PluginLostError:
+            return self._last  # with what was best before
         except PluginFailureError:
             best = {}
         self._last = replace(
@@ -176,18 +199,31 @@ class Judge:
         )
         return self._last
 
+    def _guarded(self, kind: str, call: Callable[[], T]) -> T:
+        """A plug-in may fail in any way; the server must not."""
+        try:
+            return call()
+        except CutOffError as error:
+            self.lost = True
+            raise PluginLostError(str(error)) from error
+        except HostedError as error:
+            raise PluginFailureError(f"The {kind} plug-in failed: {error}") from error
+        except Exception as error:
+            log.exception("the %s plug-in failed", kind)
+            raise PluginFailureError(f"The {kind} plug-in failed: {error!r}") from error
+
     def _tracker(self, group: str) -> MemorizationTracker:
         if group not in self._memorization:
             self._memorization[group] = MemorizationTracker(self._epsilon.get(group), self._config.delta)
         return self._memorization[group]
 
 
-def _load_metrics(names: Iterable[str]) -> dict[str, Metric]:
+def _open_metrics(names: Iterable[str]) -> dict[str, Metric]:
     """The metric plug-ins that can be loaded; the values of others are absent."""
     metrics = {}
     for name in names:
         try:
-            metrics[name] = plugins.load_metric(name)
+            metrics[name] = open_metric(name)
         except plugins.PluginError as error:
             log.error("metric plug-in left out: %s", error)
     return metrics
@@ -209,12 +245,3 @@ def unpack_losses(data: bytes) -> SampleLosses:
     return SampleLosses(
         sample_ids_N=arrays["sample_ids_N"].astype(np.int64), losses_N=arrays["losses_N"].astype(np.float64)
     )
-
-
-def _guarded(kind: str, call: Callable[[], T]) -> T:
-    """A plug-in may fail in any way; the server must not."""
-    try:
-        return call()
-    except Exception as error:
-        log.exception("the %s plug-in failed", kind)
-        raise PluginFailureError(f"The {kind} plug-in failed: {error!r}") from error

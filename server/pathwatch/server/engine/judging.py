@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pathwatch.server import plugins
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.geometries import Geometries
 from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
@@ -23,6 +24,9 @@ from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
 
 log = logging.getLogger("pathwatch.server")
+
+MAX_FAILURES = 3
+"""A plug-in that was cut off so often in a row is not tried again before the server restarts."""
 
 Job: TypeAlias = Callable[[], Callable[[], None]]
 """Work for the compute pool; what it returns is to be called in the writer thread."""
@@ -76,6 +80,8 @@ class JudgingQueue:
         self._rewound = False
         self._running: _ClosedRound | _RankRequest | None = None
         self._rebuilding = False
+        self._rewinding = False
+        """Whether it is rebuilt for a rewind."""
         self._failures = 0
         """Jobs in a row that a plug-in did not survive, or that a fault of the service ended."""
         self._broken: str | None = None
@@ -121,6 +127,11 @@ class JudgingQueue:
             self._judge.close()
             self._judge = None
 
+    def release(self) -> None:
+        """No more rounds will come: keep no process for rankings that may never be asked for."""
+        if self._running is None and self._judge is not None and self._judge.hosted:
+            self.close()
+
     def next_job(self, attempt: int, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
         """The next piece of work, unless one is under way. Everything decided so far must be committed."""
         if self._running is not None or self._rebuilding:
@@ -143,7 +154,7 @@ class JudgingQueue:
     def failed(self, error: Exception) -> None:
         """The last job raised: a plug-in that is no longer there, or a fault of the service."""
         job, self._running = self._running, None
-        rewound, self._rebuilding = self._rebuilding == "rewound", False
+        self._rebuilding = False
         self.close()  # it may have taken half a round; the stored ones make it anew
         if isinstance(job, _RankRequest):
             settle(job.future, error)
@@ -151,7 +162,8 @@ class JudgingQueue:
         if job is not None:
             log.error("round %d of run %r could not be judged", job.round.step, self._run, exc_info=error)
             self._todo.appendleft(job)
-        self._rewound = self._rewound or rewound
+        self._rewound = self._rewound or self._rewinding
+        self._rewinding = False
         self._count_failure(error)
 
     def _count_failure(self, why: object) -> None:
@@ -171,17 +183,24 @@ class JudgingQueue:
     def _rebuild(self, checkpoints: Sequence[Checkpoint]) -> Job:
         self._rebuilding = True
         rewound, self._rewound = self._rewound, False
+        self._rewinding = rewound
+        self.close()
         run, config, store = self._run, self._config, self._store
 
         def work() -> Callable[[], None]:
             judge = Judge(config)
-            judge.rebuild(store.windows(run), checkpoints)
-            windows = store.newest_windows(run) if rewound else []
-            return lambda: self._done_rebuilding(judge, rewound, windows)
+            try:
+                judge.rebuild(store.windows(run), checkpoints)
+                windows = store.newest_windows(run) if rewound else []
+            except BaseException:
+                judge.close()
+                raise
+            return lambda: self._done_rebuilding(judge, windows)
 
         return work
 
-    def _done_rebuilding(self, judge: Judge, rewound: bool, windows: list[WindowRow]) -> None:
+    def _done_rebuilding(self, judge: Judge, windows: list[WindowRow]) -> None:
+        rewound, self._rewinding = self._rewinding, False
         self._rebuilding = False
         self._judge = judge
         if rewound:
@@ -195,13 +214,18 @@ class JudgingQueue:
         def work() -> Callable[[], None]:
             reach("round.closed")
             judged = judge_round(run, config, job.round, geometry, judge, checkpoints)
-            return lambda: self._done_judging(judged, job.closed_at)
+            return lambda: self._done_judging(judged, job.closed_at, judge)
 
         return work
 
-    def _done_judging(self, judged: JudgedRound, closed_at: float) -> None:
+    def _done_judging(self, judged: JudgedRound, closed_at: float, judge: Judge) -> None:
         self._running = None
         self._on_judged(judged, closed_at)
+        if judge.lost:
+            self.close()
+            self._count_failure(judged.judgement.decision.reason)
+        else:
+            self._failures = 0
 
     def _rank(self, job: _RankRequest, judge: Judge, checkpoints: Sequence[Checkpoint]) -> Job:
         def work() -> Callable[[], None]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from pathwatch.server.engine.attempt import AttemptProgress
+from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
+from pathwatch.server.engine.cadence import Cadence
+from pathwatch.server.engine.checks import check_step
 from pathwatch.server.engine.geometries import Geometries
 from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
@@ -15,6 +17,7 @@ from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
+from pathwatch.server.engine.signals import standing_still
 from pathwatch.server.engine.standing import Standing
 from pathwatch.server.engine.stream_set import StreamSet
 from pathwatch.server.engine.streams import (
@@ -50,6 +53,8 @@ from pathwatch.v1 import run_pb2
 
 MAX_UNJUDGED_ROUNDS = 32
 """Closed rounds that may wait for the compute pool before acks are held back, which slows the senders."""
+MAX_SEQUENCE = 2**63 - 1
+"""Largest sequence the store holds; nobody gets there by counting."""
 
 
 class LiveRun:
@@ -71,10 +76,12 @@ class LiveRun:
             shared.clock,
             on_judged=self._judged,
             on_rebuilt=self._rebuilt,
+            on_broken=self._broken,
         )
         self._row = row
         self._shared = shared
         self._row_changed = False
+        self._cadence = Cadence()
         self._streams = StreamSet()
         self._finishing: list[Future[run_pb2.Run]] | None = None
 
@@ -120,9 +127,11 @@ class LiveRun:
         stream.size += message.size
         stats.bytes += message.size
         self._streams.owe(stream)
-        if message.sequence < 1:
+        if not 1 <= message.sequence <= MAX_SEQUENCE:
             stats.observations["rejected"] += message.observations
-            refusal = invalid("sequence", "is 0; messages after the hello count from 1")
+            refusal = invalid(
+                "sequence", f"is {message.sequence}; messages after the hello count from 1, one by one"
+            )
             stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
             return
         if self.attempt.is_duplicate(stream, message.sequence):
@@ -209,6 +218,7 @@ class LiveRun:
             stream.advise(Advice(group=group, until_step=until_step, threshold=threshold))
 
     def _saw(self, step: int) -> None:
+        self._cadence.saw(step, self._shared.clock.steady())
         self._update(step=max(self._row.step, step), updated_at=self._shared.clock.wall())
 
     # Attempts.
@@ -216,12 +226,14 @@ class LiveRun:
     def start_attempt(self, number: int) -> None:
         """A restarted or rewound job: older attempts send no more."""
         self._check_open()
+        check_next_attempt(number, self._row.attempt)
         stale = self._stale_attempt(self._row.attempt, number)
         self._streams.end_all(stale)
         self._shared.outbox.writes.append(
             BeginAttempt(run=self._row.name, attempt=number, closed_step=self.sketch.closed_step)
         )
         self.attempt = AttemptProgress(self._row.name, number)
+        self._cadence = Cadence()
         self._update(attempt=number, first_step=-1, world_size=0)
         self._restart_sketch(self.sketch.closed_step)
         reach("attempt.begun")
@@ -275,8 +287,7 @@ class LiveRun:
 
     def register(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint known. Raises RefusedError."""
-        if checkpoint.step < 0:
-            raise invalid("checkpoint.step", f"is {checkpoint.step}; steps count from 0")
+        check_step("checkpoint.step", checkpoint.step)
         if checkpoint.attempt > self._row.attempt:
             raise RefusedError(
                 Code.FAILED_PRECONDITION,
@@ -364,6 +375,10 @@ class LiveRun:
         self._say(judgement, keep_stop=False)
         reach("attempt.rebuilt")
 
+    def _broken(self, reason: str) -> None:
+        """Nothing can be judged any more: where groups stand is not known, and the run goes on."""
+        self._say(standing_still(self.standing.signal, reason))
+
     def _judged(self, judged: JudgedRound, closed_at: float) -> None:
         round_ = judged.round
         if self._superseded(round_):
@@ -400,6 +415,8 @@ class LiveRun:
     def flush(self) -> None:
         """Put everything that changed since the last time into the outbox."""
         self._finish_when_judged()
+        if self._row.finished:
+            self.judging.release()
         writes = self._shared.outbox.writes
         writes.extend(self.attempt.take_writes())
         if self._row_changed:
@@ -410,7 +427,8 @@ class LiveRun:
 
     def view(self) -> RunView:
         """The run as readers are to see it."""
-        return view_of(self._row, self.config, self.standing)
+        patience = self._cadence.patience(self.config.grace_seconds)
+        return view_of(self._row, self.config, self.standing, patience)
 
     def _finish_when_judged(self) -> None:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pathwatch.server.engine.arrays import pack
+from pathwatch.server.engine.hosting.process import HostedError
 from pathwatch.server.engine.judge import (
     Judge,
     Judgement,
     PluginFailureError,
+    PluginLostError,
     pack_losses,
     sample_losses,
 )
@@ -56,6 +58,7 @@ def judge_round(
     evidence: Mapping[str, bytes] = {}
     ranks = ", ".join(str(rank) for rank in round_.missing_ranks)
     unjudged = f"Data of rank {ranks} is missing at step {round_.step}." if ranks else None
+    judgement = None
     if unjudged is None:
         try:
             measured = judge.measure(round_.windows)
@@ -63,9 +66,13 @@ def judge_round(
         except (PluginFailureError, ValueError) as failure:
             unjudged = str(failure)
     if unjudged is None:
-        judgement = judge.take(round_.step, measured, losses, checkpoints)
-    else:
-        judgement = judge.pass_over(round_.step, round_.windows, unjudged, checkpoints)
+        try:
+            judgement = judge.take(round_.step, measured, losses, checkpoints)
+        except PluginLostError as failure:
+            # A round that a plug-in did not survive is never given to it again.
+            unjudged, evidence = str(failure), {}
+    if judgement is None:
+        judgement = judge.pass_over(round_.step, round_.windows, unjudged or "", checkpoints)
     rows = []
     for group, window in round_.windows.items():
         verdict = judgement.verdicts.get(group)
@@ -124,6 +131,8 @@ def _plugin_metrics(
     for name, metric in plugins.items():
         try:
             values |= {key: float(v) for key, v in metric(windows[group], others, geometry).items()}
+        except HostedError:
+            pass  # said in the log by its process
         except Exception:  # a plug-in may fail in any way; its values are then absent
             log.exception("the metric plug-in %r failed on group %r", name, group)
     return values

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.decode import MAX_NAME, group_problem
+from pathwatch.server.engine.hosting.hosted import close, open_detector, open_metric, open_policy
 from pathwatch.server.sketch.run_sketch import SketchSettings
 from pathwatch.v1 import run_pb2
 
@@ -44,14 +45,32 @@ def with_defaults(config: run_pb2.RunConfig) -> run_pb2.RunConfig:
 
 
 def violations(name: str, config: run_pb2.RunConfig, limits: Limits) -> list[run_pb2.Violation]:
-    """All problems of a run's name and configuration, each with its field."""
-    found = [
+    """Problems of a run's name and configuration, each with its field; of plug-ins: `plugin_violations`."""
+    return _violations(
         *_name_problems(name),
         *_shape_problems(config, limits),
         *_number_problems(config),
         *_group_problems(config, limits),
-        *_plugin_problems(config),
-    ]
+    )
+
+
+def hosts_nothing(config: run_pb2.RunConfig) -> bool:
+    """Whether all plug-ins that a configuration names, if they exist, are our own."""
+    detector, policy = config.detector or plugins.DEFAULT_DETECTOR, config.policy or plugins.DEFAULT_POLICY
+    named = [(plugins.DETECTORS, detector), (plugins.POLICIES, policy)]
+    named += [(plugins.METRICS, name) for name in config.metrics]
+    return all(plugins.is_ours(kind, name) or not plugins.is_installed(kind, name) for kind, name in named)
+
+
+def plugin_violations(config: run_pb2.RunConfig) -> list[run_pb2.Violation]:
+    """Problems of a configuration's plug-ins, which are loaded to find out.
+
+    That takes up to half a minute for each that hangs: not for the event loop, nor for the writer thread.
+    """
+    return _violations(*_plugin_problems(config))
+
+
+def _violations(*found: tuple[str, str]) -> list[run_pb2.Violation]:
     return [run_pb2.Violation(field=field, message=message) for field, message in found]
 
 
@@ -132,16 +151,16 @@ def _group_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple
 
 def _plugin_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
     try:
-        plugins.load_detector(config.detector)
+        close(open_detector(config.detector))
     except plugins.PluginError as error:
         yield "config.detector", str(error)
     try:
-        plugins.load_policy(config.policy, config.policy_options)
+        close(open_policy(config.policy, config.policy_options))
     except plugins.PluginError as error:
         known = (config.policy or plugins.DEFAULT_POLICY) in plugins.available(plugins.POLICIES)
         yield "config.policy_options" if known else "config.policy", str(error)
     for i, name in enumerate(config.metrics):
         try:
-            plugins.load_metric(name)
+            close(open_metric(name))
         except plugins.PluginError as error:
             yield f"config.metrics[{i}]", str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 from pathwatch.server.engine.judge import NOTHING_JUDGED, Judgement
-from pathwatch.server.phases.verdict import Action
+from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 from pathwatch.v1 import signal_pb2
 
 
@@ -67,18 +67,50 @@ def next_signal(
     return signal
 
 
+def standing_still(signal: signal_pb2.Signal, reason: str) -> Judgement:
+    """What is to be said when no round can be judged any more: nothing is known, but a STOP stands."""
+    stands = signal.action == signal_pb2.ACTION_STOP
+    return Judgement(
+        step=signal.step,
+        verdicts={
+            status.group: GroupVerdict(
+                phase=Phase.UNKNOWN,
+                since_step=status.since_step if status.phase == signal_pb2.PHASE_UNKNOWN else signal.step,
+                reason=reason,
+            )
+            for status in signal.groups
+        },
+        decision=Decision(
+            action=Action.STOP if stands else Action.CONTINUE, reason=signal.reason if stands else reason
+        ),
+        best_step=signal.best_checkpoint_step if signal.HasField("best_checkpoint_step") else None,
+        best_step_by_group={
+            status.group: status.best_checkpoint_step
+            for status in signal.groups
+            if status.HasField("best_checkpoint_step")
+        },
+    )
+
+
 def stale_signal(signal: signal_pb2.Signal, last_data: float) -> signal_pb2.Signal:
     """The signal as it reads when no data has come since `last_data` (seconds since the epoch).
 
-    A STOP stands; anything else becomes CONTINUE, as nobody knows what the run does.
+    A STOP stands, with all it says: silence is what it asked for. Anything else becomes CONTINUE and every
+    group UNKNOWN, as nobody knows what the run does; the reason names the phase it was last seen in.
     """
     stale = signal_pb2.Signal()
     stale.CopyFrom(signal)
     stale.stale = True
-    if stale.action != signal_pb2.ACTION_STOP:
-        since = datetime.datetime.fromtimestamp(last_data, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        stale.action = signal_pb2.ACTION_CONTINUE
-        stale.reason = f"No data came since {since}."
+    if stale.action == signal_pb2.ACTION_STOP:
+        return stale
+    since = datetime.datetime.fromtimestamp(last_data, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    stale.action = signal_pb2.ACTION_CONTINUE
+    stale.reason = f"No data came since {since}."
+    for status in stale.groups:
+        if status.phase != signal_pb2.PHASE_UNKNOWN:
+            last = signal_pb2.Phase.Name(status.phase).removeprefix("PHASE_")
+            status.reason = f"No data came since {since}; it was {last} since step {status.since_step}."
+            status.phase = signal_pb2.PHASE_UNKNOWN
     return stale
 
 

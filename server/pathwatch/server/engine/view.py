@@ -25,12 +25,14 @@ class RunView:
     """Changes of phase of each group so far."""
     updated_at: float
     """When data last came, seconds since the epoch."""
+    patience: float
+    """Seconds without data after which nobody knows what the run does."""
 
     def stale_at(self) -> float | None:
         """When the signal becomes stale if no data comes, seconds since the epoch; None = never."""
         if self.run.state != run_pb2.RUN_STATE_ACTIVE:
             return None
-        return self.updated_at + self.run.config.grace_seconds
+        return self.updated_at + self.patience
 
     def signal(self, now: float) -> signal_pb2.Signal:
         """The signal as it reads at `now` (seconds since the epoch)."""
@@ -40,7 +42,7 @@ class RunView:
         return self.last_signal
 
 
-def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing) -> RunView:
+def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing, patience: float) -> RunView:
     """What readers are to see from now on."""
     run = run_pb2.Run(
         name=row.name,
@@ -60,4 +62,5 @@ def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing) -> RunVi
         windows=standing.windows,
         phase_changes=standing.phase_changes,
         updated_at=row.updated_at,
+        patience=patience,
     )

@@ -1,0 +1,101 @@
+"""What the writer thread is to do next: in order within a run, fair between runs.
+
+Start-time fair queueing: a command costs its bytes and a fixed part, each run has a tag that grows by
+what was taken of it, and the run with the smallest tag is next. A run that comes anew starts at the
+tag of the command taken last, so it neither waits behind what others have queued nor makes up for idle time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+Command: TypeAlias = Callable[[], None]
+
+COMMAND_COST = 16 << 10
+"""What a command costs besides its bytes, in bytes."""
+BATCH_COST = 2 << 20
+"""A batch is complete when its commands cost this much: it sets how long a newcomer waits at most."""
+
+
+class CommandQueue:
+    """Filled from any thread, emptied in batches by one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._urgent: deque[Command] = deque()
+        self._lanes: dict[str, deque[tuple[int, Command]]] = {}
+        self._turns: list[tuple[int, int, str]] = []
+        """Heap of (tag, arrival, lane): one entry per lane that holds something."""
+        self._tags: dict[str, int] = {}
+        self._now = 0
+        self._arrivals = 0
+        self._closed = False
+
+    def put(self, lane: str, command: Command, size: int = 0) -> None:
+        """Queue a command of `size` bytes behind the others of its lane."""
+        with self._changed:
+            commands = self._lanes.setdefault(lane, deque())
+            commands.append((size + COMMAND_COST, command))
+            if len(commands) == 1:
+                self._line_up(lane)
+            self._changed.notify()
+
+    def put_urgent(self, command: Command) -> None:
+        """Queue a command before all others but earlier urgent ones."""
+        with self._changed:
+            self._urgent.append(command)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Nothing more will come that matters; what waits is still to be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed; commands may still wait."""
+        return self._closed
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is closed and empty."""
+        with self._changed:
+            return self._closed and not self._turns and not self._urgent
+
+    def take(self, timeout: float | None) -> list[Command]:
+        """The next batch; empty if closed, or if nothing comes within `timeout` seconds (None = for ever)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._urgent or self._turns or self._closed, timeout)
+            batch: list[Command] = [*self._urgent]
+            self._urgent.clear()
+            spent = 0
+            while self._turns and spent < BATCH_COST:
+                cost, command = self._next()
+                spent += cost
+                batch.append(command)
+            if not self._turns:  # all are served: nobody owes anything
+                self._now = max(self._tags.values(), default=self._now)
+                self._tags.clear()
+            return batch
+
+    def _next(self) -> tuple[int, Command]:
+        tag, _, lane = heapq.heappop(self._turns)
+        self._now = tag
+        commands = self._lanes[lane]
+        cost, command = commands.popleft()
+        self._tags[lane] = tag + cost
+        if commands:
+            self._line_up(lane)
+        else:
+            del self._lanes[lane]
+        return cost, command
+
+    def _line_up(self, lane: str) -> None:
+        self._arrivals += 1
+        tag = max(self._now, self._tags.get(lane, 0))
+        heapq.heappush(self._turns, (tag, self._arrivals, lane))
