@@ -10,7 +10,8 @@ import pytest
 
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.schema import VERSION
-from pathwatch.server.store.sqlite import FILE_NAME, SqliteStore
+from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.server.store.sqlite_folder import FILE_NAME
 
 STORES = Path(__file__).parents[2] / "data" / "stores"
 
@@ -64,7 +65,7 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"not a database " * 1000)
-    with pytest.raises(StoreError, match=r"cannot be read \(.*move it away"):
+    with pytest.raises(StoreError, match=r"is damaged \(file is not a database.*no good snapshot.*move"):
         SqliteStore(tmp_path)
 
 

@@ -37,12 +37,8 @@ class History:
     """Newest judged step of the run; -1 = none."""
 
 
-class Store(Protocol):
-    """Durable state. `commit` is called by one thread; reads may come from any thread at any time."""
-
-    def commit(self, writes: Sequence[Write]) -> None:
-        """Apply all writes in order, durably, or none of them: then StoreError."""
-        ...
+class StoreReader(Protocol):
+    """What is read of durable state, from any thread at any time. Every read may raise StoreError."""
 
     def runs(self) -> list[RunRow]:
         """All runs, oldest first."""
@@ -101,6 +97,14 @@ class Store(Protocol):
         Each is read when it is asked for, so that neither their number nor a slow reader matters; what
         comes while they are read may be among them.
         """
+        ...
+
+
+class Store(StoreReader, Protocol):
+    """Durable state. `commit` is called by one thread."""
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """Apply all writes in order, durably, or none of them: then StoreError."""
         ...
 
     def close(self) -> None:

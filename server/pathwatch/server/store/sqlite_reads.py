@@ -1,0 +1,184 @@
+"""What is read of the SQLite store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.store.interface import History, StoreError
+from pathwatch.server.store.rows import (
+    BatchRow,
+    GeometryRow,
+    ObservationsRow,
+    PartialRoundRow,
+    RankRow,
+    RunRow,
+    SessionRow,
+    SignalRow,
+    WindowRow,
+)
+from pathwatch.server.store.sqlite_connection import READ_WRITE, connect, describe, is_damage
+from pathwatch.server.store.sqlite_damage import damage_message
+from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, to_run, to_window
+
+
+class SqliteReader:
+    """`StoreReader` on a database file of this version's schema."""
+
+    def __init__(self, path: Path, access: str = READ_WRITE) -> None:
+        self._path = path
+        self._access = access
+        self._damage: str | None = None
+        """What was said of the file when it turned out to be damaged."""
+
+    def _failure(self, doing: str, error: Exception) -> StoreError:
+        """What to raise for an error of SQLite or of the disk."""
+        if not is_damage(error):
+            return StoreError(f"cannot {doing} {self._path}: {describe(error)}")
+        if self._damage is None:
+            self._damage = damage_message(self._path, describe(error))
+        return StoreError(self._damage)
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        # A connection per read: any thread, a state of its own, never in the writer's way. It neither writes
+        # nor checkpoints: where one connection alone does, SQLite's WAL-reset race (to 3.51.2) cannot be.
+        try:
+            with contextlib.closing(connect(self._path, self._access)) as db:
+                db.execute("BEGIN")
+                yield db
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+
+    def runs(self) -> list[RunRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                f"SELECT {RUN_COLUMNS} FROM runs ORDER BY created_at, name"  # noqa: S608
+            ).fetchall()
+        return [to_run(*row) for row in rows]
+
+    def ranks(self, run: str, attempt: int) -> list[RankRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT rank, world_size, watermark FROM ranks WHERE run=? AND attempt=? ORDER BY rank",
+                (run, attempt),
+            ).fetchall()
+        return [
+            RankRow(run=run, attempt=attempt, rank=rank, world_size=world_size, watermark=watermark)
+            for rank, world_size, watermark in rows
+        ]
+
+    def sessions(self, run: str, attempt: int) -> list[SessionRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT rank, session, last_sequence FROM sessions WHERE run=? AND attempt=?",
+                (run, attempt),
+            ).fetchall()
+        return [
+            SessionRow(run=run, attempt=attempt, rank=rank, session=session, last_sequence=last)
+            for rank, session, last in rows
+        ]
+
+    def batches(self, run: str) -> Iterator[BatchRow]:
+        with self._reader() as db:
+            for attempt, step, batch in db.execute(
+                "SELECT attempt, step, batch FROM batches WHERE run=? ORDER BY id", (run,)
+            ):
+                yield BatchRow(run=run, attempt=attempt, step=step, batch=batch)
+
+    def geometries(self, run: str) -> list[GeometryRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT attempt, step, geometry FROM geometries WHERE run=? ORDER BY step", (run,)
+            ).fetchall()
+        return [GeometryRow(run=run, attempt=a, step=step, geometry=blob) for a, step, blob in rows]
+
+    def partial_rounds(self, run: str) -> list[PartialRoundRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT attempt, step, missing_ranks FROM partial_rounds WHERE run=? ORDER BY attempt, step",
+                (run,),
+            ).fetchall()
+        return [
+            PartialRoundRow(run=run, attempt=attempt, step=step, missing_ranks=tuple(json.loads(ranks)))
+            for attempt, step, ranks in rows
+        ]
+
+    def windows(self, run: str) -> Iterator[WindowRow]:
+        with self._reader() as db:
+            for row in db.execute(
+                f"SELECT {WINDOW_COLUMNS}, evidence, losses FROM windows "  # noqa: S608
+                'WHERE run=? AND superseded=0 ORDER BY step, "group"',
+                (run,),
+            ):
+                yield to_window(run, *row)
+
+    def newest_windows(self, run: str) -> list[WindowRow]:
+        with self._reader() as db:
+            rows = db.execute(
+                f"SELECT {WINDOW_COLUMNS}, x'', x'', max(step) FROM windows "  # noqa: S608
+                'WHERE run=? AND superseded=0 GROUP BY "group" ORDER BY "group"',
+                (run,),
+            ).fetchall()
+        return [to_window(run, *row[:-1]) for row in rows]
+
+    def phase_changes(self, run: str) -> dict[str, int]:
+        with self._reader() as db:
+            rows = db.execute(
+                'SELECT "group", count(*) FROM (SELECT "group", phase, lag(phase) OVER '
+                '(PARTITION BY "group" ORDER BY step) AS before FROM windows WHERE run=? AND superseded=0) '
+                'WHERE phase<>before GROUP BY "group"',
+                (run,),
+            ).fetchall()
+        return dict(rows)
+
+    def checkpoints(self, run: str) -> list[Checkpoint]:
+        with self._reader() as db:
+            rows = db.execute(
+                "SELECT step, tag, attempt FROM checkpoints WHERE run=? AND superseded=0 "
+                "ORDER BY step, attempt",
+                (run,),
+            ).fetchall()
+        return [Checkpoint(step=step, tag=tag, attempt=attempt) for step, tag, attempt in rows]
+
+    def last_signal(self, run: str) -> SignalRow | None:
+        with self._reader() as db:
+            row = db.execute("SELECT revision, step, signal FROM last_signals WHERE run=?", (run,)).fetchone()
+        return row and SignalRow(run=run, revision=row[0], step=row[1], signal=row[2])
+
+    def history(self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0) -> History:
+        with self._reader() as db:
+            windows = db.execute(
+                f"SELECT {WINDOW_COLUMNS}, x'', x'' FROM windows "  # noqa: S608
+                """WHERE run=? AND superseded=0 AND step>? AND (?='' OR "group"=?) """
+                'ORDER BY step, "group" LIMIT ?',
+                (run, after_step, group, group, limit or -1),
+            ).fetchall()
+            signals = db.execute(
+                "SELECT revision, step, signal FROM signals WHERE run=? AND step>? ORDER BY revision",
+                (run, after_step),
+            ).fetchall()
+            closed = db.execute("SELECT closed_step FROM runs WHERE name=?", (run,)).fetchone()
+        return History(
+            windows=[to_window(run, *row) for row in windows],
+            signals=[SignalRow(run=run, revision=r, step=s, signal=blob) for r, s, blob in signals],
+            closed_step=closed[0] if closed else -1,
+        )
+
+    def observations(self, run: str, *, after_step: int = -1) -> Iterator[ObservationsRow]:
+        # A snapshot for each: one held as long as a slow reader needs would let the log grow.
+        while True:
+            with self._reader() as db:
+                row = db.execute(
+                    "SELECT attempt, step, observations FROM observations WHERE run=? AND step>? "
+                    "ORDER BY step LIMIT 1",
+                    (run, after_step),
+                ).fetchone()
+            if row is None:
+                return
+            attempt, after_step, observations = row
+            yield ObservationsRow(run=run, attempt=attempt, step=after_step, observations=observations)
