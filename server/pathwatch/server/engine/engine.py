@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -46,8 +46,15 @@ class Engine:
     """State of all runs. Every method may be called from any thread; answers come as futures."""
 
     def __init__(
-        self, store: Store, *, limits: Limits, compute_threads: int = 2, clock: Clock | None = None
+        self,
+        store: Store,
+        *,
+        limits: Limits,
+        compute_threads: int = 2,
+        clock: Clock | None = None,
+        pool: Executor | None = None,
     ) -> None:
+        """`clock` and `pool` are for tests that hold time and the computing in hand."""
         self.stats = Stats()
         self._store = store
         self._limits = limits
@@ -55,7 +62,7 @@ class Engine:
         self._outbox = Outbox()
         self._shared = Shared(store, limits, self._outbox, self.stats, self._clock)
         self._commands = CommandQueue()
-        self._pool = ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
+        self._pool = pool or ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
         self._runs: dict[str, LiveRun] = {}
         self._touched: set[str] = set()
         """Runs that changed since the last commit."""
