@@ -16,9 +16,11 @@ import grpc
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 _OPTIONS = (
-    # A ping after five silent minutes finds a server that hangs; by default servers refuse more.
-    ("grpc.keepalive_time_ms", 310_000),
-    # Also the TCP user timeout: a peer that vanished while data was under way is noticed after this.
+    # A ping after 20 silent seconds, to be answered within 20, finds a server that is frozen or a network
+    # that is gone; a busy one answers, gRPC does that by itself. The sidecar allows a ping every 10 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    # With gRPC 1.85 it is this that ends the connection; the other is only the TCP user timeout.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     # History and signals come from a server the user chose: no limit of ours.
     ("grpc.max_receive_message_length", -1),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 
+# Our servers' words, and gRPC's own for servers and proxies that close connections by age.
+_AGE = re.compile(r"connection age|max_age")
 _PREFIXES = ("failed to connect to all addresses; last error: ", "UNKNOWN: ", "UNAVAILABLE: ")
 
 
@@ -19,6 +23,10 @@ class PathwatchError(Exception):
 def explain(error: grpc.RpcError, address: str, timeout: float | None = None) -> PathwatchError:
     """The failure of a call to `address` that was given `timeout` seconds."""
     code, details = status_of(error)
+    if code is grpc.StatusCode.UNAVAILABLE and "ping timeout" in details:
+        return PathwatchError(
+            code, f"pathwatch server at {address} does not answer pings: it is frozen, or the network is gone"
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         return PathwatchError(code, f"no pathwatch server at {address} ({_reason(details)})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -36,6 +44,12 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     if not isinstance(error, grpc.Call):
         return grpc.StatusCode.UNKNOWN, str(error)
     return error.code() or grpc.StatusCode.UNKNOWN, error.details() or ""
+
+
+def ended_by_age(error: grpc.RpcError) -> bool:
+    """Whether the call ended only because servers part with every connection some time."""
+    code, details = status_of(error)
+    return code is grpc.StatusCode.UNAVAILABLE and _AGE.search(details) is not None
 
 
 def _reason(details: str) -> str:

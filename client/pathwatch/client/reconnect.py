@@ -11,15 +11,18 @@ from collections.abc import Callable
 import grpc
 
 from pathwatch.client.channel import Credentials, open_channel
-from pathwatch.client.errors import PathwatchError, explain
+from pathwatch.client.errors import PathwatchError, ended_by_age, explain
+from pathwatch.client.logs import QuietLogger
 from pathwatch.client.retry_info import retry_delay
 
-_logger = logging.getLogger("pathwatch.client")
+_logger = QuietLogger("pathwatch.client")
 
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 30.0
 _FIRST_DELAY_REFUSED = 1.0
 _LONGEST_DELAY_REFUSED = 60.0
+# One outage shows in both, in turn: frozen, a server still takes connections.
+_AWAY = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
 # Somebody has to do something before these go away.
 _REFUSALS = frozenset(
     {
@@ -39,6 +42,7 @@ class Reconnecting:
 
     `attempt(channel, answered)` calls `answered` when the server answers, and returns or raises when its
     connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning.
+    Where the server ended a connection that had served, the next is made at once.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Reconnecting:
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._channel: grpc.Channel | None = None
-        self._warned: grpc.StatusCode | None = None
+        self._warned: grpc.StatusCode | frozenset[grpc.StatusCode] | None = None
         self.last_error: str | None = None
         """Newest failure, kept after recovery."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -89,19 +93,23 @@ class Reconnecting:
             while not self._stop.is_set():
                 last = self._hurry.is_set()
                 started = time.monotonic()
-                error, asked = self._try()
+                failure, asked = self._try()
                 if last or self._stop.is_set():
                     return
-                refused = error is not None and error.code in _REFUSALS
                 # A connection that lasted longer than the wait before it was a good one: start over.
-                failures = 0 if time.monotonic() - started > delay else failures + 1
-                delay = max(asked, _delay(failures, refused))
+                good = time.monotonic() - started > max(delay, _FIRST_DELAY)
+                failures = 0 if good else failures + 1
+                if failure is None and good:  # servers want new connections from time to time
+                    delay = 0.0
+                    continue
+                refused = failure is not None and failure.code in _REFUSALS
+                delay = asked + _delay(failures, refused)
                 self._hurry.wait(delay)
         finally:
             self._on_end()
 
     def _try(self) -> tuple[PathwatchError | None, float]:
-        """One attempt: how it failed, and how long the server asked to wait, in seconds."""
+        """One attempt: how it failed, if it did, and how long the server asked to wait, in seconds."""
         asked = 0.0
         try:
             channel = self._channel = open_channel(self._address, self._credentials)
@@ -112,6 +120,8 @@ class Reconnecting:
         except PathwatchError as error:
             failure = error
         except grpc.RpcError as error:
+            if ended_by_age(error):
+                return None, asked
             failure, asked = explain(error, self._address), retry_delay(error)
         except (ValueError, OSError) as error:
             failure = PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -131,8 +141,9 @@ class Reconnecting:
 
     def _report(self, failure: PathwatchError) -> None:
         self.last_error = str(failure)
-        level = logging.DEBUG if failure.code is self._warned else logging.WARNING
-        self._warned = failure.code
+        kind = _AWAY if failure.code in _AWAY else failure.code
+        level = logging.DEBUG if kind == self._warned else logging.WARNING
+        self._warned = kind
         _logger.log(level, "pathwatch: %s; training goes on, data is buffered, trying again", failure)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import operator
 import os
 import time
@@ -15,12 +14,13 @@ from numpy.typing import ArrayLike
 
 from pathwatch.client.buffer import Message, SendBuffer
 from pathwatch.client.channel import Credentials
+from pathwatch.client.logs import QuietLogger
 from pathwatch.client.observations import RawScores, checked, checked_geometry
 from pathwatch.client.reconnect import Reconnecting
 from pathwatch.client.uplink import Identity, Uplink
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
 
-_logger = logging.getLogger("pathwatch.client")
+_logger = QuietLogger("pathwatch.client")
 
 _CREATED_POLL = 0.1
 _MESSAGE_BYTES = 256 << 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +11,10 @@ import grpc
 
 from pathwatch.client.buffer import Message, SendBuffer
 from pathwatch.client.errors import explain, status_of
+from pathwatch.client.logs import QuietLogger
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
 
-_logger = logging.getLogger("pathwatch.client")
+_logger = QuietLogger("pathwatch.client")
 
 _CALL_TIMEOUT = 10.0
 _RETRIED = frozenset(
