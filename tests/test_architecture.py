@@ -35,7 +35,8 @@ ALLOWED = {
         "pathwatch.server.sketch",
         "pathwatch.server.phases",
     },
-    "pathwatch.server.config": set(),
+    "pathwatch.server.access": set(),
+    "pathwatch.server.config": {"pathwatch.server.access"},
     "pathwatch.server.store": {
         "pathwatch.v1",
         "pathwatch.server.failpoints",

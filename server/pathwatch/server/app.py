@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 
+from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.server import GrpcServer
-from pathwatch.server.config import AddressError, ServerConfig, check
+from pathwatch.server.config import AddressError, ServerConfig, access_warnings, check
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.http import HttpServer
 from pathwatch.server.store.interface import StoreError
@@ -53,10 +54,12 @@ async def serve(config: ServerConfig, *, ready: Callable[[Addresses], None]) -> 
 async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None], stop: asyncio.Event) -> None:
     if problems := check(config):
         raise StartError("; ".join(problems))
+    for warning in access_warnings(config):
+        log.warning(warning)
     async with AsyncExitStack() as closing:
         try:
             http, grpc_server = _assemble(config, closing)
-        except (StoreError, AddressError) as error:
+        except (StoreError, AddressError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         closing.push_async_callback(grpc_server.drain)
         closing.callback(http.drain)
@@ -69,14 +72,15 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
 
 def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
     """Everything from the store up; `closing` takes it down again in the right order."""
-    store = SqliteStore(config.data)
+    store = SqliteStore(config.data, snapshot_seconds=60 * config.snapshot_minutes)
     closing.callback(store.close)
     engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
     engine.start()
     closing.callback(engine.stop)
-    http = HttpServer(config.http, engine)
+    counts = AccessCounts()
+    http = HttpServer(config, engine, counts)
     closing.callback(http.close)
-    return http, GrpcServer(config, engine, store)
+    return http, GrpcServer(config, engine, store, counts)
 
 
 class BackgroundServer:

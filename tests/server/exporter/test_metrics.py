@@ -160,7 +160,7 @@ def signal_phase_name(phase: Any) -> str:
 
 
 def test_labels_are_few(server: BackgroundServer) -> None:
-    allowed = {"run", "group", "layer", "phase", "result", "le"}
+    allowed = {"run", "group", "layer", "phase", "result", "le", "listener", "reason", "file"}
     for name, of_name in samples(scrape(server)).items():
         if name.startswith("pathwatch_"):
             assert all(set(sample.labels) <= allowed for sample in of_name), name

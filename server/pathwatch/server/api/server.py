@@ -6,7 +6,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from pathwatch.server.access.audit import AuditLog
+from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.access.token_file import open_tokens
+from pathwatch.server.api.authorization import Authorization
 from pathwatch.server.api.channel_options import channel_options
+from pathwatch.server.api.requests import BoundedRequests
 from pathwatch.server.api.routing import RoutingService
 from pathwatch.server.api.runs import RunService
 from pathwatch.server.api.signals import SignalService
@@ -33,13 +38,19 @@ SERVICES = (
 class GrpcServer:
     """All services on one port. Made and used on the event loop."""
 
-    def __init__(self, config: ServerConfig, engine: Engine, store: Store) -> None:
-        """Raises AddressError where `config.listen` cannot be had."""
+    def __init__(self, config: ServerConfig, engine: Engine, store: Store, counts: AccessCounts) -> None:
+        """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
+        `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
         self._drain_seconds = config.drain_seconds
         self._routing = RoutingService(engine, config.limits)
         self._signals = SignalService(engine, store)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
-        self._server = grpc.aio.server(options=channel_options(config.limits))
+        self._audit = AuditLog(config.audit_log)
+        tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None
+        self._server = grpc.aio.server(
+            interceptors=[BoundedRequests(config.limits), Authorization(tokens, self._audit, counts)],
+            options=channel_options(config.limits),
+        )
         routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)
         run_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine, config.limits), self._server)
         signal_pb2_grpc.add_SignalServiceServicer_to_server(self._signals, self._server)
@@ -47,7 +58,7 @@ class GrpcServer:
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self.address = self._bind(config)
+        self.address = self._bind(config, counts)
         """HOST:PORT that is listened on."""
 
     async def start(self) -> None:
@@ -63,14 +74,15 @@ class GrpcServer:
         self._signals.drain()
         await self._server.stop(self._drain_seconds)
         self._routing.close()
+        self._audit.close()
 
-    def _bind(self, config: ServerConfig) -> str:
+    def _bind(self, config: ServerConfig, counts: AccessCounts) -> str:
         host, _ = split_address(config.listen)
         try:
             if config.tls is None:
                 port = self._server.add_insecure_port(config.listen)
             else:
-                port = self._server.add_secure_port(config.listen, server_credentials(config.tls))
+                port = self._server.add_secure_port(config.listen, server_credentials(config.tls, counts))
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {config.listen}: {error}") from error
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pathwatch.server.config.access import TlsFiles, tls_problems
-from pathwatch.server.config.addresses import is_loopback, split_address
+from pathwatch.server.config.access import access_problems
 from pathwatch.server.config.limits import Limits, limit_problems
+from pathwatch.server.config.tls import TlsFiles, tls_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +21,21 @@ class ServerConfig:
     http: str = "127.0.0.1:9464"
     """HOST:PORT for /metrics, /healthz and the list of runs; port 0 = a free one."""
     insecure: bool = False
-    """Allow plaintext gRPC on addresses that other machines reach."""
+    """Allow plaintext on addresses that other machines reach."""
     tls: TlsFiles | None = None
-    """Serve gRPC with TLS."""
+    """Serve gRPC with TLS. The files are read again when they change."""
+    http_tls: bool = False
+    """Serve HTTPS, with the certificate of `tls`."""
+    tokens: Path | None = None
+    """YAML file of the tokens that open gRPC calls; None = calls need none. Read again when it changes."""
+    http_tokens: Path | None = None
+    """YAML file of tokens; /metrics and the page need one with the scope read that is bound to no runs."""
+    audit_log: Path | None = None
+    """File that calls which finish or delete runs, and refused ones, are appended to; None = the log."""
     store: str = "sqlite"
     """Where state is kept; only "sqlite" in this version."""
+    snapshot_minutes: float = 60.0
+    """How often a snapshot of the database is taken beside it, where anything changed; 0 = never."""
     compute_threads: int = 2
     """Threads that compute metrics; ingest and signals have threads of their own."""
     drain_seconds: float = 5.0
@@ -37,28 +47,12 @@ class ServerConfig:
 def check(config: ServerConfig) -> list[str]:
     """All problems of a configuration, each one line; empty when the server could start."""
     return [
-        *_address_problems(config),
+        *access_problems(config),
         *_store_problems(config),
         *tls_problems(config.tls),
         *limit_problems(config.limits),
         *_number_problems(config),
     ]
-
-
-def _address_problems(config: ServerConfig) -> list[str]:
-    problems = []
-    for name, address in (("listen", config.listen), ("http", config.http)):
-        try:
-            host, _ = split_address(address)
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
-            continue
-        if name == "listen" and not is_loopback(host) and config.tls is None and not config.insecure:
-            problems.append(
-                f"listen: {address} is reachable from other machines and would carry plaintext; "
-                "give --tls-cert and --tls-key, or --insecure if the network is trusted"
-            )
-    return problems
 
 
 def _store_problems(config: ServerConfig) -> list[str]:
@@ -76,6 +70,8 @@ def _number_problems(config: ServerConfig) -> list[str]:
     problems = []
     if config.compute_threads < 1:
         problems.append("compute_threads: must be at least 1")
+    if not 0 <= config.snapshot_minutes < float("inf"):
+        problems.append("snapshot_minutes: must be a number of minutes, 0 or more (0 = never)")
     if not 0 <= config.drain_seconds < float("inf"):
         problems.append("drain_seconds: must be a number of seconds, 0 or more")
     return problems

@@ -126,6 +126,14 @@ def _ingest(stats: Stats) -> Iterator[Metric]:
     yield CounterMetricFamily(
         PREFIX + "ingest_bytes", "Serialized bytes of all messages received on streams.", value=stats.bytes
     )
+    limits = CounterMetricFamily(
+        PREFIX + "limit_refusals",
+        "What was refused because it was past a limit, by the limit (docs/operations.md).",
+        labels=["limit"],
+    )
+    for limit, count in sorted(stats.limits_hit.items()):
+        limits.add_metric([limit], count)
+    yield limits
     yield CounterMetricFamily(
         PREFIX + "commit_failures",
         "Transactions that could not be written; nothing is acknowledged meanwhile.",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import html
-import socket
 import threading
 from collections.abc import Iterable
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, make_wsgi_app
 
-from pathwatch.server.config import AddressError, split_address
+from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.access.reloading import Reloaded
+from pathwatch.server.access.token_file import open_tokens
+from pathwatch.server.config import AddressError, ServerConfig, server_context, split_address
 from pathwatch.server.engine.engine import Engine
+from pathwatch.server.exporter.access_collector import AccessCollector
+from pathwatch.server.exporter.admission import Admission
 from pathwatch.server.exporter.collector import StateCollector
+from pathwatch.server.exporter.listener import Listener
 from pathwatch.v1 import run_pb2, signal_pb2
 
 if TYPE_CHECKING:
@@ -24,22 +27,32 @@ if TYPE_CHECKING:
 class HttpServer:
     """Serves from a thread of its own."""
 
-    def __init__(self, address: str, engine: Engine) -> None:
-        """Raises AddressError where the address cannot be had."""
-        host, port = split_address(address)
+    def __init__(self, config: ServerConfig, engine: Engine, counts: AccessCounts) -> None:
+        """Raises AddressError where `config.http` cannot be had; OSError or ValueError where a file of
+        `config.tls` or `config.http_tokens` cannot be used."""
+        host, port = split_address(config.http)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(StateCollector(engine))
+        registry.register(AccessCollector(counts))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._engine = engine
         self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._healthy = True
-        server_class = _IPv6Server if ":" in host else _Server
+        tokens = open_tokens(config.http_tokens, "http_tokens", counts) if config.http_tokens else None
+        self._admission = Admission(tokens, counts)
+        tls = None
+        if config.http_tls and (files := config.tls) is not None:
+            tls = Reloaded(
+                "the certificate of HTTPS",
+                files.paths,
+                lambda: server_context(files),
+                lambda: counts.fail_reload("tls"),
+            )
         try:
-            self._server = server_class((host, port), _QuietHandler)
+            self._server = Listener(host, port, self._respond, tls)
         except OSError as error:
-            raise AddressError(f"cannot listen on {address}: {error.strerror}") from error
-        self._server.set_app(self._respond)
+            raise AddressError(f"cannot listen on {config.http}: {error.strerror}") from error
         port = self._server.server_address[1]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         """HOST:PORT that is listened on."""
@@ -63,13 +76,16 @@ class HttpServer:
         self._server.server_close()
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        match environ.get("PATH_INFO", "/"):
+        path = environ.get("PATH_INFO", "/")
+        if path == "/healthz":
+            if self._healthy:
+                return _text(start_response, "200 OK", "ok\n")
+            return _text(start_response, "503 Service Unavailable", "draining\n")
+        if denied := self._admission.check(environ.get("HTTP_AUTHORIZATION", "")):
+            return _text(start_response, denied.status, denied.why, headers=denied.headers)
+        match path:
             case "/metrics":
                 return self._metrics(environ, start_response)
-            case "/healthz":
-                if self._healthy:
-                    return _text(start_response, "200 OK", "ok\n")
-                return _text(start_response, "503 Service Unavailable", "draining\n")
             case "/":
                 return _text(start_response, "200 OK", _page(self._engine), "text/html")
         return _text(start_response, "404 Not Found", "there are /, /metrics and /healthz\n")
@@ -97,29 +113,14 @@ def _page(engine: Engine) -> str:
     )
 
 
-def _text(start_response: StartResponse, status: str, body: str, kind: str = "text/plain") -> list[bytes]:
+def _text(
+    start_response: StartResponse,
+    status: str,
+    body: str,
+    kind: str = "text/plain",
+    headers: Iterable[tuple[str, str]] = (),
+) -> list[bytes]:
     data = body.encode()
-    start_response(status, [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(data)))])
+    own = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(data)))]
+    start_response(status, [*own, *headers])
     return [data]
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def server_bind(self) -> None:
-        # WSGIServer would look up the host's full name, which can take seconds.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-        self.setup_environ()
-
-
-class _IPv6Server(_Server):
-    address_family = socket.AF_INET6
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Requests are not logged: a scrape every few seconds is no news."""

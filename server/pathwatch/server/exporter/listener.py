@@ -1,0 +1,115 @@
+"""A small HTTP server that slow, idle and too many connections cannot hold up."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from pathwatch.server.access.reloading import Reloaded
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+log = logging.getLogger("pathwatch.server")
+
+CONNECTIONS = 32
+"""Open at the same time, each with a thread; for one more, the oldest is cut."""
+IDLE_SECONDS = 10.0
+"""Longest wait for the next bytes of a request, or for room for those of an answer."""
+TOTAL_SECONDS = 30.0
+"""Longest life of a connection: one request and its answer."""
+ROOM_SECONDS = 1.0
+"""Longest wait for the thread of a connection that was cut."""
+
+
+class Listener(ThreadingMixIn, WSGIServer):
+    """Serves one WSGI application."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(
+        self, host: str, port: int, application: WSGIApplication, tls: Reloaded[ssl.SSLContext] | None
+    ) -> None:
+        """Raises OSError where the address cannot be had."""
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._tls = tls
+        self._room = threading.Semaphore(CONNECTIONS)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}
+        """Connection → when it was made (monotonic), oldest first."""
+        super().__init__((host, port), _QuietHandler)
+        self.set_app(application)
+
+    def server_bind(self) -> None:
+        """As the base class, without its look-up of the host's full name, which can take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection; where it is TLS, the handshake is left to its own thread."""
+        connection, peer = super().get_request()
+        connection.settimeout(IDLE_SECONDS)
+        if self._tls is not None:
+            connection = self._tls.current().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, peer
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give the connection a thread, if need be that of the oldest."""
+        if not self._room.acquire(blocking=False):
+            self._cut(1)
+            if not self._room.acquire(timeout=ROOM_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """One request, its answer, and room again."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                del self._open[request]
+            self._room.release()
+
+    def service_actions(self) -> None:
+        """Called between connections, and every half second without any."""
+        too_old = time.monotonic() - TOTAL_SECONDS
+        with self._lock:
+            count = sum(made < too_old for made in self._open.values())
+        self._cut(count)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Broken connections are everyday, and no reason for a traceback on stderr."""
+        log.debug("HTTP connection from %s failed", client_address, exc_info=True)
+
+    def _cut(self, count: int) -> None:
+        """End the oldest connections; their threads notice."""
+        with self._lock:
+            for connection in list(self._open)[:count]:
+                try:
+                    # Of the bare socket: SSLSocket's own would pull TLS from under the thread that reads.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                except OSError:
+                    log.debug("an HTTP connection that was to be cut had ended")
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = IDLE_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Requests are not logged: a scrape every few seconds is no news."""
