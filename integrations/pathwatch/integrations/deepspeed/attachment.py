@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.deepspeed.checkpointing import keep_in_checkpoints, state_in
 from pathwatch.integrations.deepspeed.configuration import block_of, settings_of, stream_of_keywords
 from pathwatch.integrations.deepspeed.following import follow
@@ -16,7 +16,7 @@ from pathwatch.integrations.observing import Options, Settings, Watch
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 def attach(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.deepspeed.shadowing import shadow
 from pathwatch.integrations.observing import Watch
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 STATE = "pathwatch"
 """Key of the watch's state in `client_state`."""

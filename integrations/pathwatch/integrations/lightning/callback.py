@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.lightning.flavours import callback_base
 from pathwatch.integrations.lightning.jobs import job_of
 from pathwatch.integrations.lightning.trained_model import trained_model
@@ -17,7 +17,7 @@ from pathwatch.v1 import signal_pb2
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class PathwatchCallback(callback_base()):  # type: ignore[misc]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_logger = logging.getLogger("pathwatch.integrations")
+from pathwatch.client.logs import QuietLogger
+
+_logger = QuietLogger("pathwatch.integrations")
 
 
 @dataclass(frozen=True, slots=True)

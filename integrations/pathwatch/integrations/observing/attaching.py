@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.capture import NoRoutersError, find_routers
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.guard import Guard
@@ -12,7 +11,7 @@ from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.observer import Observer
 from pathwatch.integrations.observing.settings import Settings
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 def observer_of(job: Job, settings: Settings, agreement: Agreement, guard: Guard) -> Observer | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing import checkpoint_folders as folders
 from pathwatch.integrations.observing.checkpoints import Checkpoints, SavedCheckpoints, superfluous
 from pathwatch.integrations.observing.sidecar import Sidecar
 from pathwatch.v1 import run_pb2, signal_pb2
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class CheckpointKeeper:

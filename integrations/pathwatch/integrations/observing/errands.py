@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
-_logger = logging.getLogger("pathwatch.integrations")
+from pathwatch.client.logs import QuietLogger
+
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class Errands:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_logger = logging.getLogger("pathwatch.integrations")
+from pathwatch.client.logs import QuietLogger
+
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class Guard:

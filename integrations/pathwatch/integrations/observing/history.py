@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.checkpoints import SavedCheckpoints
 from pathwatch.integrations.observing.settings import Settings
 from pathwatch.integrations.observing.sidecar import Sidecar
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 _VERSION = 1
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.capture import Router, RouterRecorder, SilentRoutersError
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 MOST_IN_A_ROW = 10
 """So many lost readings without one that worked, and no more are tried."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import grpc
 
 from pathwatch.client import Client, Credentials, PathwatchError
+from pathwatch.client.logs import QuietLogger
 from pathwatch.v1 import run_pb2
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 _TIMEOUT = 2.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing.agreement import Agreement
 from pathwatch.integrations.observing.attaching import observer_of
 from pathwatch.integrations.observing.checkpoint_keeper import CheckpointKeeper
@@ -26,7 +26,7 @@ from pathwatch.integrations.observing.sidecar import Sidecar
 from pathwatch.integrations.observing.stream import describe
 from pathwatch.v1 import signal_pb2
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 _ARRIVES_WITHIN = 2.0
 

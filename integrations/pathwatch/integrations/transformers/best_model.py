@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
@@ -10,9 +9,10 @@ from accelerate.utils import DistributedType
 from torch import nn
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing import Watch
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class BestModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing import Options, Settings, Watch, scalars
 from pathwatch.integrations.transformers.best_model import BestModel
 from pathwatch.integrations.transformers.columns import Columns, carry, drop
@@ -19,7 +19,7 @@ from pathwatch.integrations.transformers.obstacles import obstacle
 from pathwatch.integrations.transformers.saved_state import keep, kept
 from pathwatch.integrations.transformers.trainer_job import TrainerJob
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 class PathwatchCallback(TrainerCallback):  # type: ignore[misc]

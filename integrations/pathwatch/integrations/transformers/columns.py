@@ -7,7 +7,6 @@ reading them never waits for the device. They are taken out again before the mod
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pathwatch.client.logs import QuietLogger
 from pathwatch.integrations.observing import Stream, Watch
 
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 import torch
 from transformers import TrainerState
 
+from pathwatch.client.logs import QuietLogger
+
 _KEY = "pathwatch"
 _FILE = "trainer_state.json"
-_logger = logging.getLogger("pathwatch.integrations")
+_logger = QuietLogger("pathwatch.integrations")
 
 
 def keep(state: TrainerState, watch_state: dict[str, Any], folder: Path, *, write: bool) -> None:
