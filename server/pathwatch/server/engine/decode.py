@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.observations import ObservationBlock
-from pathwatch.v1 import routing_pb2, tensor_pb2
+from pathwatch.v1 import routing_pb2, run_pb2, tensor_pb2
 
 if TYPE_CHECKING:
     from pathwatch.server.metrics.routing import ScoreKind
@@ -36,6 +37,15 @@ class Topology:
     layers: int
     experts: int
     limits: Limits
+
+
+def stored_topology(config: run_pb2.RunConfig) -> Topology:
+    """For messages that were acknowledged: bounds that are tighter today do not hold for them."""
+    return Topology(
+        layers=config.topology.layers,
+        experts=config.topology.experts,
+        limits=Limits(samples_per_message=sys.maxsize, name_length=sys.maxsize),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
+from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry, stored_topology
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.failpoints import reach
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.server.sketch.run_sketch import Round, RunSketch
+from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import BatchRow, RunRow
 from pathwatch.v1 import routing_pb2, signal_pb2
 
 
 def recover(row: RunRow, shared: Shared) -> LiveRun:
-    """The run with its open windows, checkpoints, newest windows and signal."""
+    """The run with its open windows, checkpoints, newest windows and signal.
+
+    Raises StoreError, also where what is stored of the run is damaged.
+    """
+    try:
+        return _recovered(row, shared)
+    except StoreError:
+        raise
+    except Exception as error:  # decoders raise anything at damaged bytes: protobuf, NumPy, ours
+        raise StoreError(
+            f"run {row.name!r} cannot be taken up again ({type(error).__name__}: {error}); with the server "
+            "stopped, `pathwatch fsck` on the data folder says what is damaged and restores a snapshot"
+        ) from error
+
+
+def _recovered(row: RunRow, shared: Shared) -> LiveRun:
     run = LiveRun(row, shared)
     store, name = shared.store, row.name
     run.checkpoints = {(point.attempt, point.step): point for point in store.checkpoints(name)}
@@ -29,9 +45,7 @@ def recover(row: RunRow, shared: Shared) -> LiveRun:
     if row.finished:
         return run
     run.attempt.restore(store.ranks(name, row.attempt), store.sessions(name, row.attempt))
-    topology = Topology(
-        layers=run.config.topology.layers, experts=run.config.topology.experts, limits=shared.limits
-    )
+    topology = stored_topology(run.config)
     for geometry in store.geometries(name):
         message = routing_pb2.ExpertGeometry.FromString(geometry.geometry)
         run.geometries.add(geometry.attempt, decode_geometry(message, topology))

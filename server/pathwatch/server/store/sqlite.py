@@ -48,7 +48,7 @@ class SqliteStore(SqliteReader):
                     damaged=self._found_damaged,
                 )
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
 
     def commit(self, writes: Sequence[Write]) -> None:
@@ -76,7 +76,7 @@ class SqliteStore(SqliteReader):
         if self._snapshot_thread is not None:
             self._snapshot_thread.stop()
         self._writer.close()
-        self._lock.release()
+        self._lock.close()
 
     def _found_damaged(self, what: str) -> None:
         """The check of a snapshot found damage: what is committed from now on might be lost with the rest."""

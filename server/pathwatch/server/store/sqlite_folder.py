@@ -15,7 +15,7 @@ LOCK_NAME = "lock"
 
 
 class FolderLock:
-    """Holds a data folder for this process until `release`; the system releases it for one that dies."""
+    """Holds a data folder for this process until `close`; the system releases it for one that dies."""
 
     def __init__(self, folder: Path) -> None:
         """Raises StoreError where another process holds it, or there is no such folder."""
@@ -31,7 +31,7 @@ class FolderLock:
                 f"another pathwatch server uses {folder}; stop it or give another --data"
             ) from error
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go of the folder."""
         os.close(self._fd)
 
