@@ -93,7 +93,7 @@ def _texts(content: str, names: Sequence[str]) -> tuple[list[str], list[str], ND
         where = f", line {number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EmbeddingsError(f"{where}: not JSON: {error}") from None
         if not isinstance(record, dict):
             raise EmbeddingsError(f"{where}: wanted a JSON object with `text` and `{names[-1]}`")

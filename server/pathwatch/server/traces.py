@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.engine.checks import FLOAT32_TOLERANCE, HALF_TOLERANCE
+from pathwatch.server.engine.decode import group_problem
 from pathwatch.server.npz import NpzError, read_npz
 
 ROW_TOLERANCE = {"float16": HALF_TOLERANCE, "float32": FLOAT32_TOLERANCE}
@@ -117,6 +118,9 @@ def _groups(array: NDArray[Any]) -> tuple[str, ...]:
     groups = tuple(str(group) for group in _shaped("groups", array, ("G",), "U"))
     if not groups or "" in groups or len(set(groups)) != len(groups):
         raise TraceError("groups: wanted at least one name, none empty, none twice")
+    for group in groups:
+        if problem := group_problem(group):
+            raise TraceError(f"groups: {group[:40]!a} {problem}")
     return groups
 
 
@@ -156,9 +160,9 @@ def _meta(array: NDArray[Any] | None) -> Mapping[str, object]:
         return {}
     try:
         meta = json.loads(str(_shaped("meta", array, (), "U")))
-    except ValueError as error:
-        if isinstance(error, TraceError):
-            raise
+    except TraceError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"meta: not JSON: {error}") from None
     if not isinstance(meta, dict):
         raise TraceError(f"meta: a JSON {type(meta).__name__}; wanted an object")

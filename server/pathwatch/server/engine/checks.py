@@ -12,7 +12,7 @@ HALF_TOLERANCE = 0.01
 FLOAT32_TOLERANCE = 1e-3
 """How far from one a row of single precision may sum."""
 MAX_STEP = 2**53 - 1
-"""Largest step: up to it JSON, Prometheus and float64 tell neighbours apart, and it is far enough below 2^63 that
+"""Largest step: up to it JSON, Prometheus and float64 tell neighbours apart, and it is so far below 2^63 that
 ends of windows and margins can be added."""
 NOT_ONE = "routing weights of a layer must be >= 0 and sum to one; router logits are sent as `raw` scores"
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pathwatch.server")
 
+NAMED_RANKS = 8
+"""Missing ranks that a reason names; there may be thousands."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRound:
@@ -56,7 +59,7 @@ def judge_round(
     metrics = _metrics(config, round_, geometry, judge.metrics)
     losses = {group: sample_losses(window) for group, window in round_.windows.items()}
     evidence: Mapping[str, bytes] = {}
-    ranks = ", ".join(str(rank) for rank in round_.missing_ranks)
+    ranks = _some(round_.missing_ranks)
     unjudged = f"Data of rank {ranks} is missing at step {round_.step}." if ranks else None
     judgement = None
     if unjudged is None:
@@ -103,6 +106,12 @@ def judge_round(
         judgement=judgement,
         observations=pack_round(round_, geometry) if config.keep_observations else b"",
     )
+
+
+def _some(ranks: Sequence[int]) -> str:
+    """The first few ranks by number, and how many more there are."""
+    named = ", ".join(str(rank) for rank in ranks[:NAMED_RANKS])
+    return f"{named} and {len(ranks) - NAMED_RANKS} more" if len(ranks) > NAMED_RANKS else named
 
 
 def _metrics(

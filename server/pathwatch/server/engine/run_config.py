@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
+from pathwatch.server.engine.checks import MAX_STEP
 from pathwatch.server.engine.decode import MAX_NAME, group_problem
 from pathwatch.server.engine.hosting.hosted import close, open_detector, open_metric, open_policy
+from pathwatch.server.engine.refusal import one_line
 from pathwatch.server.sketch.run_sketch import SketchSettings
 from pathwatch.v1 import run_pb2
 
@@ -23,6 +25,11 @@ DEFAULT_THRESHOLDS = (0.7, 0.5, 0.6, 0.8)
 DEFAULT_DELTA = 0.05
 DEFAULT_RIDGE = 0.01
 MAX_THRESHOLDS = 8
+MAX_METRICS = 32
+MAX_POLICY_OPTIONS = 32
+MAX_OPTION = 1000
+"""Characters of a policy option."""
+MAX_GRACE_SECONDS = 30 * 86400.0
 
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
 
@@ -51,6 +58,7 @@ def violations(name: str, config: run_pb2.RunConfig, limits: Limits) -> list[run
         *_shape_problems(config, limits),
         *_number_problems(config),
         *_group_problems(config, limits),
+        *_amount_problems(config),
     )
 
 
@@ -58,7 +66,7 @@ def hosts_nothing(config: run_pb2.RunConfig) -> bool:
     """Whether all plug-ins that a configuration names, if they exist, are our own."""
     detector, policy = config.detector or plugins.DEFAULT_DETECTOR, config.policy or plugins.DEFAULT_POLICY
     named = [(plugins.DETECTORS, detector), (plugins.POLICIES, policy)]
-    named += [(plugins.METRICS, name) for name in config.metrics]
+    named += [(plugins.METRICS, name) for name in config.metrics[:MAX_METRICS]]
     return all(plugins.is_ours(kind, name) or not plugins.is_installed(kind, name) for kind, name in named)
 
 
@@ -71,7 +79,7 @@ def plugin_violations(config: run_pb2.RunConfig) -> list[run_pb2.Violation]:
 
 
 def _violations(*found: tuple[str, str]) -> list[run_pb2.Violation]:
-    return [run_pb2.Violation(field=field, message=message) for field, message in found]
+    return [run_pb2.Violation(field=field, message=one_line(message)) for field, message in found]
 
 
 def sketch_settings(name: str, config: run_pb2.RunConfig) -> SketchSettings:
@@ -126,9 +134,17 @@ def _number_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
     ):
         if not (math.isfinite(value) and value >= 0):
             yield f"config.{field}", f"is {value}; it must be a finite number, 0 or more"
+    if MAX_GRACE_SECONDS < config.grace_seconds < math.inf:
+        yield "config.grace_seconds", f"is {config.grace_seconds:g}; at most 30 days, {MAX_GRACE_SECONDS:.0f}"
+    for field, steps in (
+        ("window_steps", config.window_steps),
+        ("stop_margin_steps", config.stop_margin_steps),
+    ):
+        if steps > MAX_STEP:
+            yield f"config.{field}", f"is {steps}; steps stay below 2^53"
     if len(config.thresholds) > MAX_THRESHOLDS:
         yield "config.thresholds", f"has {len(config.thresholds)} values; at most {MAX_THRESHOLDS}"
-    for i, threshold in enumerate(config.thresholds):
+    for i, threshold in enumerate(config.thresholds[:MAX_THRESHOLDS]):
         if not 0 < threshold < 1:
             yield f"config.thresholds[{i}]", f"is {threshold}; it must be between 0 and 1"
         elif threshold in config.thresholds[:i]:
@@ -139,7 +155,7 @@ def _group_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple
     if len(config.groups) > limits.groups_per_run:
         yield "config.groups", f"has {len(config.groups)} groups; at most {limits.groups_per_run}"
     seen: set[str] = set()
-    for i, settings in enumerate(config.groups):
+    for i, settings in enumerate(config.groups[: limits.groups_per_run]):
         if problem := group_problem(settings.group):
             yield f"config.groups[{i}].group", problem
         elif settings.group in seen:
@@ -147,6 +163,22 @@ def _group_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple
         seen.add(settings.group)
         if not (math.isfinite(settings.epsilon) and settings.epsilon >= 0):
             yield f"config.groups[{i}].epsilon", f"is {settings.epsilon}; it must be a loss, or 0 for auto"
+
+
+def _amount_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
+    if len(config.metrics) > MAX_METRICS:
+        yield "config.metrics", f"has {len(config.metrics)} names; at most {MAX_METRICS}"
+    names = [("detector", config.detector), ("policy", config.policy)]
+    names += [(f"metrics[{i}]", name) for i, name in enumerate(config.metrics[:MAX_METRICS])]
+    for field, name in names:
+        if len(name) > MAX_NAME:
+            yield f"config.{field}", f"has {len(name)} characters; plug-ins have names of at most {MAX_NAME}"
+    options = config.policy_options
+    if len(options) > MAX_POLICY_OPTIONS or any(len(o) > MAX_OPTION for kv in options.items() for o in kv):
+        yield (
+            "config.policy_options",
+            f"has {len(options)} options; at most {MAX_POLICY_OPTIONS}, of {MAX_OPTION} characters each",
+        )
 
 
 def _plugin_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
@@ -159,7 +191,7 @@ def _plugin_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
     except plugins.PluginError as error:
         known = (config.policy or plugins.DEFAULT_POLICY) in plugins.available(plugins.POLICIES)
         yield "config.policy_options" if known else "config.policy", str(error)
-    for i, name in enumerate(config.metrics):
+    for i, name in enumerate(config.metrics[:MAX_METRICS]):
         try:
             close(open_metric(name))
         except plugins.PluginError as error:
