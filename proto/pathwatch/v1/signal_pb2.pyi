@@ -189,7 +189,9 @@ class Signal(_message.Message):
     best_checkpoint_step: _builtins.int
     """Best registered checkpoint over all groups so far; absent = none yet."""
     stale: _builtins.bool
-    """True when no data came for longer than the grace time: do not act on it."""
+    """True when no data came for longer than the grace time and than three of the
+    run's usual intervals: do not act on it.
+    """
     revision: _builtins.int
     """1, 2, 3, … within the run; a new one for every change."""
     @_builtins.property

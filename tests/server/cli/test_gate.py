@@ -82,3 +82,13 @@ def test_the_signal_of_a_finishing_run_is_not_missed(passes: Callable[..., Resul
     scripted.run.state = run_pb2.RUN_STATE_FINISHED
     scripted.then = lambda server: server.say("STOP", math="GENERALIZED")
     assert passes("--until", "stop").exit_code == 0
+
+
+def test_what_was_reached_before_the_run_fell_silent_was_reached(
+    passes: Callable[..., Result], scripted: Any
+) -> None:
+    scripted.say("CONTINUE", math="GENERALIZED")
+    scripted.history.signals.append(scripted.signal)
+    scripted.say("CONTINUE", math="UNKNOWN")
+    scripted.signal.stale = True
+    assert passes("--until", "generalized", "--timeout", 0).exit_code == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pathwatch.server.config import Limits
+from pathwatch.server.engine import judging
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.phases.verdict import Checkpoint, Phase
 from pathwatch.v1 import run_pb2, signal_pb2
@@ -426,3 +427,59 @@ def test_a_signal_goes_stale_without_data(bench: Any, make_batch: Any, eventuall
     assert "No data came since 2023-11-14 22:13:20 UTC" in signal.reason
     bench.engine.finish_run("run").result(30)
     assert not bench.view().signal(bench.engine.now()).stale
+
+
+def test_long_intervals_are_not_silence(bench: Any, make_batch: Any, eventually: Any) -> None:
+    """A probe every quarter of an hour is a run's own pace; three of them missing are not."""
+    bench.create(grace_seconds=30)
+    rank = bench.join()
+    for step in range(5):
+        rank.observe(make_batch(step))
+        rank.watermark(step)
+        eventually(closed(bench, step))
+        bench.pass_time(900)
+    assert not bench.view().signal(bench.engine.now()).stale
+    bench.pass_time(900)
+    assert not bench.view().signal(bench.engine.now()).stale
+    bench.pass_time(901)
+    assert bench.view().signal(bench.engine.now()).stale
+
+
+def test_a_fault_of_the_service_in_judging_loses_no_round(
+    bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, faults = judging.judge_round, iter([MemoryError("once")])
+
+    def faulty(*arguments: Any) -> Any:
+        if fault := next(faults, None):
+            raise fault
+        return real(*arguments)
+
+    monkeypatch.setattr(judging, "judge_round", faulty)
+    bench.create()
+    rank = bench.join()
+    for step in (1, 2):
+        rank.observe(make_batch(step))
+        rank.watermark(step)
+    eventually(closed(bench, 2))
+    assert [window.step for window in bench.store.windows("run")] == [1, 2]
+
+
+def test_a_fault_of_the_service_that_stays_makes_the_run_unknown_until_a_restart(
+    bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*arguments: Any) -> Any:
+        raise MemoryError("for ever")
+
+    with monkeypatch.context() as faults:
+        faults.setattr(judging, "judge_round", faulty)
+        bench.create()
+        rank = bench.join()
+        rank.observe(make_batch(1))
+        last = rank.watermark(1)
+        eventually(lambda: "for ever" in bench.view().last_signal.reason)
+        assert bench.view().last_signal.action == signal_pb2.ACTION_CONTINUE
+        eventually(lambda: rank.acked == last)
+    bench.restart()
+    eventually(closed(bench, 1))
+    assert "for ever" not in bench.view().last_signal.reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pathwatch.server.engine.judge import Judgement
-from pathwatch.server.engine.signals import first_signal, next_signal, stale_signal
+from pathwatch.server.engine.signals import first_signal, next_signal, stale_signal, standing_still
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 from pathwatch.v1 import signal_pb2
 
@@ -109,3 +109,36 @@ def test_a_stale_signal_goes_on_unless_it_stops() -> None:
         "why",
         11,
     )
+
+
+def test_silence_makes_groups_unknown_and_names_where_they_stood() -> None:
+    signal = stale_signal(after(BEFORE, judgement(phase=Phase.GENERALIZED, best=3)), 1_700_000_000.0)
+    (status,) = signal.groups
+    assert status.phase == signal_pb2.PHASE_UNKNOWN
+    assert status.reason == "No data came since 2023-11-14 22:13:20 UTC; it was GENERALIZED since step 5."
+    assert (signal.best_checkpoint_step, status.best_checkpoint_step) == (3, 3)
+
+
+def test_after_a_stop_silence_is_what_was_asked_for() -> None:
+    stopped = after(BEFORE, judgement(action=Action.STOP, phase=Phase.GENERALIZED))
+    assert stale_signal(stopped, 0.0).groups == stopped.groups
+
+
+@pytest.mark.parametrize(
+    ("action", "kept"), [(Action.CHECKPOINT, Action.CONTINUE), (Action.STOP, Action.STOP)]
+)
+def test_a_run_that_cannot_be_judged_any_more_goes_on_unless_it_was_stopped(
+    action: Action, kept: Action
+) -> None:
+    before = after(BEFORE, judgement(action=action, phase=Phase.GENERALIZING, best=3))
+    signal = after(before, standing_still(before, "the detector is gone"))
+    assert signal.action == kept.value
+    assert signal.HasField("stop_at_step") == (kept is Action.STOP)
+    (status,) = signal.groups
+    assert (status.phase, status.since_step, status.reason) == (
+        signal_pb2.PHASE_UNKNOWN,
+        10,
+        "the detector is gone",
+    )
+    assert (signal.best_checkpoint_step, status.best_checkpoint_step) == (3, 3)
+    assert after(signal, standing_still(signal, "the detector is gone")) == signal

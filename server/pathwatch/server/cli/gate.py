@@ -39,7 +39,10 @@ def command(
         while True:
             finished = client.get_run(run).state == run_pb2.RUN_STATE_FINISHED
             signal = client.get_signal(run)
-            phases = {status.group: phase_name(status.phase) for status in signal.groups}
+            given = client.get_metrics(run, after_step=signal.step - 1, limit=1) if signal.stale else None
+            # What was reached before the run fell silent was reached.
+            last = given.signals[-1] if given and given.signals else signal
+            phases = {status.group: phase_name(status.phase) for status in last.groups}
             watched = {group: phases.get(group, "UNKNOWN")} if group else phases
             if until == "stop":
                 reached = action_name(signal.action) == "STOP"
