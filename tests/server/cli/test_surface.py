@@ -15,9 +15,10 @@ from pathwatch.server.cli.root import COMMANDS, pathwatch
 CONNECTION = ["--server", "--tls", "--tls-ca", "--tls-cert", "--tls-key", "--token", "--insecure"]
 SURFACE = {
     "serve": [
-        *["--data", "--listen", "--http", "--store", "--tls-cert", "--tls-key", "--tls-client-ca"],
-        *["--insecure", "--check", "--config"],
+        *["--data", "--listen", "--http", "--store", "--snapshot-minutes"],
+        *["--tls-cert", "--tls-key", "--tls-client-ca", "--insecure", "--limit", "--check", "--config"],
     ],
+    "fsck": ["FOLDER", "--restore", "--json", "--config"],
     "demo": ["--out", "--workers", "--seed", "--steps", "--config"],
     "replay": ["TRACE", "--run", "--keep-observations", *CONNECTION, "--json", "--config"],
     "runs": [*CONNECTION, "--json", "--config"],

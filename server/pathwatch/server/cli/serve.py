@@ -33,6 +33,14 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     help="Prometheus metrics and status page; port 0 = a free one.",
 )
 @click.option("--store", default="sqlite", show_default=True, help="Where state is kept.")
+@click.option(
+    "--snapshot-minutes",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="M",
+    help="How often a snapshot of the database is taken; 0 = never.",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain of the server, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option(
@@ -53,6 +61,7 @@ def command(
     listen: str,
     http: str,
     store: str,
+    snapshot_minutes: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -78,7 +87,14 @@ def command(
     except ValueError as error:
         fail(error)
     config = configuration.ServerConfig(
-        data=data, listen=listen, http=http, store=store, insecure=insecure, tls=tls, limits=limits
+        data=data,
+        listen=listen,
+        http=http,
+        store=store,
+        snapshot_minutes=snapshot_minutes,
+        insecure=insecure,
+        tls=tls,
+        limits=limits,
     )
     problems = configuration.check(config)
     if problems:
