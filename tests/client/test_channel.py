@@ -40,7 +40,12 @@ def test_malformed_addresses_are_refused(address):
     [
         (Credentials(cert="client.pem"), "cert and key belong together"),
         (Credentials(insecure=True, root_ca="ca.pem"), "insecure=True contradicts"),
+        (Credentials(insecure=True, tls=True), "insecure=True contradicts"),
         (Credentials(root_ca="/nowhere/ca.pem"), "/nowhere/ca.pem"),
+        (Credentials(token="a", token_file="b"), "token and token_file"),  # noqa: S106
+        (Credentials(token_file="/nowhere/token"), "/nowhere/token"),  # noqa: S106
+        (Credentials(token=""), "must hold one token"),
+        (Credentials(token="two words"), "must hold one token"),  # noqa: S106
     ],
 )
 def test_contradictory_or_missing_credentials_are_refused(credentials, message):
@@ -59,6 +64,55 @@ def test_a_token_goes_with_every_kind_of_call(sidecar, streams, observe):
     assert {entry.get("authorization") for entry in sidecar.metadata} == {"Bearer s3cret"}
     assert len(sidecar.metadata) == 3
     assert "s3cret" not in repr(credentials)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"one\ntwo\n", "schlüssel".encode(), b"\x00\xff"])
+def test_a_token_file_that_holds_no_token_is_refused_without_quoting_it(tmp_path, content):
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(PathwatchError, match="must hold one token") as raised:
+        Client("localhost:1", credentials=Credentials(token_file=path))
+    assert str(raised.value) == f"token file {path}: must hold one token, of printable ASCII without blanks"
+
+
+def test_a_token_file_is_read_for_every_connection(sidecar, streams, observe, eventually, tmp_path):
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    stream = streams(sidecar.address, credentials=Credentials(token_file=path))
+    observe(stream, 1)
+    assert stream.flush(20)
+    path.write_text("second\n")
+    observe(stream, 2)
+    assert stream.flush(20)
+    assert [entry["authorization"] for entry in sidecar.metadata] == ["Bearer first"]
+    sidecar.stop()
+    sidecar.start()
+    eventually(lambda: len(sidecar.metadata) > 1)
+    assert sidecar.metadata[-1]["authorization"] == "Bearer second"
+
+
+def test_the_environment_gives_a_token_where_none_is_given(monkeypatch):
+    monkeypatch.delenv("PATHWATCH_TOKEN", raising=False)
+    monkeypatch.delenv("PATHWATCH_TOKEN_FILE", raising=False)
+    named = Credentials(root_ca="ca.pem")
+    assert Credentials.from_environment() is None
+    assert Credentials.from_environment(named) is named
+    monkeypatch.setenv("PATHWATCH_TOKEN_FILE", "/job.token")
+    assert Credentials.from_environment() == Credentials(token_file="/job.token")  # noqa: S106
+    monkeypatch.setenv("PATHWATCH_TOKEN", "s3cret")
+    assert Credentials.from_environment(named) == Credentials(root_ca="ca.pem", token="s3cret")  # noqa: S106
+    own = Credentials(token_file="/own.token")  # noqa: S106
+    assert Credentials.from_environment(own) is own
+
+
+def test_a_token_alone_is_plaintext_on_loopback_only(sidecar):
+    with Client(sidecar.address, credentials=Credentials(token="s3cret")) as client:  # noqa: S106
+        client.list_runs()
+    assert sidecar.metadata[-1]["authorization"] == "Bearer s3cret"
+    secured = Credentials(token="s3cret", tls=True)  # noqa: S106
+    with Client(sidecar.address, credentials=secured, timeout=5) as client, pytest.raises(PathwatchError):
+        client.list_runs()
+    assert len(sidecar.metadata) == 1
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,16 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_TOKEN_BYTES = 8192
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """How to prove who is speaking. Without `insecure` the connection is TLS."""
+    """How to prove who is speaking. Files are read for every connection, so that they may be replaced.
+
+    The connection is TLS unless `insecure` is set; to a loopback address only where `tls` or a PEM file is
+    given.
+    """
 
     root_ca: str | os.PathLike[str] | None = None
     """PEM file of the authority that signed the server's certificate; None = the public authorities."""
@@ -41,8 +47,24 @@ class Credentials:
     """PEM file of the client's private key; only with `cert`."""
     token: str | None = field(default=None, repr=False)
     """Bearer token, sent as `authorization` with every call."""
+    token_file: str | os.PathLike[str] | None = None
+    """File that holds the bearer token and nothing else; this or `token`."""
+    tls: bool = False
+    """TLS on loopback too, where no PEM file is given."""
     insecure: bool = False
     """Plaintext, even off loopback. The token, if any, is readable on the way."""
+
+    @classmethod
+    def from_environment(cls, given: Credentials | None = None) -> Credentials | None:
+        """`given`, with the token of `PATHWATCH_TOKEN`, or the file of `PATHWATCH_TOKEN_FILE`, where it has
+        none; None where neither is set."""
+        if given is not None and (given.token or given.token_file):
+            return given
+        if token := os.environ.get("PATHWATCH_TOKEN"):
+            return replace(given or cls(), token=token)
+        if token_file := os.environ.get("PATHWATCH_TOKEN_FILE"):
+            return replace(given or cls(), token_file=token_file)
+        return given
 
 
 def open_channel(address: str, credentials: Credentials | None = None) -> grpc.Channel:
@@ -51,7 +73,8 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
     Without credentials it is plaintext, which only a loopback address allows.
 
     Raises:
-        ValueError: a malformed address, plaintext off loopback, or credentials that contradict each other.
+        ValueError: a malformed address, plaintext off loopback, credentials that contradict each other, or a
+            token that cannot be one.
         OSError: a credentials file cannot be read.
     """
     host = _host(address)
@@ -64,9 +87,12 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
         return grpc.insecure_channel(address, options=_OPTIONS)
     if (credentials.cert is None) != (credentials.key is None):
         raise ValueError("credentials: cert and key belong together, one of them is missing")
-    if credentials.insecure:
-        if credentials.root_ca is not None or credentials.cert is not None:
-            raise ValueError("credentials: insecure=True contradicts root_ca, cert and key; choose one")
+    asks_for_tls = credentials.tls or credentials.root_ca is not None or credentials.cert is not None
+    if credentials.insecure and asks_for_tls:
+        raise ValueError("credentials: insecure=True contradicts tls, root_ca, cert and key; choose one")
+    token = _token(credentials)
+    # Off loopback TLS is the default. On it no public authority certifies anybody, and nobody listens in.
+    if credentials.insecure or (_is_loopback(host) and not asks_for_tls):
         channel = grpc.insecure_channel(address, options=_OPTIONS)
     else:
         tls = grpc.ssl_channel_credentials(
@@ -75,7 +101,24 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
             certificate_chain=_content(credentials.cert),
         )
         channel = grpc.secure_channel(address, tls, options=_OPTIONS)
-    return grpc.intercept_channel(channel, _Bearer(credentials.token)) if credentials.token else channel
+    return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
+
+
+def _token(credentials: Credentials) -> str | None:
+    if credentials.token is None and credentials.token_file is None:
+        return None
+    if credentials.token is not None and credentials.token_file is not None:
+        raise ValueError("credentials: token and token_file are both given; choose one")
+    if credentials.token_file is None:
+        token, where = credentials.token or "", "the token"
+    else:
+        with open(credentials.token_file, "rb") as file:
+            token = file.read(_TOKEN_BYTES).decode("latin-1").strip()
+        where = f"token file {os.fspath(credentials.token_file)}"
+    # A text that gRPC refuses as metadata would come back in its error.
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(f"{where}: must hold one token, of printable ASCII without blanks")
+    return token
 
 
 def _host(address: str) -> str:

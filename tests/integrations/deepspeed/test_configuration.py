@@ -36,12 +36,18 @@ def test_a_block_alone_is_enough(make_engine: Callable, streams: list) -> None:
         "keep_observations": True,
         "check_interval": 7,
         "tls": {"ca": "/ca.pem", "cert": "/c.pem", "key": "/k.pem"},
+        "token_file": "/job.token",
     }
     begun(make_engine(pathwatch=block))
     (stream,) = streams
     assert (stream.settings["run"], stream.settings["server"]) == ("r", "127.0.0.1:1234")
     assert stream.settings["attempt"] == 3
-    assert stream.settings["credentials"] == Credentials(root_ca="/ca.pem", cert="/c.pem", key="/k.pem")
+    assert stream.settings["credentials"] == Credentials(
+        root_ca="/ca.pem",
+        cert="/c.pem",
+        key="/k.pem",
+        token_file="/job.token",  # noqa: S106
+    )
     config = stream.settings["config"]
     assert (config.mode, config.window_steps) == (run_pb2.OBSERVATION_MODE_STREAM, 50)
     assert (config.policy, dict(config.policy_options)) == ("quorum", {"quorum": "0.5"})
@@ -118,6 +124,8 @@ def test_the_environment_is_asked_last(
         ),
         ({"probe": {"groups": {}}}, "pathwatch.probe: unknown 'groups'"),
         ({"tls": {"root": "x"}}, "pathwatch.tls: unknown 'root'; known are ca, cert, key"),
+        ({"token": "x"}, "holds a token, .* token_file, or in PATHWATCH_TOKEN"),
+        ({"token_file": 3}, "token_file must be a text, is 3"),
         ({"stream": {"window_steps": 0}}, "pathwatch.stream: window_steps must be at least 1"),
         (
             {"stream": {"window_steps": 5}, "check_interval": "5"},

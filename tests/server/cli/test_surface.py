@@ -12,13 +12,18 @@ from click.testing import Result
 
 from pathwatch.server.cli.root import COMMANDS, pathwatch
 
-CONNECTION = ["--server", "--tls", "--tls-ca", "--tls-cert", "--tls-key", "--token", "--insecure"]
+CONNECTION = [
+    *["--server", "--tls", "--tls-ca", "--tls-cert", "--tls-key"],
+    *["--token", "--token-file", "--insecure"],
+]
 SURFACE = {
     "serve": [
         *["--data", "--listen", "--http", "--store", "--snapshot-minutes"],
-        *["--tls-cert", "--tls-key", "--tls-client-ca", "--insecure", "--limit", "--check", "--config"],
+        *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
+        *["--audit-log", "--insecure", "--limit", "--check", "--config"],
     ],
     "fsck": ["FOLDER", "--restore", "--json", "--config"],
+    "token": ["NAME", "--scope", "--run", "--expires", "--out", "--config"],
     "demo": ["--out", "--workers", "--seed", "--steps", "--config"],
     "replay": ["TRACE", "--run", "--keep-observations", *CONNECTION, "--json", "--config"],
     "runs": [*CONNECTION, "--json", "--config"],

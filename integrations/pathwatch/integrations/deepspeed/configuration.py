@@ -91,7 +91,12 @@ def settings_of(block: Mapping[str, Any], arguments: Options) -> Settings:
 
 
 def _typed(block: Mapping[str, Any]) -> dict[str, Any]:
-    known = [*_PLAIN, "stream", "probe", "checkpoints", "tls", "insecure"]
+    if "token" in block:
+        raise ValueError(
+            f"DeepSpeed configuration, {BLOCK}: holds a token, for whoever reads it; "
+            "keep it in a file of its own, named by token_file, or in PATHWATCH_TOKEN"
+        )
+    known = [*_PLAIN, "stream", "probe", "checkpoints", "tls", "insecure", "token_file"]
     refuse_unknown(block, known, f"DeepSpeed configuration, {BLOCK}")
     options: dict[str, Any] = {}
     for name, value in block.items():
@@ -118,14 +123,18 @@ def _typed(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def _credentials(block: Mapping[str, Any]) -> Credentials | None:
     tls, insecure = block.get("tls"), block.get("insecure", False)
+    token_file = block.get("token_file")
     _check(insecure, bool, "insecure")
+    if token_file is not None:
+        _check(token_file, str, "token_file")
     if tls is None:
-        return Credentials(insecure=True) if insecure else None
+        return Credentials(insecure=insecure, token_file=token_file) if insecure or token_file else None
     _check(tls, dict, "tls")
     refuse_unknown(tls, list(_CREDENTIALS), f"DeepSpeed configuration, {BLOCK}.tls")
     for name, value in tls.items():
         _check(value, str, f"tls.{name}")
-    return Credentials(insecure=insecure, **{_CREDENTIALS[name]: value for name, value in tls.items()})
+    files = {_CREDENTIALS[name]: value for name, value in tls.items()}
+    return Credentials(insecure=insecure, token_file=token_file, tls=not files, **files)
 
 
 def _made(kind: type[Any], values: object, where: str) -> Any:

@@ -72,7 +72,8 @@ class Settings:
     """Have the sidecar keep the routing of every sample of every window, so that the run can be exported and
     analysed (docs/integration.md says how much that is)."""
     credentials: Credentials | None = None
-    """How to reach a server that is not on this machine."""
+    """How to reach a server that is not on this machine, or that wants a token. A token not given:
+    `PATHWATCH_TOKEN`, or the file of `PATHWATCH_TOKEN_FILE`, of the environment."""
     check_interval: int = 10
     """Optimizer steps between two agreements of the ranks on what the service wants."""
     checkpoints: Checkpoints | None = field(default_factory=Checkpoints)
@@ -125,8 +126,9 @@ class Settings:
         given: dict[str, Any] = {"run": os.environ.get("PATHWATCH_RUN", "")}
         if server := os.environ.get("PATHWATCH_SERVER"):
             given["server"] = server
+        credentials = Credentials.from_environment(options.get("credentials"))
         try:
-            return cls(**(given | options))
+            return cls(**(given | options | {"credentials": credentials}))
         except TypeError as error:
             raise ValueError(f"pathwatch settings: {error}") from error
 

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pathwatch.server.cli.options import fail
 
@@ -28,20 +29,24 @@ class Connection:
     tls_cert: str | None = None
     tls_key: str | None = None
     token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
     insecure: bool = False
 
     @property
     def credentials(self) -> Credentials | None:
-        """None = plaintext, which the client allows on loopback alone."""
+        """What was said of it; a token of the command line or the environment goes before a file."""
         from pathwatch.client import Credentials
 
-        if not (self.tls or self.tls_ca or self.tls_cert or self.tls_key or self.insecure or self.token):
+        given = (self.tls, self.tls_ca, self.tls_cert, self.tls_key, self.insecure, self.token)
+        if not any((*given, self.token_file)):
             return None
         return Credentials(
+            tls=self.tls,
             root_ca=self.tls_ca,
             cert=self.tls_cert,
             key=self.tls_key,
             token=self.token,
+            token_file=None if self.token else self.token_file,
             insecure=self.insecure,
         )
 
@@ -57,7 +62,17 @@ class Connection:
             fail(error)
 
 
-_WHO = ("tls", "tls_ca", "tls_cert", "tls_key", "token", "insecure")
+_WHO = ("tls", "tls_ca", "tls_cert", "tls_key", "token", "token_file", "insecure")
+
+
+def _warn_of_the_process_list(ctx: click.Context, param: click.Parameter, token: str | None) -> str | None:
+    if token and ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+        click.echo(
+            "pathwatch: a token on the command line can be read by every user of this machine; "
+            "use PATHWATCH_TOKEN or --token-file",
+            err=True,
+        )
+    return token
 
 
 def connection_options(default: str | None = "127.0.0.1:50051") -> Callable[[F], F]:
@@ -76,7 +91,12 @@ def connection_options(default: str | None = "127.0.0.1:50051") -> Callable[[F],
         click.option("--tls-ca", type=file, help="Speak TLS, trusting this PEM file."),
         click.option("--tls-cert", type=file, help="Own certificate, PEM, for mutual TLS."),
         click.option("--tls-key", type=file, help="Its private key, PEM."),
-        click.option("--token", help="Bearer token."),
+        click.option(
+            "--token",
+            callback=_warn_of_the_process_list,
+            help="Bearer token; better in PATHWATCH_TOKEN, or in a file.",
+        ),
+        click.option("--token-file", type=file, help="File that holds the bearer token."),
         click.option("--insecure", is_flag=True, help="Plaintext even off loopback."),
     )
 

@@ -40,7 +40,7 @@ class Assignments(click.Option):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+        super().__init__(*args, **{**kwargs, "multiple": True})
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
         value, source = super().consume_value(ctx, opts)
@@ -66,8 +66,13 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
     try:
         content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: not readable as YAML: {error}") from None
+    except yaml.YAMLError as error:
+        # Its own text quotes the file, secrets and all.
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise click.BadParameter(f"{path}{where}: not readable as YAML") from None
     own = content.get(ctx.command.name) or {} if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(own, Mapping):
         raise click.BadParameter(f"{path}: wanted a mapping of options to values")
@@ -84,6 +89,11 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if unknown:
         raise click.BadParameter(
             f"{path}: `{ctx.command.name}` has no option {', '.join(unknown)}; it has {', '.join(options)}"
+        )
+    if "token" in values:
+        raise click.BadParameter(
+            f"{path}: holds a token, for whoever reads the file; "
+            "keep it in a file of its own, named by token_file, or in PATHWATCH_TOKEN"
         )
     ctx.default_map = {str(options[key].name): value for key, value in values.items()}
 

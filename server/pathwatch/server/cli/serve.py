@@ -48,7 +48,26 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     type=click.Path(path_type=Path),
     help="Authority that clients must prove themselves with, PEM.",
 )
-@click.option("--insecure", is_flag=True, help="Allow plaintext gRPC on addresses that other machines reach.")
+@click.option("--http-tls", is_flag=True, help="HTTPS, with --tls-cert and --tls-key.")
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file of bearer tokens (`pathwatch token`); gRPC calls need one.",
+)
+@click.option(
+    "--http-tokens",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The same or another such file; metrics and status page need one of its tokens with the scope read.",
+)
+@click.option(
+    "--audit-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Append control calls and refusals to this file, not to the log.",
+)
+@click.option("--insecure", is_flag=True, help="Allow plaintext on addresses that other machines reach.")
 @click.option(
     "--limit",
     cls=Assignments,
@@ -65,6 +84,10 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    http_tls: bool,
+    tokens: Path | None,
+    http_tokens: Path | None,
+    audit_log: Path | None,
     insecure: bool,
     limit: tuple[str, ...],
     check: bool,
@@ -94,6 +117,10 @@ def command(
         snapshot_minutes=snapshot_minutes,
         insecure=insecure,
         tls=tls,
+        http_tls=http_tls,
+        tokens=tokens,
+        http_tokens=http_tokens,
+        audit_log=audit_log,
         limits=limits,
     )
     problems = configuration.check(config)
