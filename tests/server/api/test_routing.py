@@ -178,7 +178,7 @@ def test_the_client_understands_the_delay(serve: Any) -> None:
     service.create()
     with pytest.raises(grpc.RpcError) as error:
         service.create("other")
-    assert retry_delay(error.value) == 5.0
+    assert 60 <= retry_delay(error.value) <= 90
 
 
 def test_raw_scores_reach_the_metrics(service: Any, eventually: Any) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
-from pathwatch.server.api.flow import Flow
+from pathwatch.server.api.flow import Flow, InFlight
+from pathwatch.server.api.shares import RunShare, RunShares
 from pathwatch.server.api.status import abort, answer
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.checks import check_step
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.engine import Engine
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
 from pathwatch.server.engine.streams import (
     Ack,
     Batch,
@@ -43,6 +45,8 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         self._engine = engine
         self._limits = limits
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="pathwatch-decode")
+        self._in_flight = InFlight(limits)
+        self._shares = RunShares(limits)
         self._open: set[_StreamCall] = set()
         self._draining = False
 
@@ -54,17 +58,38 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         """See routing.proto."""
         if self._draining:
             await abort(context, SHUTTING_DOWN)
-        if len(self._open) >= self._limits.streams:
-            most = f"{self._limits.streams} streams are open, as many as this server takes"
-            await abort(context, RefusedError(Code.RESOURCE_EXHAUSTED, most))
-        call = _StreamCall(self._engine, self._limits, self._decoders, aiter(request_iterator))
-        self._open.add(call)
+        requests = aiter(request_iterator)
+        hello = await self._hello(requests, context)
         try:
-            async for response in call.serve(context):
-                yield response
-        finally:
-            self._open.discard(call)
-            call.close()
+            with self._shares.enter(hello.run) as share:
+                flow = Flow(hello.run, self._limits, self._in_flight)
+                call = _StreamCall(self._engine, self._limits, self._decoders, requests, share, flow)
+                self._open.add(call)
+                try:
+                    async for response in call.serve(hello, context):
+                        yield response
+                finally:
+                    self._open.discard(call)
+                    call.close()
+        except LimitError as refusal:
+            self._engine.stats.count_limit(refusal)
+            await abort(context, refusal)
+
+    async def _hello(
+        self,
+        requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> routing_pb2.StreamHello:
+        seconds = self._limits.hello_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                first = await anext(requests, None)
+        except TimeoutError:
+            late = f"did not come within {seconds} s; the first message introduces the rank"
+            await abort(context, RefusedError(Code.DEADLINE_EXCEEDED, late, "hello"))
+        if first is None or first.WhichOneof("payload") != "hello":
+            await abort(context, invalid("hello", "is missing; the first message introduces the rank"))
+        return first.hello
 
     def drain(self) -> None:
         """Read no more; streams end once what they sent is acknowledged."""
@@ -86,6 +111,8 @@ class _StreamCall:
         limits: Limits,
         decoders: ThreadPoolExecutor,
         requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
+        share: RunShare,
+        flow: Flow,
     ) -> None:
         self._engine = engine
         self._limits = limits
@@ -93,16 +120,17 @@ class _StreamCall:
         self._requests = requests
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Ack | End | None] = asyncio.Queue()
-        self._flow = Flow(limits.unacked_bytes_per_stream)
+        self._share = share
+        self._flow = flow
         self._stream: RankStream | None = None
         self._reader: asyncio.Task[None] | None = None
         self._draining = False
 
     async def serve(
-        self, context: grpc.aio.ServicerContext[Any, Any]
+        self, hello: routing_pb2.StreamHello, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[routing_pb2.StreamRoutingResponse]:
-        """Responses of the call, until the sender is done and has all its acks."""
-        stream, topology = await self._introduce(context)
+        """Responses of the call, until the sender is done and has all its acks. Raises LimitError."""
+        stream, topology = await self._introduce(hello, context)
         self._reader = asyncio.create_task(self._read(stream, topology))
         # None wakes the loop below when reading ends, whatever ended it.
         self._reader.add_done_callback(lambda _: self._events.put_nowait(None))
@@ -134,13 +162,13 @@ class _StreamCall:
         if self._reader is not None:
             self._reader.cancel()
         if self._stream is not None:
-            self._engine.leave(self._stream)
+            # Until the writer has come by, what it was given still takes room.
+            left = self._engine.leave(self._stream)
+            left.add_done_callback(lambda _: self._call_soon(self._flow.close))
 
-    async def _introduce(self, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[RankStream, Topology]:
-        first = await anext(self._requests, None)
-        if first is None or first.WhichOneof("payload") != "hello":
-            await abort(context, invalid("hello", "is missing; the first message introduces the rank"))
-        hello = first.hello
+    async def _introduce(
+        self, hello: routing_pb2.StreamHello, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> tuple[RankStream, Topology]:
         self._stream = RankStream(
             run=hello.run,
             attempt=hello.attempt,
@@ -155,20 +183,23 @@ class _StreamCall:
 
     def _deliver(self, event: Ack | End) -> None:
         """Called in the writer thread."""
+        self._call_soon(functools.partial(self._events.put_nowait, event))
+
+    def _call_soon(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed: the server is gone
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._loop.call_soon_threadsafe(action)
 
     async def _read(self, stream: RankStream, topology: Topology) -> None:
         async for request in self._requests:
             size = request.ByteSize()
             await self._flow.acquire(size)
-            if size >= LARGE_BYTES:
-                decoding = self._loop.run_in_executor(
-                    self._decoders, _decode, request, size, stream, topology
-                )
-                message = await decoding
-            else:
-                message = _decode(request, size, stream, topology)
+            async with self._share.decoding:
+                if size >= LARGE_BYTES:
+                    message = await self._loop.run_in_executor(
+                        self._decoders, _decode, request, size, stream, topology
+                    )
+                else:
+                    message = _decode(request, size, stream, topology)
             self._engine.ingest(message)
 
 
@@ -203,9 +234,7 @@ def _payload(
 ) -> Batch | RouterGeometry | Watermark:
     most = topology.limits.message_bytes
     if size > most:
-        raise RefusedError(
-            Code.RESOURCE_EXHAUSTED, f"the message has {size} bytes; at most {most} are taken: split it"
-        )
+        raise LimitError("message_bytes", f"the message has {size} bytes; at most {most} are taken: split it")
     match request.WhichOneof("payload"):
         case "batch":
             block = decode_batch(request.batch, attempt, topology)

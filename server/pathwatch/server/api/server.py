@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 from pathwatch.server.access.audit import AuditLog
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.access.token_file import open_tokens
+from pathwatch.server.api.admission import Admission
 from pathwatch.server.api.authorization import Authorization
 from pathwatch.server.api.channel_options import channel_options
 from pathwatch.server.api.requests import BoundedRequests
@@ -48,7 +49,11 @@ class GrpcServer:
         self._audit = AuditLog(config.audit_log)
         tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None
         self._server = grpc.aio.server(
-            interceptors=[BoundedRequests(config.limits), Authorization(tokens, self._audit, counts)],
+            interceptors=[
+                Admission(config.limits, engine.stats),
+                BoundedRequests(config.limits),
+                Authorization(tokens, self._audit, counts),
+            ],
             options=channel_options(config.limits),
         )
         routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)

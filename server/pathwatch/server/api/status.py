@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import random
 from concurrent.futures import Future
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import LATER, Code, LimitError, RefusedError
 
 T = TypeVar("T")
 
-RETRY_AFTER = datetime.timedelta(seconds=5)
-"""When a caller that hit a limit may try again."""
+JITTER = 0.5
+"""Delays are lengthened by up to this part, so that the ranks of a job do not come back at once."""
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -39,8 +39,9 @@ async def answer(context: grpc.aio.ServicerContext[Any, Any], future: Future[T])
 
 def _status_details(refusal: RefusedError) -> bytes:
     """google.rpc.Status with a google.rpc.RetryInfo; four fields, so encoded by hand."""
+    seconds = refusal.retry_seconds if isinstance(refusal, LimitError) else LATER
     delay = duration_pb2.Duration()
-    delay.FromTimedelta(RETRY_AFTER)
+    delay.FromMilliseconds(round(1000 * seconds * random.uniform(1, 1 + JITTER)))  # noqa: S311
     retry_info = any_pb2.Any(
         type_url="type.googleapis.com/google.rpc.RetryInfo", value=_field(1, delay.SerializeToString())
     )

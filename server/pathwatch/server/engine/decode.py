@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.checks import check_distributions, check_rows, check_samples, check_step
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import LimitError
 from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.observations import ObservationBlock
@@ -75,8 +75,8 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
     if n == 0:
         raise invalid("batch.sample_ids", "is empty; a batch holds at least one observation")
     if n > topology.limits.samples_per_message:
-        raise RefusedError(
-            Code.RESOURCE_EXHAUSTED,
+        raise LimitError(
+            "samples_per_message",
             f"{n} observations; at most {topology.limits.samples_per_message} go in one batch: split it",
             "batch.sample_ids",
         )

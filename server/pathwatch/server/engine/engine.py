@@ -22,7 +22,7 @@ from pathwatch.server.engine.commands import Command, CommandQueue
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
 from pathwatch.server.engine.recovery import recover
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
 from pathwatch.server.engine.run_config import hosts_nothing, plugin_violations, violations, with_defaults
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
@@ -114,9 +114,9 @@ class Engine:
         run = message.stream.run
         self._submit(run, partial(self._with_run, run, lambda run: run.ingest(message)), message.size)
 
-    def leave(self, stream: RankStream) -> None:
-        """A stream has ended."""
-        self._submit(stream.run, partial(self._with_run, stream.run, lambda run: run.leave(stream)))
+    def leave(self, stream: RankStream) -> Future[RunView]:
+        """A stream has ended; the future is done when nothing of it is held any more."""
+        return self._call(stream.run, lambda run: run.leave(stream))
 
     # Runs.
 
@@ -189,6 +189,7 @@ class Engine:
         try:
             command()
         except RefusedError as refusal:
+            self.stats.count_limit(refusal)
             settle(future, refusal)
         except Exception as error:
             log.exception("a fault of the service")
@@ -229,9 +230,7 @@ class Engine:
         if problems:
             raise _refusal(problems)
         if len(self._runs) >= self._limits.runs:
-            raise RefusedError(
-                Code.RESOURCE_EXHAUSTED, f"there are {len(self._runs)} runs, as many as are kept; delete some"
-            )
+            raise LimitError("runs", f"there are {len(self._runs)} runs, as many as are kept; delete some")
         now = self._clock.wall()
         row = RunRow(
             name=name,

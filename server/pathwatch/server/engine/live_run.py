@@ -13,7 +13,7 @@ from pathwatch.server.engine.geometries import Geometries
 from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
 from pathwatch.server.engine.outbox import settle
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
@@ -174,8 +174,8 @@ class LiveRun:
         self.attempt.check_step(stream.rank, block.step)
         groups = self._row.groups
         if block.group not in groups and len(groups) >= self._shared.limits.groups_per_run:
-            raise RefusedError(
-                Code.RESOURCE_EXHAUSTED,
+            raise LimitError(
+                "groups_per_run",
                 f"{block.group!r} would be group {len(groups) + 1}; a run has at most "
                 f"{self._shared.limits.groups_per_run}",
                 "batch.group",

@@ -13,6 +13,7 @@ class Code(enum.IntEnum):
     """The gRPC status codes the service refuses with; values equal grpc.StatusCode's numbers."""
 
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
     PERMISSION_DENIED = 7
@@ -40,6 +41,22 @@ class RefusedError(Exception):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
+
+
+SOON = 2.0
+"""Seconds to wait where what others do makes room."""
+LATER = 60.0
+"""Seconds to wait where somebody has to do something."""
+
+
+class LimitError(RefusedError):
+    """Something is past a bound of the service."""
+
+    def __init__(self, limit: str, message: str, field: str = "", *, retry_seconds: float = LATER) -> None:
+        """`limit` names the field of `Limits`; `retry_seconds` is how long the caller had better wait."""
+        super().__init__(Code.RESOURCE_EXHAUSTED, message, field)
+        self.limit = limit
+        self.retry_seconds = retry_seconds
 
 
 def one_line(text: str, most: int = MAX_MESSAGE) -> str:

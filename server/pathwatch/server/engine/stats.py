@@ -1,9 +1,15 @@
-"""Counts of what the server did since it started; written by the writer thread, read by anyone."""
+"""Counts of what the server did since it started; written by the writer thread where not said otherwise."""
 
 from __future__ import annotations
 
 import bisect
+import logging
+import threading
 from dataclasses import dataclass, field
+
+from pathwatch.server.engine.refusal import LimitError, RefusedError
+
+log = logging.getLogger("pathwatch.server")
 
 CLOSE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds, seconds."""
@@ -44,3 +50,16 @@ class Stats:
     """Transactions that could not be written."""
     window_close: Histogram = field(default_factory=Histogram)
     """Seconds from the close of a round to its durable verdict."""
+    limits_hit: dict[str, int] = field(default_factory=dict)
+    """Refusals by the name of the limit."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count_limit(self, refusal: RefusedError) -> None:
+        """Count a refusal that comes of a limit, from any thread; the first of a limit goes to the log."""
+        if not isinstance(refusal, LimitError):
+            return
+        with self._lock:
+            before = self.limits_hit.get(refusal.limit, 0)
+            self.limits_hit[refusal.limit] = before + 1
+        if not before:
+            log.warning("limit %s: %s (more are only counted)", refusal.limit, refusal)
