@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import Store
+from pathwatch.server.store.rows import (
+    BatchRow,
+    GeometryRow,
+    PutBatch,
+    PutCheckpoint,
+    PutGeometry,
+    PutRank,
+    PutRound,
+    PutRun,
+    PutSession,
+    PutSignal,
+    RankRow,
+    RunRow,
+    SessionRow,
+    SignalRow,
+    WindowRow,
+)
 from pathwatch.server.store.sqlite import SqliteStore
 
 ENGINES: dict[str, Callable[[Path], Store]] = {"sqlite": SqliteStore}
@@ -30,3 +54,83 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
 @pytest.fixture
 def store(open_store: Callable[[], Store]) -> Store:
     return open_store()
+
+
+@pytest.fixture
+def fill() -> Callable[..., None]:
+    """Commits a run's life up to a step, every row type, a commit per step; `size` bytes in each blob."""
+
+    def fill(store: Store, steps: range, *, run: str = "run", size: int = 2000) -> None:
+        for step in steps:
+            blob = random.Random(step).randbytes(size)  # noqa: S311
+            key = {"run": run, "attempt": 0, "step": step}
+            window = WindowRow(
+                **key,
+                first_step=step,
+                group="math",
+                partial=False,
+                judged=True,
+                phase=1,
+                reason="so it is",
+                metrics={"train_loss": float(step)},
+                layer_path_distance=(),
+                evidence=blob,
+                losses=blob,
+            )
+            row = RunRow(
+                name=run,
+                config=b"config",
+                finished=False,
+                attempt=0,
+                first_step=0,
+                step=step,
+                closed_step=step,
+                world_size=1,
+                groups=("math",),
+                created_at=0.0,
+                updated_at=float(step),
+            )
+            store.commit(
+                [
+                    PutRank(row=RankRow(run=run, attempt=0, rank=0, world_size=1, watermark=step)),
+                    PutSession(
+                        row=SessionRow(run=run, attempt=0, rank=0, session="life", last_sequence=step + 1)
+                    ),
+                    PutRound(run=run, attempt=0, step=step, windows=(window,), observations=blob),
+                    PutBatch(row=BatchRow(run=run, attempt=0, step=step + 1, batch=blob)),
+                    PutGeometry(row=GeometryRow(run=run, attempt=0, step=step, geometry=blob)),
+                    PutCheckpoint(run=run, checkpoint=Checkpoint(step=step, tag="tag", attempt=0)),
+                    PutSignal(row=SignalRow(run=run, revision=step + 1, step=step, signal=blob)),
+                    PutRun(row=row),
+                ]
+            )
+
+    return fill
+
+
+@pytest.fixture
+def content() -> Callable[[Path], list[str]]:
+    """All of a database as SQL, from a copy: what stands in the log beside it included."""
+
+    def dump(path: Path) -> list[str]:
+        with TemporaryDirectory() as folder:
+            for file in path.parent.glob(f"{path.name}*"):
+                shutil.copy(file, folder)
+            with closing(sqlite3.connect(Path(folder, path.name))) as db:
+                return [*db.iterdump(), *map(str, db.execute("PRAGMA user_version"))]
+
+    return dump
+
+
+@pytest.fixture
+def overwrite() -> Callable[[Path, int, int], None]:
+    """Fills a range of a file with ones, from another process: by closing it, SQLite's locks would go."""
+
+    def overwrite(path: Path, offset: int, size: int) -> None:
+        code = (
+            "import sys; path, offset, size = sys.argv[1:]\n"
+            "with open(path, 'r+b') as file: file.seek(int(offset)); file.write(b'\\xff' * int(size))"
+        )
+        subprocess.run([sys.executable, "-c", code, str(path), str(offset), str(size)], check=True)
+
+    return overwrite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -67,13 +68,15 @@ class Snapshots:
 
     def all(self) -> list[Snapshot]:
         """Oldest first, good or not."""
+        paths = [path for path in self._folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal()]
         found = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            if path.stem.isdecimal():
+        for path in sorted(paths, key=lambda path: int(path.stem)):
+            with contextlib.suppress(FileNotFoundError):  # dropped for a newer one meanwhile
                 stat = path.stat()
-                number = int(path.stem)
-                found.append(Snapshot(path=path, number=number, size=stat.st_size, taken_at=stat.st_mtime))
-        return sorted(found, key=lambda snapshot: snapshot.number)
+                found.append(
+                    Snapshot(path=path, number=int(path.stem), size=stat.st_size, taken_at=stat.st_mtime)
+                )
+        return found
 
     def newest_good(self) -> Snapshot | None:
         """The newest one that passes the check; reads it whole."""
