@@ -119,8 +119,7 @@ class Sidecar(
         hello = next(requests).hello
         self.hello_times.append(time.monotonic())
         self.hellos.append(hello)
-        if self.advice:
-            yield routing_pb2.StreamRoutingResponse(advice=self.advice)
+        yield routing_pb2.StreamRoutingResponse(advice=self.advice)
         for count, message in enumerate(requests, start=1):
             if down.is_set():
                 return
