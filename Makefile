@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick robustness bench bench-overhead proto lint format debian help
+.PHONY: demo test quick robustness fuzz bench bench-overhead proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,6 +31,11 @@ quick: $(READY) debian ## The tests without the slow ones
 
 robustness: $(READY) ## Faults injected at length: kills, cuts, floods
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(READY) ## Fuzzes every decoder, guided by coverage, FUZZ_SECONDS (60) each
+	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_SECONDS)
 
 lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .

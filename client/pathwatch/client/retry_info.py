@@ -28,7 +28,9 @@ def _from_details(value: bytes | str) -> float:
         for detail in status.details:  # type: ignore[attr-defined] # made at run time
             info = retry_info_class()
             if detail.Unpack(info):
-                return float(info.retry_delay.ToTimedelta().total_seconds())  # type: ignore[attr-defined]
+                delay = info.retry_delay  # type: ignore[attr-defined]
+                # Any numbers will do: ToTimedelta raises for what is no duration.
+                return float(delay.seconds + delay.nanos / 1e9)
     except DecodeError:
         pass
     return 0.0

@@ -29,6 +29,17 @@ def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
     Raises:
         TypeError: an element type that pathwatch.v1 does not have.
     """
+    tensor = tensor_pb2.Tensor()
+    fill_tensor(tensor, array)
+    return tensor
+
+
+def fill_tensor(tensor: tensor_pb2.Tensor, array: NDArray[np.generic]) -> None:
+    """`to_tensor` into an empty tensor of a message, where it is copied once less.
+
+    Raises:
+        TypeError: an element type that pathwatch.v1 does not have.
+    """
     dtype = _DTYPES.get(array.dtype.newbyteorder("="))
     if dtype is None:
         names = ", ".join(str(known) for known in _DTYPES)
@@ -37,7 +48,9 @@ def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
         )
     if (array.dtype.byteorder == ">") or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
         array = array.astype(array.dtype.newbyteorder("<"))
-    return tensor_pb2.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())
+    tensor.dtype = dtype
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 def from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
@@ -50,4 +63,6 @@ def from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
     if dtype is None:
         raise ValueError(f"a tensor of unknown element type {tensor.dtype}; a newer pathwatch wrote it")
     elements = np.frombuffer(tensor.data, dtype.newbyteorder("<"))
+    if min(tensor.shape, default=0) < 0:  # NumPy would guess a size of -1
+        raise ValueError(f"a tensor with a negative size: {list(tensor.shape)[:8]}")
     return elements.reshape(tuple(tensor.shape)).astype(dtype, copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -68,7 +69,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: not readable as YAML: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Its own text quotes the file, secrets and all.
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -95,13 +96,27 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
             f"{path}: holds a token, for whoever reads the file; "
             "keep it in a file of its own, named by token_file, or in PATHWATCH_TOKEN"
         )
-    ctx.default_map = {str(options[key].name): value for key, value in values.items()}
+    for name in values.keys() - mappings.values():
+        _check_value(path, name, values[name])
+    # One left empty is one not given.
+    ctx.default_map = {str(options[key].name): value for key, value in values.items() if value is not None}
 
 
 def _assignments(path: Path, name: str, value: object) -> list[str]:
     if not isinstance(value, Mapping):
         raise click.BadParameter(f"{path}: `{name}` wants a mapping of names to values")
+    for key, item in value.items():
+        _check_value(path, f"{name}.{key}", item)
     return [f"{key}={item}" for key, item in value.items()]
+
+
+def _check_value(path: Path, name: str, value: object) -> None:
+    """Refuse what only YAML can say: lists of lists, numbers of a thousand digits, text with NULs."""
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, str | int | float | date | None):
+            raise click.BadParameter(f"{path}: `{name}` wants a value, or a list of values")
+        if (isinstance(item, int) and item.bit_length() > 64) or (isinstance(item, str) and "\0" in item):
+            raise click.BadParameter(f"{path}: `{name}` has a value that no option takes")
 
 
 def json_option(function: F) -> F:
