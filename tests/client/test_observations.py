@@ -35,6 +35,7 @@ def test_pieces_of_weights_together_are_the_whole(n, limit, seed):
     whole = checked(**{**ARGUMENTS, "sample_ids": ids, "weights": weights, "losses": losses}, visits=ids)
     pieces = list(whole.split(limit))
     assert all(piece.samples == 1 or piece.nbytes <= limit for piece in pieces)
+    assert sum(piece.nbytes for piece in pieces) == whole.nbytes
     batches = [piece.request().batch for piece in pieces]
     assert np.array_equal(np.concatenate([array(b.weights, np.float32) for b in batches]), weights)
     assert np.array_equal(np.concatenate([array(b.losses, np.float64) for b in batches]), losses)
@@ -54,7 +55,10 @@ def test_pieces_of_raw_scores_keep_each_sample_s_tokens_together(lengths, limit)
         target_mask_T=np.arange(tokens) % 2,
     )
     whole = checked(**{**ARGUMENTS, "sample_ids": np.arange(len(lengths)), "raw": raw})
-    pieces = [piece.request().batch for piece in whole.split(limit)]
+    cut = list(whole.split(limit))
+    assert sum(piece.nbytes for piece in cut) == whole.nbytes
+    assert all(piece.samples == 1 or piece.nbytes <= limit for piece in cut)
+    pieces = [piece.request().batch for piece in cut]
     for piece in pieces:
         assert array(piece.raw.lengths, np.int32).sum() == len(array(piece.raw.scores, np.float32))
         assert len(piece.raw.target_mask.data) == piece.raw.scores.shape[0]
@@ -77,7 +81,8 @@ def test_pieces_of_raw_scores_keep_each_sample_s_tokens_together(lengths, limit)
 def test_weights_keep_their_precision(given_dtype, sent_dtype):
     weights = np.arange(8).reshape(1, 2, 4).astype(given_dtype)
     whole = checked(**{**ARGUMENTS, "sample_ids": [1], "weights": weights})
-    sent = whole.request().batch.weights
+    (piece,) = whole.split(1 << 20)
+    sent = piece.request().batch.weights
     assert np.array_equal(array(sent, sent_dtype), weights.astype(sent_dtype))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathwatch.client.tensors import to_tensor
+from pathwatch.client.tensors import fill_tensor
 from pathwatch.v1 import routing_pb2
 
 _WEIGHT_DTYPES = ("float32", "float16", "uint16")
@@ -59,53 +59,72 @@ class Observations:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in (*self.arrays.values(), *self.raw.values()))
 
-    def split(self, limit: int) -> Iterator[Observations]:
-        """The same in pieces of whole samples, each of one sample or at most `limit` bytes."""
+    def split(self, limit: int) -> Iterator[Piece]:
+        """All samples in pieces, each of one sample or at most `limit` bytes. Nothing is copied yet."""
         if self.nbytes <= limit:
-            yield self
+            yield Piece(self, 0, self.samples, self.nbytes)
             return
-        ends_N = np.cumsum(self._row_bytes())
         first = 0
-        while first < self.samples:
-            before = int(ends_N[first - 1]) if first else 0
-            last = max(first + 1, int(np.searchsorted(ends_N, before + limit, side="right")))
-            yield self._rows(first, last)
+        for last, nbytes in self._ends(limit):
+            yield Piece(self, first, last, nbytes)
             first = last
+
+    def _ends(self, limit: int) -> Iterator[tuple[int, int]]:
+        """Where pieces end, and the bytes of each."""
+        n = self.samples
+        fixed = sum(array.nbytes for array in self.arrays.values()) // n
+        if not self.raw:
+            rows = max(1, limit // fixed)
+            for last in range(rows, n + rows, rows):
+                end = min(last, n)
+                yield end, fixed * (end - last + rows)
+            return
+        lengths_N = self.raw["lengths"]
+        of_tokens = self.nbytes - fixed * n - lengths_N.nbytes
+        token_bytes = of_tokens // max(1, len(self.raw["scores"]))
+        fixed += lengths_N.itemsize
+        nbytes = 0
+        for i, length in enumerate(lengths_N.tolist()):
+            of_sample = fixed + length * token_bytes
+            if nbytes and nbytes + of_sample > limit:
+                yield i, nbytes
+                nbytes = 0
+            nbytes += of_sample
+        yield n, nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Samples `first` … `last` − 1 of observations, one message."""
+
+    of: Observations
+    first: int
+    last: int
+    nbytes: int
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.last - self.first
 
     def request(self) -> routing_pb2.StreamRoutingRequest:
         """The message to send, its sequence still 0."""
         request = routing_pb2.StreamRoutingRequest()
         batch = request.batch
-        batch.step = self.step
-        batch.group = self.group
-        for name, array in self.arrays.items():
-            getattr(batch, name).CopyFrom(to_tensor(array))
-        if self.raw:
-            batch.raw.kind = self.kind
-            for name, array in self.raw.items():
-                getattr(batch.raw, name).CopyFrom(to_tensor(array))
-        if self.fragment is not None:
-            batch.fragment.CopyFrom(self.fragment)
+        batch.step = self.of.step
+        batch.group = self.of.group
+        for name, array in self.of.arrays.items():
+            fill_tensor(getattr(batch, name), array[self.first : self.last])
+        if self.of.raw:
+            batch.raw.kind = self.of.kind
+            lengths_N = self.of.raw["lengths"].astype(np.int64)
+            start, end = int(lengths_N[: self.first].sum()), int(lengths_N[: self.last].sum())
+            for name, array in self.of.raw.items():
+                rows = array[self.first : self.last] if name == "lengths" else array[start:end]
+                fill_tensor(getattr(batch.raw, name), rows)
+        if self.of.fragment is not None:
+            batch.fragment.CopyFrom(self.of.fragment)
         return request
-
-    def _row_bytes(self) -> NDArray[np.int64]:
-        fixed = sum(array.nbytes for array in self.arrays.values()) // self.samples
-        if not self.raw:
-            return np.full(self.samples, fixed, np.int64)
-        scores_TLK = self.raw["scores"]
-        return fixed + self.raw["lengths"].astype(np.int64) * (scores_TLK.nbytes // max(1, len(scores_TLK)))
-
-    def _rows(self, first: int, last: int) -> Observations:
-        raw: dict[str, NDArray[np.generic]] = {}
-        if self.raw:
-            lengths_N = self.raw["lengths"].astype(np.int64)
-            start, end = int(lengths_N[:first].sum()), int(lengths_N[:last].sum())
-            raw = {
-                name: array[first:last] if name == "lengths" else array[start:end]
-                for name, array in self.raw.items()
-            }
-        arrays = {name: array[first:last] for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays, raw=raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +142,11 @@ class Geometry:
 
     def request(self) -> routing_pb2.StreamRoutingRequest:
         """The message to send, its sequence still 0."""
-        gram_self, gram_next = to_tensor(self.gram_self_LKK), to_tensor(self.gram_next_LKK)
-        return routing_pb2.StreamRoutingRequest(
-            geometry=routing_pb2.ExpertGeometry(step=self.step, gram_self=gram_self, gram_next=gram_next)
-        )
+        request = routing_pb2.StreamRoutingRequest()
+        request.geometry.step = self.step
+        fill_tensor(request.geometry.gram_self, self.gram_self_LKK)
+        fill_tensor(request.geometry.gram_next, self.gram_next_LKK)
+        return request
 
 
 def checked(

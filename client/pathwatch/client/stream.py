@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from pathwatch.client.buffer import Message, SendBuffer
 from pathwatch.client.channel import Credentials
 from pathwatch.client.logs import QuietLogger
-from pathwatch.client.observations import RawScores, checked, checked_geometry
+from pathwatch.client.observations import Observations, RawScores, checked, checked_geometry
 from pathwatch.client.reconnect import Reconnecting
 from pathwatch.client.uplink import Identity, Uplink
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
@@ -139,25 +139,29 @@ class RoutingStream:
             layers: layers held, ascending, when not all are (pipeline parallel).
             token_part, token_parts: which part of the samples' tokens is held (sequence parallel).
         """
-        self._guarded(
-            "batch",
-            lambda: self._add_observations(
-                step=operator.index(step),
-                group=group,
-                sample_ids=sample_ids,
-                weights=weights,
-                raw=raw,
-                losses=losses,
-                token_counts=token_counts,
-                target_token_counts=target_token_counts,
-                target_weights=target_weights,
-                targets=targets,
-                visits=visits,
-                layers=layers,
-                token_part=token_part,
-                token_parts=token_parts,
-            ),
-        )
+        if self._closed:
+            return
+        try:
+            self._add_observations(
+                checked(
+                    step=operator.index(step),
+                    group=group,
+                    sample_ids=sample_ids,
+                    weights=weights,
+                    raw=raw,
+                    losses=losses,
+                    token_counts=token_counts,
+                    target_token_counts=target_token_counts,
+                    target_weights=target_weights,
+                    targets=targets,
+                    visits=visits,
+                    layers=layers,
+                    token_part=token_part,
+                    token_parts=token_parts,
+                )
+            )
+        except Exception as error:  # nothing of ours may reach training
+            self._uplink.reject("batch", type(error).__name__, str(error))
 
     def geometry(self, *, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -> None:
         """Send inner products of router rows, W_l·W_lᵀ [L, K, K] and W_l·W_{l+1}ᵀ [L - 1, K, K], float32."""
@@ -238,15 +242,14 @@ class RoutingStream:
         except Exception as error:  # nothing of ours may reach training
             self._uplink.reject(kind, type(error).__name__, str(error))
 
-    def _add_observations(self, **arguments: object) -> None:
-        observations = checked(**arguments)  # type: ignore[arg-type] # as given to observe, checked there
+    def _add_observations(self, observations: Observations) -> None:
         if observations.samples == 0:
             return
         for piece in observations.split(_MESSAGE_BYTES):
             self._add(
                 Message(
                     kind="batch",
-                    step=piece.step,
+                    step=observations.step,
                     encode=piece.request,
                     nbytes=piece.nbytes,
                     samples=piece.samples,
