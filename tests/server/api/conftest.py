@@ -34,9 +34,12 @@ class Stream:
     _requests: queue.SimpleQueue[routing_pb2.StreamRoutingRequest | None] = field(
         default_factory=queue.SimpleQueue
     )
+    metadata: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        self.call = self.stub.StreamRouting(iter(self._requests.get, None), timeout=60)
+        self.call = self.stub.StreamRouting(
+            iter(self._requests.get, None), timeout=60, metadata=self.metadata
+        )
 
     def send(self, payload: Payload, sequence: int | None = None) -> int:
         """Sends the next message, or one under a sequence of choice."""
@@ -126,6 +129,8 @@ def service(serve: Callable[..., Service]) -> Service:
 
 
 @pytest.fixture
-def make_stream() -> Callable[[grpc.Channel], Stream]:
-    """Opens a stream on any channel."""
-    return lambda channel: Stream(routing_pb2_grpc.RoutingServiceStub(channel))
+def make_stream() -> Callable[..., Stream]:
+    """Opens a stream on any channel, with metadata."""
+    return lambda channel, metadata=(): Stream(
+        routing_pb2_grpc.RoutingServiceStub(channel), metadata=metadata
+    )

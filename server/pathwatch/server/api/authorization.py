@@ -205,29 +205,32 @@ class _Guard:
 
     @asynccontextmanager
     async def _recorded(self, context: Context) -> AsyncIterator[None]:
-        """Ends the call where it is refused; writes down what is to be."""
-        outcome, refused = "OK", False
+        """Ends the call where it is refused; writes down what is to be, where possible before the answer."""
         try:
             yield
         except RefusedError as refusal:
-            outcome, refused = refusal.code.name, True
             self._counts.refuse("grpc", _REASONS[refusal.code])
+            self._record(context, refusal.code.name, refused=True)
             await abort(context, refusal)
         except asyncio.CancelledError:
-            outcome = "CANCELLED"
+            self._record_control(context, "CANCELLED")
             raise
         except Exception:
-            if not refused:
-                outcome = getattr(context.code(), "name", "UNKNOWN")
+            self._record_control(context, getattr(context.code(), "name", "UNKNOWN"))
             raise
-        finally:
-            rule = self._pass.rule
-            if refused or (rule is not None and rule.audited):
-                self._audit.record(
-                    peer=context.peer(),
-                    token=self._pass.token.name if self._pass.token else None,
-                    method=self._pass.method,
-                    run=self._pass.run,
-                    outcome=outcome,
-                    refused=refused,
-                )
+        else:
+            self._record_control(context, "OK")
+
+    def _record_control(self, context: Context, outcome: str) -> None:
+        if self._pass.rule is not None and self._pass.rule.audited:
+            self._record(context, outcome, refused=False)
+
+    def _record(self, context: Context, outcome: str, *, refused: bool) -> None:
+        self._audit.record(
+            peer=context.peer(),
+            token=self._pass.token.name if self._pass.token else None,
+            method=self._pass.method,
+            run=self._pass.run,
+            outcome=outcome,
+            refused=refused,
+        )

@@ -1,0 +1,120 @@
+"""Files that change while they are in use."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from pathwatch.server.access import reloading
+from pathwatch.server.access.reloading import Reloaded
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time as the code sees it; the test moves it on."""
+    now = [0.0]
+    monkeypatch.setattr(reloading.time, "monotonic", lambda: now[0])
+    return now
+
+
+class Watched:
+    def __init__(self, *paths: Path) -> None:
+        self.failures = 0
+        self.reads = 0
+        self.paths = paths
+        self.value = Reloaded("the numbers", paths, self.read, self.fail)
+
+    def read(self) -> list[int]:
+        self.reads += 1
+        return [int(path.read_text()) for path in self.paths]
+
+    def fail(self) -> None:
+        self.failures += 1
+
+
+def replace_file(path: Path, content: str) -> None:
+    new = path.with_name("new")
+    new.write_text(content)
+    os.replace(new, path)
+
+
+def test_a_change_is_seen_within_a_second_and_read_once(tmp_path: Path, clock: list[float]) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    watched = Watched(path)
+    replace_file(path, "2")
+    assert watched.value.current() == [1]
+    clock[0] += reloading.CHECK_SECONDS
+    assert watched.value.current() == [2]
+    for _ in range(10):
+        clock[0] += reloading.CHECK_SECONDS
+        assert watched.value.current() == [2]
+    assert (watched.reads, watched.failures) == (2, 0)
+
+
+def test_what_cannot_be_read_leaves_the_former_and_is_said_once(
+    tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    watched = Watched(path)
+    for broken in (lambda: replace_file(path, "one"), path.unlink):
+        broken()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "pathwatch.server"):
+            for _ in range(3):
+                clock[0] += reloading.CHECK_SECONDS
+                assert watched.value.current() == [1]
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert "the numbers changed and cannot be used, the former stays in force" in record.getMessage()
+    assert watched.failures == 2
+    replace_file(path, "3")
+    clock[0] += reloading.CHECK_SECONDS
+    assert watched.value.current() == [3]
+
+
+def test_links_that_are_swapped_as_kubernetes_does(tmp_path: Path, clock: list[float]) -> None:
+    """Files are links into ..data, which is a link to a folder that a rename replaces."""
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / version / name).write_text(version)
+    (tmp_path / "..data").symlink_to("1")
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    watched = Watched(tmp_path / "a", tmp_path / "b")
+    assert watched.value.current() == [1, 1]
+    (tmp_path / "..data_tmp").symlink_to("2")
+    os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
+    clock[0] += reloading.CHECK_SECONDS
+    assert watched.value.current() == [2, 2]
+
+
+def test_files_that_change_while_they_are_read_are_read_again(tmp_path: Path, clock: list[float]) -> None:
+    """Else a certificate could be used with the key of the next."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text("1")
+    second.write_text("1")
+
+    class Torn(Watched):
+        def read(self) -> list[int]:
+            values = super().read()
+            if self.reads == 2:  # the first was the old one, the second is not any more
+                replace_file(second, "22")
+            return values
+
+    watched = Torn(first, second)
+    replace_file(first, "22")
+    clock[0] += reloading.CHECK_SECONDS
+    assert watched.value.current() == [1, 1]
+    clock[0] += reloading.CHECK_SECONDS
+    assert watched.value.current() == [22, 22]
+
+
+def test_what_cannot_be_read_at_first_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Watched(tmp_path / "none")
