@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.config import Limits
 from pathwatch.server.engine.checks import FLOAT32_TOLERANCE, HALF_TOLERANCE
 from pathwatch.server.engine.decode import group_problem
 from pathwatch.server.npz import NpzError, read_npz
@@ -119,7 +120,7 @@ def _groups(array: NDArray[Any]) -> tuple[str, ...]:
     if not groups or "" in groups or len(set(groups)) != len(groups):
         raise TraceError("groups: wanted at least one name, none empty, none twice")
     for group in groups:
-        if problem := group_problem(group):
+        if problem := group_problem(group, Limits().name_length):
             raise TraceError(f"groups: {group[:40]!a} {problem}")
     return groups
 

@@ -12,6 +12,7 @@ import pytest
 from server_process import ServerProcess
 
 from pathwatch.client import Client, RoutingStream
+from pathwatch.server.config import Limits
 from pathwatch.server.phases.verdict import Phase
 from pathwatch.v1 import run_pb2, signal_pb2
 
@@ -281,16 +282,16 @@ def test_acks_are_held_back_while_too_many_rounds_wait(
     bench: Any, make_batch: Any, eventually: Any, installed: Path
 ) -> None:
     """Slow verdicts slow the senders of the run, so that memory stays bounded; other runs go on."""
-    from pathwatch.server.engine.live_run import MAX_UNJUDGED_ROUNDS
+    most = Limits().unjudged_rounds
 
     bench.create(detector="slow")
     bench.create("other")
     slow, other = bench.join(), bench.join(run="other")
-    for step in range(MAX_UNJUDGED_ROUNDS):
+    for step in range(most):
         slow.observe(make_batch(step))
         slow.watermark(step)
     eventually(lambda: slow.acked == slow.sequence)
-    for step in range(MAX_UNJUDGED_ROUNDS, MAX_UNJUDGED_ROUNDS + 8):
+    for step in range(most, most + 8):
         slow.observe(make_batch(step))
         slow.watermark(step)
     other.observe(make_batch(1))
@@ -299,7 +300,7 @@ def test_acks_are_held_back_while_too_many_rounds_wait(
     assert other.acked == last_of_other
     assert slow.acked < slow.sequence
     (installed.parent / "go_on").touch()
-    eventually(lambda: bench.view().run.closed_step == MAX_UNJUDGED_ROUNDS + 7)
+    eventually(lambda: bench.view().run.closed_step == most + 7)
     assert slow.acked == slow.sequence
 
 

@@ -7,7 +7,13 @@ import re
 import pytest
 
 from pathwatch.server.config import Limits
-from pathwatch.server.engine.run_config import metric_settings, sketch_settings, violations, with_defaults
+from pathwatch.server.engine.run_config import (
+    metric_settings,
+    plugin_violations,
+    sketch_settings,
+    violations,
+    with_defaults,
+)
 from pathwatch.v1 import run_pb2
 
 GOOD = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
@@ -57,7 +63,8 @@ def test_a_good_configuration_has_no_problems() -> None:
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, object], field: str, words: str) -> None:
-    (problem,) = violations("run", config(**changes), Limits())
+    wrong = config(**changes)
+    (problem,) = [*violations("run", wrong, Limits()), *plugin_violations(wrong)]
     assert problem.field == field
     assert re.search(words, problem.message)
 
@@ -70,7 +77,9 @@ def test_names_are_plain(name: str) -> None:
 
 def test_all_problems_at_once() -> None:
     bad = config(thresholds=[2.0, -1.0], detector="x", delta=-1.0)
-    fields = [p.field.removeprefix("config.") for p in violations("a b", bad, Limits())]
+    fields = [
+        p.field.removeprefix("config.") for p in (*violations("a b", bad, Limits()), *plugin_violations(bad))
+    ]
     assert fields == ["name", "delta", "thresholds[0]", "thresholds[1]", "detector"]
 
 

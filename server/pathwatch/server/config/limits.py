@@ -26,6 +26,7 @@ class Past(enum.Enum):
     ACKS = "acknowledgements wait, which slows the senders"
     CONNECTION = "the connection is closed at once; gRPC tries again later"
     TIME = "the stream ends with DEADLINE_EXCEEDED"
+    INVALID = "the call or message is refused with INVALID_ARGUMENT: no waiting helps"
     OLDEST = "the one not used for longest is forgotten"
 
 
@@ -58,16 +59,15 @@ class Limits:
     hello_seconds: int = _bound(10, "seconds", "from the start of a stream to its hello", Past.TIME)
 
     runs: int = _bound(1000, "runs", "kept, finished ones included", Past.CALL)
-    config_bytes: int = _bound(65536, "bytes", "of a run's configuration", Past.CALL)
     layers: int = _bound(256, "layers", "L of a run", Past.CALL)
     experts: int = _bound(1024, "experts", "per layer K of a run", Past.CALL)
     capacity: int = _bound(8192, "observations", "kept per window and group", Past.CALL)
     ranks_per_run: int = _bound(8192, "ranks", "that send: the world size", Past.CALL)
     groups_per_run: int = _bound(64, "groups", "of one run", Past.MESSAGE)
-    name_length: int = _bound(128, "characters", "of the name of a run, group or session", Past.CALL)
+    name_length: int = _bound(128, "characters", "of the name of a run, group or session", Past.INVALID)
     sessions_per_rank: int = _bound(16, "sessions", "remembered of one rank in an attempt", Past.OLDEST)
     checkpoints_per_run: int = _bound(10_000, "checkpoints", "registered in one run", Past.CALL)
-    tag_length: int = _bound(4096, "characters", "of a checkpoint's tag", Past.CALL)
+    tag_length: int = _bound(4096, "characters", "of a checkpoint's tag", Past.INVALID)
     answer_rows: int = _bound(200_000, "rows", "windows and signals in one answer of GetMetrics", Past.CALL)
 
     message_bytes: int = _bound(
@@ -92,7 +92,7 @@ class Limits:
     waiting_seconds: int = _bound(30, "seconds", "that a stream waits for room that others take", Past.STREAM)
 
     open_windows_per_run: int = _bound(
-        64, "windows", "that wait for ranks (all groups of a step count once)", Past.STREAM
+        256, "windows", "that wait for ranks (all groups of a step count once)", Past.STREAM
     )
     unjudged_rounds: int = _bound(32, "rounds", "of a run that are closed and not judged yet", Past.ACKS)
     window_bytes_per_run: int = _bound(

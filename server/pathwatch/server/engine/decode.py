@@ -27,8 +27,6 @@ FLOAT32 = (tensor_pb2.D_TYPE_FLOAT32,)
 LOSSES = (tensor_pb2.D_TYPE_FLOAT32, tensor_pb2.D_TYPE_FLOAT64)
 UINT8 = (tensor_pb2.D_TYPE_UINT8,)
 
-MAX_NAME = 128
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
@@ -56,19 +54,19 @@ class _Routing:
     target_tokens_N: NDArray[np.int64]
 
 
-def group_problem(group: str) -> str | None:
-    """What is wrong with a group's name; None = nothing."""
+def group_problem(group: str, most: int) -> str | None:
+    """What is wrong with a group's name of at most `most` characters; None = nothing."""
     if not group:
         return "is empty; name the data group"
-    if len(group) > MAX_NAME or not group.isprintable():
-        return f"must be 1 to {MAX_NAME} printable characters"
+    if len(group) > most or not group.isprintable():
+        return f"must be 1 to {most} printable characters"
     return None
 
 
 def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology) -> ObservationBlock:
     """The observations of a batch. Raises RefusedError naming field and sample."""
     check_step("batch.step", batch.step)
-    if problem := group_problem(batch.group):
+    if problem := group_problem(batch.group, topology.limits.name_length):
         raise invalid("batch.group", problem)
     ids_N = to_array(batch.sample_ids, "batch.sample_ids", dtypes=INT64, shape=[None], axes="[n]")
     n = len(ids_N)

@@ -19,11 +19,18 @@ from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.commands import Command, CommandQueue
+from pathwatch.server.engine.kept_bytes import KeptBytes
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
 from pathwatch.server.engine.recovery import recover
 from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
-from pathwatch.server.engine.run_config import hosts_nothing, plugin_violations, violations, with_defaults
+from pathwatch.server.engine.run_config import (
+    check_limits,
+    hosts_nothing,
+    plugin_violations,
+    violations,
+    with_defaults,
+)
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.engine.streams import Message, RankStream
@@ -60,7 +67,7 @@ class Engine:
         self._limits = limits
         self._clock = clock or Clock()
         self._outbox = Outbox()
-        self._shared = Shared(store, limits, self._outbox, self.stats, self._clock)
+        self._shared = Shared(store, limits, self._outbox, self.stats, self._clock, KeptBytes(limits))
         self._commands = CommandQueue()
         self._pool = pool or ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
         self._runs: dict[str, LiveRun] = {}
@@ -224,6 +231,7 @@ class Engine:
             if attempt > run.row.attempt:
                 run.start_attempt(attempt)
             return False
+        check_limits(config, self._limits)
         problems = violations(name, config, self._limits)
         if hosts_nothing(config):
             problems += plugin_violations(config)
@@ -253,6 +261,7 @@ class Engine:
         if run is None:
             raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
         run.drop()
+        self._shared.kept.set(name, 0)
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))
         reach("delete.begun")

@@ -13,11 +13,21 @@ class _Entry:
     geometry: Geometry
 
 
+def geometry_bytes(geometry: Geometry) -> int:
+    """Bytes that a geometry takes."""
+    return geometry.gram_self_LKK.nbytes + geometry.gram_next_LKK.nbytes
+
+
 class Geometries:
     """The geometries of a run that some round may still need, by step."""
 
     def __init__(self) -> None:
         self._by_step: dict[int, _Entry] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes they take."""
+        return sum(geometry_bytes(entry.geometry) for entry in self._by_step.values())
 
     def add(self, attempt: int, geometry: Geometry) -> None:
         """Take in a geometry; it holds from its step on."""

@@ -36,6 +36,7 @@ Job: TypeAlias = Callable[[], Callable[[], None]]
 class _ClosedRound:
     round: Round
     closed_at: float
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class JudgingQueue:
         return sum(isinstance(job, _ClosedRound) for job in (*self._todo, self._running))
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the closed rounds that are not judged yet."""
+        return sum(job.nbytes for job in (*self._todo, self._running) if isinstance(job, _ClosedRound))
+
+    @property
     def has_rounds(self) -> bool:
         """Whether verdicts are still to come."""
         return self._broken is None and (self._rewound or self._rebuilding or self.waiting_rounds > 0)
@@ -99,7 +105,7 @@ class JudgingQueue:
     def add_rounds(self, rounds: Sequence[Round]) -> None:
         """Queue rounds that closed now, in step order."""
         now = self._clock.steady()
-        self._todo.extend(_ClosedRound(round_, now) for round_ in rounds)
+        self._todo.extend(_ClosedRound(round_, now, round_.nbytes) for round_ in rounds)
         self._drop_rounds_if_broken()
 
     def add_ranking(self, group: str | None, limit: int, future: Future[list[RankedCheckpoint]]) -> None:
@@ -128,8 +134,8 @@ class JudgingQueue:
             self._judge = None
 
     def release(self) -> None:
-        """No more rounds will come: keep no process for rankings that may never be asked for."""
-        if self._running is None and self._judge is not None and self._judge.hosted:
+        """No more rounds will come: keep nothing for rankings that may never be asked for."""
+        if self._running is None and not self._todo:
             self.close()
 
     def next_job(self, attempt: int, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:

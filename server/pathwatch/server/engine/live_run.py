@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
 from pathwatch.server.engine.cadence import Cadence
 from pathwatch.server.engine.checks import check_step
-from pathwatch.server.engine.geometries import Geometries
+from pathwatch.server.engine.geometries import Geometries, geometry_bytes
 from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
 from pathwatch.server.engine.outbox import settle
-from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
+from pathwatch.server.engine.refusal import NEVER, Code, LimitError, OverloadError, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound
 from pathwatch.server.engine.run_config import sketch_settings
 from pathwatch.server.engine.shared import Shared
@@ -51,8 +51,6 @@ from pathwatch.server.store.rows import (
 )
 from pathwatch.v1 import run_pb2
 
-MAX_UNJUDGED_ROUNDS = 32
-"""Closed rounds that may wait for the compute pool before acks are held back, which slows the senders."""
 MAX_SEQUENCE = 2**63 - 1
 """Largest sequence the store holds; nobody gets there by counting."""
 
@@ -105,6 +103,15 @@ class LiveRun:
         self._check_open()
         if stream.attempt < self._row.attempt:
             raise self._stale_attempt(stream.attempt)
+        limits = self._shared.limits
+        if stream.world_size > limits.ranks_per_run:
+            raise LimitError(
+                "ranks_per_run",
+                f"is {stream.world_size}; a run has at most {limits.ranks_per_run} ranks that send",
+                "hello.world_size",
+            )
+        if len(stream.session) > limits.name_length:
+            raise invalid("hello.session", f"must be 1 to {limits.name_length} characters")
         if not stream.session:
             raise invalid("hello.session", "is empty; name the life of the client process")
         if stream.attempt > self._row.attempt:
@@ -140,7 +147,12 @@ class LiveRun:
         else:
             try:
                 self._apply(message)
+            except OverloadError as refusal:
+                stats.count_limit(refusal)
+                stream.end(refusal)
+                return
             except RefusedError as refusal:
+                stats.count_limit(refusal)
                 stats.observations["rejected"] += message.observations
                 stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
             self.attempt.applied(stream, message.sequence)
@@ -157,6 +169,7 @@ class LiveRun:
                 self.sketch.watermark(message.stream.rank, step, self._shared.clock.steady())
                 self._saw(step)
             case RouterGeometry(geometry=geometry, serialized=serialized):
+                self._check_room(geometry_bytes(geometry))
                 self.geometries.add(self._row.attempt, geometry)
                 self._shared.outbox.writes.append(
                     PutGeometry(
@@ -180,13 +193,19 @@ class LiveRun:
                 f"{self._shared.limits.groups_per_run}",
                 "batch.group",
             )
-        if self._row.first_step < 0:
-            self._begin_at(block.step)
-        elif block.step < self._row.first_step and self.sketch.closed_step < self._row.first_step:
-            # Another rank was faster to connect, with a later step.
-            self._supersede_from(block.step)
-            self.sketch.reopen(block.step)
+        self._check_windows(block.step)
+        self._check_room(self.sketch.growth(block))
+        begins = self._row.first_step < 0
+        # Another rank was faster to connect, with a later step.
+        began_later = block.step < self._row.first_step and self.sketch.closed_step < self._row.first_step
         try:
+            if begins or began_later:  # a message that is refused must not have superseded anything
+                self.sketch.check(block)
+            if begins:
+                self._begin_at(block.step)
+            elif began_later:
+                self._supersede_from(block.step)
+                self.sketch.reopen(block.step)
             result = self.sketch.add(block, self._shared.clock.steady())
         except SketchError as error:
             raise invalid(error.field, error.message, error.sample_id) from error
@@ -208,6 +227,22 @@ class LiveRun:
             self._update(groups=tuple(sorted((*groups, block.group))))
         self._saw(block.step)
         self._advise(stream, block.group)
+
+    def _check_windows(self, step: int) -> None:
+        held, most = self.sketch.open_windows, self._shared.limits.open_windows_per_run
+        if held >= most and self.sketch.opens_window(step):
+            raise OverloadError(
+                "open_windows_per_run",
+                f"step {step} would open window {held + 1}; at most {most} are open at a time: "
+                "send watermarks, and wait for ranks that are behind",
+                "batch.step",
+            )
+
+    def _check_room(self, more: int) -> None:
+        self._shared.kept.check_growth(self._row.name, self._kept_bytes(), more)
+
+    def _kept_bytes(self) -> int:
+        return self.sketch.nbytes + self.judging.waiting_bytes + self.geometries.nbytes
 
     def _advise(self, stream: RankStream, group: str) -> None:
         if self.config.mode != run_pb2.OBSERVATION_MODE_STREAM:
@@ -301,7 +336,18 @@ class LiveRun:
                 f"step {checkpoint.step} of attempt {checkpoint.attempt} is superseded",
                 "checkpoint.step",
             )
-        self.checkpoints[checkpoint.attempt, checkpoint.step] = checkpoint
+        key, limits = (checkpoint.attempt, checkpoint.step), self._shared.limits
+        if len(checkpoint.tag) > limits.tag_length:
+            raise invalid(
+                "checkpoint.tag", f"has {len(checkpoint.tag)} characters, at most {limits.tag_length}"
+            )
+        if key not in self.checkpoints and len(self.checkpoints) >= limits.checkpoints_per_run:
+            raise LimitError(
+                "checkpoints_per_run",
+                f"run {self._row.name!r} has {len(self.checkpoints)} checkpoints, as many as are kept",
+                retry_seconds=NEVER,
+            )
+        self.checkpoints[key] = checkpoint
         self._shared.outbox.writes.append(PutCheckpoint(run=self._row.name, checkpoint=checkpoint))
         reach("checkpoint.registered")
 
@@ -417,12 +463,13 @@ class LiveRun:
         self._finish_when_judged()
         if self._row.finished:
             self.judging.release()
+        self._shared.kept.set(self._row.name, self._kept_bytes())
         writes = self._shared.outbox.writes
         writes.extend(self.attempt.take_writes())
         if self._row_changed:
             writes.append(PutRun(row=self._row))
             self._row_changed = False
-        if self.judging.waiting_rounds <= MAX_UNJUDGED_ROUNDS:
+        if self.judging.waiting_rounds <= self._shared.limits.unjudged_rounds:
             self._streams.put_acks(self._shared.outbox)
 
     def view(self) -> RunView:
@@ -434,6 +481,7 @@ class LiveRun:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:
             return
         self._update(finished=True)
+        self.geometries = Geometries()
         for future in self._finishing:
             self._answer_finished(future)
         self._finishing = []

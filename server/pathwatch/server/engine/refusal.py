@@ -47,6 +47,8 @@ SOON = 2.0
 """Seconds to wait where what others do makes room."""
 LATER = 60.0
 """Seconds to wait where somebody has to do something."""
+NEVER = 3600.0
+"""Seconds to wait where nothing is expected to make room."""
 
 
 class LimitError(RefusedError):
@@ -57,6 +59,13 @@ class LimitError(RefusedError):
         super().__init__(Code.RESOURCE_EXHAUSTED, message, field)
         self.limit = limit
         self.retry_seconds = retry_seconds
+
+
+class OverloadError(LimitError):
+    """There is no room at the moment: the stream ends, and what it did not get through comes again."""
+
+    def __init__(self, limit: str, message: str, field: str = "") -> None:
+        super().__init__(limit, message, field, retry_seconds=SOON)
 
 
 def one_line(text: str, most: int = MAX_MESSAGE) -> str:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.checks import MAX_STEP
-from pathwatch.server.engine.decode import MAX_NAME, group_problem
+from pathwatch.server.engine.decode import group_problem
 from pathwatch.server.engine.hosting.hosted import close, open_detector, open_metric, open_policy
-from pathwatch.server.engine.refusal import one_line
+from pathwatch.server.engine.refusal import LimitError, one_line
 from pathwatch.server.sketch.run_sketch import SketchSettings
 from pathwatch.v1 import run_pb2
 
@@ -31,7 +33,9 @@ MAX_OPTION = 1000
 """Characters of a policy option."""
 MAX_GRACE_SECONDS = 30 * 86400.0
 
-_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
+MAX_PLUGIN_NAME = 128
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def with_defaults(config: run_pb2.RunConfig) -> run_pb2.RunConfig:
@@ -54,12 +58,29 @@ def with_defaults(config: run_pb2.RunConfig) -> run_pb2.RunConfig:
 def violations(name: str, config: run_pb2.RunConfig, limits: Limits) -> list[run_pb2.Violation]:
     """Problems of a run's name and configuration, each with its field; of plug-ins: `plugin_violations`."""
     return _violations(
-        *_name_problems(name),
+        *_name_problems(name, limits.name_length),
         *_shape_problems(config, limits),
+        *_room_problems(config, limits),
         *_number_problems(config),
         *_group_problems(config, limits),
         *_amount_problems(config),
     )
+
+
+def check_limits(config: run_pb2.RunConfig, limits: Limits) -> None:
+    """Raise LimitError where a configuration with defaults filled in asks for more than is given."""
+    shape = config.topology
+    for limit, field, value in (
+        ("layers", "config.topology.layers", shape.layers),
+        ("experts", "config.topology.experts", shape.experts),
+        ("capacity", "config.capacity", config.capacity),
+        ("groups_per_run", "config.groups", len(config.groups)),
+    ):
+        most = getattr(limits, limit)
+        if value > most:
+            raise LimitError(limit, f"is {value}; this server takes at most {most}", field)
+    for field, message in _room_problems(config, limits):
+        raise LimitError("window_bytes_per_run", message, field)
 
 
 def hosts_nothing(config: run_pb2.RunConfig) -> bool:
@@ -103,9 +124,9 @@ def metric_settings(config: run_pb2.RunConfig) -> MetricSettings:
     return MetricSettings(thresholds=tuple(config.thresholds), ridge=config.ridge, per_layer=config.per_layer)
 
 
-def _name_problems(name: str) -> Iterator[tuple[str, str]]:
-    if not _NAME.fullmatch(name):
-        yield "name", f"{name!r} must be 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -"
+def _name_problems(name: str, most: int) -> Iterator[tuple[str, str]]:
+    if len(name) > most or not _NAME.fullmatch(name):
+        yield "name", f"{name!r} must be 1 to {most} characters of A-Z a-z 0-9 . _ -"
 
 
 def _shape_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple[str, str]]:
@@ -124,6 +145,19 @@ def _shape_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple
         yield "config.window_steps", "goes with stream mode only; in probe mode every step is a window"
     if config.capacity > limits.capacity:
         yield "config.capacity", f"is {config.capacity}; at most {limits.capacity} observations are kept"
+
+
+def _room_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple[str, str]]:
+    shape, capacity = config.topology, config.capacity or DEFAULT_CAPACITY
+    if shape.layers > limits.layers or shape.experts > limits.experts or capacity > limits.capacity:
+        return
+    taken = capacity * shape.layers * shape.experts * np.dtype(np.float32).itemsize
+    if taken > limits.window_bytes_per_run:
+        yield (
+            "config.capacity",
+            f"{capacity} observations of {shape.layers} layers and {shape.experts} experts take {taken} "
+            f"bytes in one window of one group; this server keeps {limits.window_bytes_per_run} of a run",
+        )
 
 
 def _number_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
@@ -156,7 +190,7 @@ def _group_problems(config: run_pb2.RunConfig, limits: Limits) -> Iterator[tuple
         yield "config.groups", f"has {len(config.groups)} groups; at most {limits.groups_per_run}"
     seen: set[str] = set()
     for i, settings in enumerate(config.groups[: limits.groups_per_run]):
-        if problem := group_problem(settings.group):
+        if problem := group_problem(settings.group, limits.name_length):
             yield f"config.groups[{i}].group", problem
         elif settings.group in seen:
             yield f"config.groups[{i}].group", f"{settings.group!r} is given twice"
@@ -171,8 +205,9 @@ def _amount_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
     names = [("detector", config.detector), ("policy", config.policy)]
     names += [(f"metrics[{i}]", name) for i, name in enumerate(config.metrics[:MAX_METRICS])]
     for field, name in names:
-        if len(name) > MAX_NAME:
-            yield f"config.{field}", f"has {len(name)} characters; plug-ins have names of at most {MAX_NAME}"
+        if len(name) > MAX_PLUGIN_NAME:
+            most = f"plug-ins have names of at most {MAX_PLUGIN_NAME}"
+            yield f"config.{field}", f"has {len(name)} characters; {most}"
     options = config.policy_options
     if len(options) > MAX_POLICY_OPTIONS or any(len(o) > MAX_OPTION for kv in options.items() for o in kv):
         yield (

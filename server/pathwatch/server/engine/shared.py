@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.clock import Clock
+from pathwatch.server.engine.kept_bytes import KeptBytes
 from pathwatch.server.engine.outbox import Outbox
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.store.interface import Store
@@ -20,3 +21,4 @@ class Shared:
     outbox: Outbox
     stats: Stats
     clock: Clock
+    kept: KeptBytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,12 @@ class WindowArrays:
     """Real tokens of each sample."""
     partial: bool = False
     """True when ranks or fragments were missing when the window closed."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        values = (getattr(self, item.name) for item in fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
     @property
     def carrying_weights_NLK(self) -> NDArray[np.float32]:

@@ -43,6 +43,11 @@ class Round:
     missing_ranks: tuple[int, ...]
     """Ranks that had not passed the end of the windows, ascending."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(window.nbytes for window in self.windows.values())
+
 
 @dataclass(slots=True)
 class _OpenWindow:
@@ -70,16 +75,24 @@ class RunSketch:
         self._ranks = RankWatermarks()
         self._open: dict[int, _OpenWindow] = {}  # by last step
         self._closed_any = False
+        self.nbytes = 0
+        """Bytes that the open windows take."""
 
     def join(self, rank: int, world_size: int) -> None:
         """A rank has introduced itself. Raises SketchError where rank and world size do not fit."""
         self._ranks.join(rank, world_size)
 
+    def check(self, block: ObservationBlock) -> None:
+        """Raise SketchError where `add` would, but store nothing."""
+        self._check_fit(block)
+        end = self._settings.window_of(block.step)[1]
+        sketch = self._open[end].groups.get(block.group) if end in self._open else None
+        hashes_N = sample_hash(self._settings.run, block.group, block.sample_ids_N)
+        (sketch or self._new_window()).check(block, hashes_N)
+
     def add(self, block: ObservationBlock, now: float) -> AddResult:
         """Take in a block. Raises SketchError, then nothing of it is stored."""
-        if block.attempt != self._attempt:
-            raise SketchError("hello.attempt", f"attempt {block.attempt} is not current, {self._attempt} is")
-        check_fit(block, self._settings)
+        self._check_fit(block)
         n = len(block.sample_ids_N)
         first_step, step = self._settings.window_of(block.step)
         if step <= self.closed_step:
@@ -87,15 +100,34 @@ class RunSketch:
         if n == 0:
             return AddResult(accepted=0, late=0, beyond=0)
         window = self._open.get(step) or _OpenWindow(first_step, step, newest_step=block.step)
-        sketch = window.groups.get(block.group) or WindowSketch(
-            layers=self._settings.layers, experts=self._settings.experts, capacity=self._settings.capacity
-        )
+        known = window.groups.get(block.group)
+        sketch = known or self._new_window()
+        before = known.nbytes if known else 0
         accepted = sketch.add(block, sample_hash(self._settings.run, block.group, block.sample_ids_N))
+        self.nbytes += sketch.nbytes - before
         window.groups[block.group] = sketch
         window.newest_step = max(window.newest_step, block.step)
         self._open[step] = window
         self._note_passing(window, now)
         return AddResult(accepted=accepted, late=0, beyond=n - accepted)
+
+    @property
+    def open_windows(self) -> int:
+        """Windows that hold observations and are not closed; those of all groups of a step count once."""
+        return len(self._open)
+
+    def opens_window(self, step: int) -> bool:
+        """Whether an observation of this step would open one more."""
+        end = self._settings.window_of(step)[1]
+        return end > self.closed_step and end not in self._open
+
+    def growth(self, block: ObservationBlock) -> int:
+        """At most how many bytes more the open windows take once `block` is added."""
+        end = self._settings.window_of(block.step)[1]
+        if end <= self.closed_step:
+            return 0
+        sketch = self._open[end].groups.get(block.group) if end in self._open else None
+        return self._new_window().nbytes_with(block) if sketch is None else sketch.growth(block)
 
     def watermark(self, rank: int, step: int, now: float) -> None:
         """A rank has sent everything up to `step`. Raises SketchError for a rank that has not joined."""
@@ -151,12 +183,22 @@ class RunSketch:
         limit = self._open[max(steps)].groups[group].hash_limit if steps else None
         return None if limit is None else (max(steps), limit)
 
+    def _check_fit(self, block: ObservationBlock) -> None:
+        if block.attempt != self._attempt:
+            raise SketchError("hello.attempt", f"attempt {block.attempt} is not current, {self._attempt} is")
+        check_fit(block, self._settings)
+
+    def _new_window(self) -> WindowSketch:
+        settings = self._settings
+        return WindowSketch(layers=settings.layers, experts=settings.experts, capacity=settings.capacity)
+
     def _note_passing(self, window: _OpenWindow, now: float) -> None:
         if window.passed_at is None and self._ranks.newest >= window.step:
             window.passed_at = now
 
     def _close(self, window: _OpenWindow, *, missing_ranks: tuple[int, ...]) -> Round:
         del self._open[window.step]
+        self.nbytes -= sum(sketch.nbytes for sketch in window.groups.values())
         self.closed_step = window.step
         self._closed_any = True
         arrays = {

@@ -32,6 +32,12 @@ class TokenPart:
         self.losses_S = np.full(rows, np.nan)
         self.targets_S = np.full(rows, -1, np.int32)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        rows, layers, experts = self.weights_SLK.shape
+        return rows * part_row_bytes(layers, experts, targets=self.target_weights_SLK is not None)
+
     def resize(self, rows: int) -> None:
         """Make room for `rows` samples; new rows are empty."""
         self.weights_SLK = resized(self.weights_SLK, rows, 0)
@@ -87,6 +93,12 @@ class TokenPart:
         return np.where(
             self.target_present_SL[rows_N][:, :, None], self.target_weights_SLK[rows_N], weights_NLK
         )
+
+
+def part_row_bytes(layers: int, experts: int, *, targets: bool) -> int:
+    """Bytes that one sample takes in a part: weights, twice with `targets`, flags, counts, loss, target."""
+    weights = layers * experts * np.dtype(np.float32).itemsize
+    return (2 if targets else 1) * weights + 2 * layers + 8 + 8 + 8 + 4
 
 
 def smaller_known(a_N: NDArray[np.int32], b_N: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ from pathwatch.server.sketch.part_means import (
     target_tokens_held,
     tokens_held,
 )
-from pathwatch.server.sketch.token_part import TokenPart, resized, smaller_known
+from pathwatch.server.sketch.token_part import TokenPart, part_row_bytes, resized, smaller_known
 
 SAMPLE_FIELDS = np.dtype(
     [
@@ -53,18 +53,42 @@ class WindowSketch:
         """Samples with a hash at or above it change nothing any more; None while there is room."""
         return self._kept.hash_limit
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, room for samples to come included."""
+        return self._samples_S.nbytes + sum(part.nbytes for part in self._parts.values())
+
+    def nbytes_with(self, block: ObservationBlock) -> int:
+        """At most how many bytes it takes once `block` is added."""
+        rows = self._rows_for(min(self._capacity, self._kept.size + len(block.sample_ids_N)))
+        targets = {index: part.target_weights_SLK is not None for index, part in self._parts.items()}
+        comes = block.target_weights_NLK is not None
+        targets[block.token_part] = comes or targets.get(block.token_part, False)
+        row_bytes = sum(
+            part_row_bytes(self._layers, self._experts, targets=has_targets)
+            for has_targets in targets.values()
+        )
+        return rows * (SAMPLE_FIELDS.itemsize + row_bytes)
+
+    def growth(self, block: ObservationBlock) -> int:
+        """At most how many bytes more it takes once `block` is added."""
+        return self.nbytes_with(block) - self.nbytes
+
+    def check(self, block: ObservationBlock, hashes_N: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Observations of a block that may be among the bottom-k. Raises SketchError where `add` would."""
+        limit = self.hash_limit
+        wanted_N = np.arange(len(hashes_N)) if limit is None else np.flatnonzero(hashes_N < np.uint64(limit))
+        if wanted_N.size:
+            rows_N = self._kept.rows(block.sample_ids_N[wanted_N])
+            check_agreement(block, wanted_N, rows_N, self._samples_S, self._parts)
+        return wanted_N
+
     def add(self, block: ObservationBlock, hashes_N: NDArray[np.uint64]) -> int:
         """Take in a block; how many of its observations are among the bottom-k.
 
         Raises SketchError, then nothing is stored.
         """
-        limit = self.hash_limit
-        wanted_N = np.arange(len(hashes_N)) if limit is None else np.flatnonzero(hashes_N < np.uint64(limit))
-        if not wanted_N.size:
-            return 0
-        check_agreement(
-            block, wanted_N, self._kept.rows(block.sample_ids_N[wanted_N]), self._samples_S, self._parts
-        )
+        wanted_N = self.check(block, hashes_N)
         kept = 0
         while wanted_N.size:  # more than once only if the block repeats a sample
             _, first_N = np.unique(block.sample_ids_N[wanted_N], return_index=True)
@@ -141,8 +165,13 @@ class WindowSketch:
 
     def _make_room(self) -> None:
         """Grow by doubling, so that a small probe set does not pay for the whole capacity."""
-        if self._kept.size > self._samples_S.size:
-            rows = min(self._capacity, max(self._kept.size, 2 * self._samples_S.size))
+        rows = self._rows_for(self._kept.size)
+        if rows > self._samples_S.size:
             self._samples_S = resized(self._samples_S, rows, 0)
             for part in self._parts.values():
                 part.resize(rows)
+
+    def _rows_for(self, samples: int) -> int:
+        """Rows there will be once there are so many samples."""
+        rows = self._samples_S.size
+        return rows if samples <= rows else min(self._capacity, max(samples, 2 * rows))
