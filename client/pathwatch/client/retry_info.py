@@ -21,6 +21,11 @@ def retry_delay(error: grpc.RpcError) -> float:
     return 0.0
 
 
+def is_lasting(error: grpc.RpcError) -> bool:
+    """Whether the server asks to wait so long that it expects nothing to change."""
+    return retry_delay(error) >= _LONGEST
+
+
 def _from_details(value: bytes | str) -> float:
     status_class, retry_info_class = _classes()
     try:
