@@ -38,6 +38,8 @@ class Sidecar(
         self.acks = True
         self.drop_after: int | None = None
         """Ends the stream, unacknowledged, once this many messages came over it."""
+        self.end_after: int | None = None
+        """Ends the stream, all acknowledged, once this many messages came over it; 0 = before the first."""
         self.rejections: dict[str, routing_pb2.Rejection] = {}
         """What is answered to messages of a kind."""
         self.advice: list[routing_pb2.SamplingAdvice] = []
@@ -56,7 +58,10 @@ class Sidecar(
         """Answers to the next registrations, before they succeed again."""
         self.signals: list[signal_pb2.Signal] = []
         self.requests: list[Any] = []
+        self.host = "127.0.0.1"
         self.port = 0
+        self._newest: dict[str, int] = {}
+        """Largest sequence received by session."""
         self._changed = threading.Condition()
         self._down = threading.Event()
         self._server: grpc.Server | None = None
@@ -64,7 +69,7 @@ class Sidecar(
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         self._down = threading.Event()
@@ -73,11 +78,10 @@ class Sidecar(
         routing_pb2_grpc.add_RoutingServiceServicer_to_server(self, self._server)
         run_pb2_grpc.add_RunServiceServicer_to_server(self, self._server)
         signal_pb2_grpc.add_SignalServiceServicer_to_server(self, self._server)
-        address = f"127.0.0.1:{self.port}"
         if self.credentials is None:
-            self.port = self._server.add_insecure_port(address)
+            self.port = self._server.add_insecure_port(self.address)
         else:
-            self.port = self._server.add_secure_port(address, self.credentials)
+            self.port = self._server.add_secure_port(self.address, self.credentials)
         self._server.start()
 
     def stop(self) -> None:
@@ -120,11 +124,14 @@ class Sidecar(
         self.hello_times.append(time.monotonic())
         self.hellos.append(hello)
         yield routing_pb2.StreamRoutingResponse(advice=self.advice)
+        if self.end_after == 0:
+            return
         for count, message in enumerate(requests, start=1):
             if down.is_set():
                 return
             kind = message.WhichOneof("payload")
             self.messages.append(message)
+            self._newest[hello.session] = max(self._newest.get(hello.session, 0), message.sequence)
             if kind == "watermark":
                 self.events.append(f"watermark {message.watermark.step}")
             if self.drop_after is not None and count >= self.drop_after:
@@ -136,6 +143,8 @@ class Sidecar(
                     rejection.CopyFrom(self.rejections[kind])
                     rejection.sequence = message.sequence
                 yield response
+            if self.end_after is not None and count >= self.end_after:
+                return
 
     def _answer(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)

@@ -1,13 +1,16 @@
 """The send buffer against a plain model of it."""
 
+import threading
 from collections.abc import Callable
+from queue import Empty, Queue
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pathwatch.client.buffer import OVERHEAD, Message, SendBuffer
+from pathwatch.client.buffer import SendBuffer
+from pathwatch.client.messages import OVERHEAD, Message
 from pathwatch.v1 import routing_pb2
 
 CAPACITY = 10 * (OVERHEAD + 100)
@@ -69,7 +72,13 @@ def test_checkpoints_outlive_the_steps_around_them():
         buffer.add(message(step))
         if step < 3:
             buffer.add(message(step, "checkpoint", nbytes=0))
-    assert [m.kind for m in take_all(buffer, buffer.rewind(), 4)] == ["checkpoint"] * 3 + ["batch"]
+    generation = buffer.rewind()
+    buffer.acknowledge(0)
+    for _ in range(3):
+        checkpoint = buffer.take(generation)
+        assert checkpoint.kind == "checkpoint"
+        buffer.discard(checkpoint)
+    assert buffer.take(generation).kind == "batch"
 
 
 def test_many_checkpoints_are_bounded_too():
@@ -95,19 +104,64 @@ def test_an_outdated_generation_gets_nothing():
     assert buffer.take(old) is None
 
 
+@pytest.mark.parametrize("sent_before", [0, 2])
+def test_a_checkpoint_does_not_overtake_what_was_sent_before(sent_before):
+    """Nor the hello: of an attempt that the server does not know yet it would be refused for good."""
+    buffer = SendBuffer(CAPACITY)
+    for step in range(sent_before):
+        buffer.add(message(step))
+    buffer.add(message(sent_before, "checkpoint"))
+    generation = buffer.rewind()
+    take_all(buffer, generation, sent_before)
+    taken = []
+    sender = threading.Thread(target=lambda: taken.append(buffer.take(generation).kind), daemon=True)
+    sender.start()
+    if sent_before:
+        buffer.acknowledge(0)
+    sender.join(0.1)
+    assert taken == []
+    buffer.acknowledge(sent_before)
+    sender.join(10)
+    assert taken == ["checkpoint"]
+
+
 def test_a_checkpoint_being_registered_is_not_taken_for_acknowledged():
     buffer = SendBuffer(CAPACITY)
     buffer.add(message(1))
     buffer.add(message(1, "checkpoint"))
     generation = buffer.rewind()
-    batch, checkpoint = take_all(buffer, generation, 2)
+    batch = buffer.take(generation)
     assert buffer.acknowledge(batch.sequence) == [batch]
+    checkpoint = buffer.take(generation)
     assert not buffer.wait_empty(0)
-    assert buffer.take(buffer.rewind()) is checkpoint  # its call failed: again
+    generation = buffer.rewind()  # its call failed: again
+    buffer.acknowledge(batch.sequence)
+    assert buffer.take(generation) is checkpoint
     buffer.discard(checkpoint)
     buffer.discard(checkpoint)
     assert buffer.wait_empty(0)
     assert buffer.nbytes == 0
+
+
+@pytest.mark.parametrize("before", ["the hello", "a batch"])
+def test_a_checkpoint_waits_until_all_before_it_is_acknowledged(before):
+    """Its call is not on the stream, and would be faster than what is."""
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(message(1))
+    buffer.add(message(1, "checkpoint"))
+    generation = buffer.rewind()
+    batch = buffer.take(generation)
+    if before == "the hello":
+        buffer.acknowledge(batch.sequence)
+        generation = buffer.rewind()
+    taken: Queue[Message | None] = Queue()
+    thread = threading.Thread(target=lambda: taken.put(buffer.take(generation)))
+    thread.start()
+    with pytest.raises(Empty):
+        taken.get(timeout=0.2)
+    buffer.acknowledge(batch.sequence)
+    assert taken.get(timeout=20).kind == "checkpoint"
+    thread.join()
 
 
 @given(st.lists(st.integers(0, 30), max_size=200))

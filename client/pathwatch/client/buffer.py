@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
-from pathwatch.v1 import routing_pb2, run_pb2
+from pathwatch.client.backlog import Backlog, Reading, Segment
+from pathwatch.client.messages import OVERHEAD, Message, MessageQueue
+from pathwatch.client.step_counts import StepCounts
 
-Kind: TypeAlias = Literal["batch", "watermark", "geometry", "checkpoint"]
-
-OVERHEAD = 1024
-"""Bytes counted for every message beside its arrays, so that many small messages are bounded too."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Message:
-    """One entry of the buffer."""
-
-    kind: Kind
-    step: int
-    encode: Callable[[], routing_pb2.StreamRoutingRequest] | None = None
-    """Makes the message to send, its sequence still 0; None for a checkpoint, which is a call of its own."""
-    checkpoint: run_pb2.Checkpoint | None = None
-    nbytes: int = 0
-    samples: int = 0
-    sequence: int = 0
-    """Given when first sent and kept for ever, so that a resent message is recognised; 0 = not yet sent."""
-    done: bool = False
-    """Acknowledged, dropped or discarded: no longer held."""
-
-    @property
-    def size(self) -> int:
-        """Bytes counted against the capacity."""
-        return self.nbytes + OVERHEAD
+_PATIENCE = 10.0
+"""Seconds without an acknowledgement after which all that waits is spooled: memory ends with the process."""
 
 
 @dataclass(slots=True)
@@ -48,36 +25,61 @@ class Counts:
     dropped_steps: int = 0
     dropped_observations: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            sent=self.sent + other.sent,
+            acked=self.acked + other.acked,
+            dropped_steps=self.dropped_steps + other.dropped_steps,
+            dropped_observations=self.dropped_observations + other.dropped_observations,
+        )
+
 
 class SendBuffer:
     """First in, first out; kept until acknowledged. Safe for any number of threads.
 
     When full, the smallest step is dropped with all its messages, and so is whatever still comes for it. Its
     watermark may go with it: the next one covers it. Checkpoints are never dropped.
+
+    With a spool the oldest messages are moved to files before that, by the spool's thread (`to_spool`,
+    `spooled`, `reading`, `loaded`): no call but `take` ever waits for a file.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """At most `capacity` bytes are held."""
+    def __init__(self, capacity: int, leftovers: Iterable[Segment] | None = None) -> None:
+        """At most `capacity` bytes are held.
+
+        `leftovers`: files of a session that has ended; they are all there is to send.
+        """
         self._capacity = capacity
         self._largest = capacity
+        self._server_takes: float = math.inf
         self._changed = threading.Condition()
-        self._unsent: deque[Message] = deque()
-        self._unacked: deque[Message] = deque()
-        self._calling: Message | None = None
-        self._steps: dict[int, deque[Message]] = {}
-        self._order: list[int] = []
+        self._queue = MessageQueue()
+        self._next: Message | None = None
+        """First one not sent on this connection."""
+        self._steps = StepCounts()
         self._dropped_through = -1
         self._bytes = 0
-        self._held = 0
         self._sequence = 0
         self._generation = 0
+        self._answered = False
         self._closed = False
         self._counts = Counts()
+        self._ends = leftovers is not None
+        self._disk = Backlog(leftovers or ())
+        self._spool_from: int | None = None
+        self._wake_spool: Callable[[], None] = lambda: None
+        self._progress = time.monotonic()
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, overhead included."""
+        """Bytes held in memory, overhead included."""
         return self._bytes
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes held on disk."""
+        with self._changed:
+            return self._disk.nbytes
 
     @property
     def counts(self) -> Counts:
@@ -97,84 +99,91 @@ class SendBuffer:
             )
         with self._changed:
             full = False
-            while self._bytes + message.size > self._capacity and self._order:
-                self._drop_step(self._order[0])
+            while not self._fits(message) and (step := self._steps.smallest) is not None:
+                self._drop_step(step)
                 full = True
-            lost = message.kind in {"batch", "geometry"} and message.step <= self._dropped_through
-            if lost or self._bytes + message.size > self._capacity:
+            if (message.of_a_step and message.step <= self._dropped_through) or not self._fits(message):
                 self._counts.dropped_observations += message.samples
                 return False
-            self._unsent.append(message)
+            if not self._queue:
+                self._progress = time.monotonic()
+            self._queue.append(message)
+            self._next = self._next or message
             self._bytes += message.size
-            self._held += 1
             if message.kind != "checkpoint":
-                if message.step not in self._steps:
-                    self._steps[message.step] = deque()
-                    insort(self._order, message.step)
-                self._steps[message.step].append(message)
+                self._steps.add(message.step)
             self._changed.notify_all()
+            if self._spool_from is not None and self._bytes > self._spool_from:
+                self._wake_spool()
             return not full
 
     def rewind(self) -> int:
         """Everything not acknowledged is to be sent again, in order; the generation that may now `take`."""
         with self._changed:
-            if self._calling is not None:
-                self._unsent.appendleft(self._calling)
-                self._calling = None
-            self._unsent.extendleft(reversed(self._unacked))
-            self._unacked.clear()
+            self._next = self._queue.first
+            self._disk.rewind()
             self._generation += 1
+            self._answered = False
             self._changed.notify_all()
             return self._generation
 
     def take(self, generation: int) -> Message | None:
-        """Wait for the next message to send; None once the generation is over."""
+        """Wait for the next message to send; None once the generation is over, or with it all leftovers."""
         with self._changed:
             while True:
                 if self._closed or generation != self._generation:
                     return None
-                if self._unsent:
+                from_disk = self._disk.waiting
+                message = self._disk.next if from_disk else self._next
+                if message is not None and (message.kind != "checkpoint" or self._may_call()):
                     break
+                if message is None and from_disk:
+                    self._wake_spool()
+                elif message is None and self._ends:
+                    return None
                 self._changed.wait()
-            message = self._unsent.popleft()
-            if message.kind == "checkpoint":
-                self._calling = message
-                return message
-            if message.sequence == 0:
-                self._sequence += 1
-                message.sequence = self._sequence
-            self._unacked.append(message)
-            self._counts.sent += 1
+            if from_disk:
+                self._disk.take(message)
+                self._wake_spool()
+            else:
+                self._next = message.after
+            if message.kind != "checkpoint":
+                self._number(message)
+                self._disk.sent = max(self._disk.sent, message.sequence)
+                self._counts.sent += 1
             return message
 
     def acknowledge(self, sequence: int) -> list[Message]:
         """Messages up to `sequence` are done with; those that were still held."""
-        done = []
         with self._changed:
-            for queue in (self._unacked, self._unsent):
-                while queue and 0 < queue[0].sequence <= sequence:
-                    message = queue.popleft()
-                    self._release(message)
-                    done.append(message)
+            done = self._disk.acknowledge(sequence)
+            while (message := self._queue.first) is not None and 0 < message.sequence <= sequence:
+                self._release(message)
+                done.append(message)
             self._counts.acked += len(done)
-            self._changed.notify_all()
+            self._answered = True
+            if done:
+                self._progress = time.monotonic()
+            self._disk_changed()
         return done
 
     def discard(self, message: Message) -> None:
         """One message is done with: a checkpoint that was registered, or a message that cannot be sent."""
         with self._changed:
+            if message.kind == "checkpoint" and message.sequence:
+                self._disk.register(message.sequence)
             if not message.done:
-                self._unqueue(message)
                 self._release(message)
-            self._changed.notify_all()
+            self._disk_changed()
 
     def limit(self, nbytes: int) -> list[Message]:
         """From now on hold no message that is encoded in more than `nbytes`; those that were held."""
-        self._largest = min(self._largest, nbytes)
         with self._changed:
+            self._largest = min(self._largest, nbytes)
+            self._server_takes = min(self._server_takes, nbytes)
             suspects = [
                 (message, message.encode)
-                for message in (*self._unacked, *self._unsent)
+                for message in self._queue
                 if message.size > nbytes and message.encode is not None
             ]
         larger = [message for message, encode in suspects if encode().ByteSize() > nbytes]
@@ -185,8 +194,8 @@ class SendBuffer:
     def wait_empty(self, timeout: float) -> bool:
         """True once nothing is held; False after `timeout` seconds or when closed with messages in it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held == 0 or self._closed, timeout)
-            return self._held == 0
+            self._changed.wait_for(lambda: self._empty() or self._closed, timeout)
+            return self._empty()
 
     def close(self) -> None:
         """Nothing is sent any more; whoever waits is woken."""
@@ -194,33 +203,130 @@ class SendBuffer:
             self._closed = True
             self._changed.notify_all()
 
-    def _drop_step(self, step: int) -> None:
-        messages = self._steps[step]
-        self._counts.dropped_observations += sum(message.samples for message in messages)
-        self._counts.dropped_steps += any(message.kind != "watermark" for message in messages)
-        self._dropped_through = max(self._dropped_through, step)
-        for message in tuple(messages):
-            self._unqueue(message)
-            self._release(message)
+    # For the spool's thread.
 
-    def _unqueue(self, message: Message) -> None:
-        """Quick for the oldest messages, which stand in front."""
-        if message is self._calling:
-            self._calling = None
-        elif message in self._unacked:
-            self._unacked.remove(message)
-        else:
-            self._unsent.remove(message)
+    def spool_from(self, nbytes: int, wake: Callable[[], None]) -> None:
+        """Spool what is above `nbytes`, and whatever waits long; `wake` tells that there is work."""
+        with self._changed:
+            self._spool_from = nbytes
+            self._wake_spool = wake
+        wake()
+
+    def to_spool(self, nbytes: int) -> list[Message]:
+        """The oldest messages, to be written now, about `nbytes` of them. They stay held until `spooled`."""
+        with self._changed:
+            waited = time.monotonic() - self._progress > _PATIENCE
+            if self._spool_from is None or not (waited or self._bytes > self._spool_from):
+                return []
+            chosen: list[Message] = []
+            for message in self._queue:
+                nbytes -= message.size
+                if chosen and nbytes < 0:
+                    break
+                self._number(message)
+                if message.of_a_step:
+                    self._disk.newest_step = max(self._disk.newest_step, message.step)
+                chosen.append(message)
+            return chosen
+
+    def spooled(self, segment: Segment, written: Iterable[tuple[Message, int]]) -> None:
+        """Messages stand in a segment now, each up to the offset beside it: memory lets go of them."""
+        with self._changed:
+            for message, end in written:
+                segment.note(message.kind, message.step, message.sequence, message.samples, end)
+                if message.done:  # acknowledged or dropped meanwhile
+                    continue
+                if message.kind != "checkpoint" and message.sequence <= self._disk.sent:
+                    self._disk.fly(message)
+                encode = message.encode
+                self._release(message)
+                message.encode = encode  # it may be about to be sent
+            self._disk.append(segment)
+            self._disk_changed()
+
+    def reading(self, room: int) -> Reading | None:
+        """What to read from disk, as long as less than `room` bytes of it wait to be sent."""
+        with self._changed:
+            return self._disk.reading(room) if self._generation and not self._closed else None
+
+    def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> None:
+        """What was read, up to `offset`."""
+        with self._changed:
+            fitting = [message for message in messages if message.nbytes <= self._server_takes]
+            self._counts.dropped_observations += self._disk.loaded(reading, fitting, offset)
+            self._disk_changed()
+
+    def oldest_segment(self) -> Segment | None:
+        """The file that goes first when there are too many."""
+        with self._changed:
+            return next(self._disk.segments, None)
+
+    def drop_segment(self, segment: Segment, checkpoints: Iterable[Message] = ()) -> None:
+        """Drop the oldest file's steps, what is in memory of them included; keep `checkpoints` of it."""
+        with self._changed:
+            if segment not in self._disk.segments:
+                return  # delivered meanwhile
+            self._disk.drop(segment, checkpoints)
+            self._counts.dropped_steps += segment.steps
+            self._counts.dropped_observations += segment.samples
+            while (step := self._steps.smallest) is not None and step <= segment.newest_step:
+                self._drop_step(step)
+            self._dropped_through = max(self._dropped_through, segment.newest_step)
+            self._disk_changed()
+
+    def take_ended_segments(self) -> list[Segment]:
+        """Files of which nothing is needed any more."""
+        with self._changed:
+            return self._disk.take_ended()
+
+    def count_lost(self, samples: int) -> None:
+        """Observations were lost on disk."""
+        with self._changed:
+            self._counts.dropped_observations += samples
+
+    # Inside, under the lock.
+
+    def _fits(self, message: Message) -> bool:
+        return self._bytes + self._disk.loaded_bytes + message.size <= self._capacity
+
+    def _empty(self) -> bool:
+        return not self._queue and self._disk.empty
+
+    def _may_call(self) -> bool:
+        """A checkpoint is a call of its own and would overtake what is under way: it waits for the acks."""
+        return self._answered and not self._disk.in_flight and self._queue.first is self._next
+
+    def _number(self, message: Message) -> None:
+        if message.sequence == 0:
+            self._sequence += 1
+            message.sequence = self._sequence
+
+    def _drop_step(self, step: int) -> None:
+        left = self._steps.count(step)
+        observed = False
+        for message in self._queue:
+            if message.step == step and message.kind != "checkpoint":
+                self._counts.dropped_observations += message.samples
+                observed |= message.kind != "watermark"
+                self._release(message)
+                left -= 1
+                if left == 0:
+                    break
+        self._counts.dropped_steps += observed
+        self._dropped_through = max(self._dropped_through, step)
+        self._disk.tear(step)
 
     def _release(self, message: Message) -> None:
+        if message is self._next:
+            self._next = message.after
+        self._queue.remove(message)
         self._bytes -= message.size
-        self._held -= 1
         message.done = True
         message.encode = None
-        if message.kind == "checkpoint":
-            return
-        messages = self._steps[message.step]
-        messages.remove(message)
-        if not messages:
-            del self._steps[message.step]
-            del self._order[bisect_left(self._order, message.step)]
+        if message.kind != "checkpoint":
+            self._steps.remove(message.step)
+
+    def _disk_changed(self) -> None:
+        self._changed.notify_all()
+        if self._disk.has_ended:
+            self._wake_spool()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import grpc
 from numpy.typing import ArrayLike
 
-from pathwatch.client.buffer import Message, SendBuffer
+from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.channel import Credentials
 from pathwatch.client.logs import QuietLogger
+from pathwatch.client.messages import Message
 from pathwatch.client.observations import Observations, RawScores, checked, checked_geometry
 from pathwatch.client.reconnect import Reconnecting
 from pathwatch.client.uplink import Identity, Uplink

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from pathwatch.client.buffer import Message, SendBuffer
+from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.errors import explain, status_of
 from pathwatch.client.logs import QuietLogger
+from pathwatch.client.messages import Message
+from pathwatch.client.retry_info import is_lasting
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
 
 _logger = QuietLogger("pathwatch.client")
@@ -160,7 +162,8 @@ class Uplink:
         try:
             run_pb2_grpc.RunServiceStub(channel).RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
         except grpc.RpcError as error:
-            if status_of(error)[0] in _RETRIED:
+            # A full register of checkpoints must not hold up the observations behind it.
+            if status_of(error)[0] in _RETRIED and not is_lasting(error):
                 return False
             self.reject(message.kind, "", str(explain(error, "the sidecar")))
         self._buffer.discard(message)

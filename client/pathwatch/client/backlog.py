@@ -1,0 +1,261 @@
+"""What of a session is on disk, how far it was read, sent and acknowledged. Touches no file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathwatch.client.messages import Kind, Message
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Segment:
+    """One spool file and what it holds."""
+
+    path: Path
+    seed: int
+    """What the checksums of its heads start from."""
+    start: int
+    """Offset of the first frame."""
+    nbytes: int
+    """Bytes of the file, up to the end of the last whole frame."""
+    newest_step: int = -1
+    """Largest step that it, or one before it, holds observations or geometry of."""
+    steps: int = 0
+    """Steps that begin in it."""
+    samples: int = 0
+    checkpoints: int = 0
+    last_message: int = 0
+    """Largest sequence that the server will acknowledge."""
+    last_checkpoint: int = 0
+    """Largest sequence of a checkpoint."""
+
+    def note(self, kind: Kind, step: int, sequence: int, samples: int, end: int) -> None:
+        """A frame of that content stands before `end`."""
+        self.nbytes = end
+        if kind == "checkpoint":
+            self.checkpoints += 1
+            self.last_checkpoint = sequence
+            return
+        self.last_message = sequence
+        self.samples += samples
+        if kind != "watermark" and step > self.newest_step:
+            self.newest_step = step
+            self.steps += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is to be read next: frames of a segment from `offset` on."""
+
+    segment: Segment
+    offset: int
+
+
+class Backlog:
+    """Segments in the order of their sequences, all before what is in memory. The caller serializes calls."""
+
+    def __init__(self, segments: Iterable[Segment] = ()) -> None:
+        self.sent = 0
+        """Largest sequence sent on the present connection, or acknowledged before."""
+        self.newest_step = -1
+        """Largest step that anything was ever spooled of."""
+        self._read: deque[Segment] = deque()
+        self._unread: deque[Segment] = deque(segments)
+        self._offset = 0
+        self._loaded: deque[Message] = deque()
+        self._rescued: deque[Message] = deque()
+        self._flying: deque[Message] = deque()
+        self._ended: list[Segment] = []
+        self._acked = 0
+        self._registered = 0
+        self._dropped_through = -1
+        self._torn: set[int] = set()
+        self._found = (0, 0)
+
+    @property
+    def segments(self) -> Iterator[Segment]:
+        """Oldest first."""
+        yield from self._read
+        yield from self._unread
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, not counting files that are about to be deleted."""
+        return sum(segment.nbytes for segment in self.segments)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Bytes in memory: what was read and not yet sent."""
+        return sum(message.size for message in (*self._loaded, *self._rescued))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing on disk is still to be delivered."""
+        return not (self._read or self._unread or self._rescued)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether something from disk was sent and not acknowledged."""
+        return bool(self._flying)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something must be sent before what is in memory."""
+        self._forget_registered()
+        return bool(self._rescued or self._loaded or any(self._unsent(segment) for segment in self._unread))
+
+    @property
+    def next(self) -> Message | None:
+        """What is to be sent next; None while it is still to be read."""
+        self._forget_registered()
+        return (self._rescued or self._loaded or (None,))[0]
+
+    def take(self, message: Message) -> None:
+        """`next` is being sent."""
+        if self._loaded and message is self._loaded[0]:
+            self._loaded.popleft()
+            if message.kind != "checkpoint":
+                self.fly(message)
+        self.sent = max(self.sent, message.sequence)
+
+    def fly(self, message: Message) -> None:
+        """A message that is on disk was sent."""
+        sequence = message.sequence
+        self._flying.append(Message(kind=message.kind, step=message.step, sequence=sequence, done=True))
+
+    def reading(self, room: int) -> Reading | None:
+        """What to read next, where less than `room` bytes wait to be sent."""
+        while self._unread and not self._offset and not self._unsent(self._unread[0]):
+            self._read.append(self._unread.popleft())
+        if not self._unread or self.loaded_bytes >= room:
+            return None
+        segment = self._unread[0]
+        return Reading(segment, self._offset or segment.start)
+
+    def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> int:
+        """What was read, up to `offset`; observations among it that belong to dropped steps are counted."""
+        if not self._unread or self._unread[0] is not reading.segment:
+            return 0
+        if (self._offset or reading.segment.start) != reading.offset:
+            return 0
+        lost = 0
+        last_message, last_checkpoint = self._found
+        for message in messages:
+            if self.is_dropped(message):
+                lost += message.samples
+            elif message.kind == "checkpoint":
+                last_checkpoint = message.sequence
+                if message.sequence > self._registered:
+                    self._loaded.append(message)
+            else:
+                last_message = message.sequence
+                if message.sequence > self.sent:
+                    self._loaded.append(message)
+        self._found = last_message, last_checkpoint
+        self._offset = offset
+        if offset >= reading.segment.nbytes:
+            # What is damaged or dropped is never sent, hence never acknowledged.
+            segment = self._unread.popleft()
+            segment.last_message, segment.last_checkpoint = self._found
+            self._read.append(segment)
+            self._start_segment()
+            self._settle()
+        return lost
+
+    def is_dropped(self, message: Message) -> bool:
+        """Whether it belongs to a step that was dropped."""
+        return message.of_a_step and (message.step <= self._dropped_through or message.step in self._torn)
+
+    def append(self, segment: Segment) -> None:
+        """The segment is being written, after all others."""
+        if segment not in self._unread:
+            self._unread.append(segment)
+        self._settle()
+
+    def tear(self, step: int) -> None:
+        """The step was dropped from memory: what is on disk of it is not to be sent either."""
+        if step <= self.newest_step:
+            self._torn.add(step)
+
+    def rewind(self) -> None:
+        """A new connection: all that is not acknowledged is to be sent again."""
+        self._unread.extendleft(reversed(self._read))
+        self._read.clear()
+        self._loaded.clear()
+        self._flying.clear()
+        self._start_segment()
+        self.sent = self._acked
+
+    def acknowledge(self, sequence: int) -> list[Message]:
+        """The server has all up to `sequence`; those of them that were sent from here on this connection."""
+        self._acked = max(self._acked, sequence)
+        self.sent = max(self.sent, sequence)
+        done = []
+        while self._flying and self._flying[0].sequence <= sequence:
+            done.append(self._flying.popleft())
+        while self._loaded and self._loaded[0].kind != "checkpoint" and self._loaded[0].sequence <= sequence:
+            self._loaded.popleft()
+        self._settle()
+        return done
+
+    def register(self, sequence: int) -> None:
+        """The checkpoint of that sequence was registered or refused."""
+        self._registered = max(self._registered, sequence)
+        self._forget_registered()
+        self._settle()
+
+    def drop(self, segment: Segment, checkpoints: Iterable[Message]) -> None:
+        """Let the oldest segment go, but for the checkpoints in it."""
+        self._dropped_through = max(self._dropped_through, segment.newest_step)
+        self._rescued.extend(message for message in checkpoints if message.sequence > self._registered)
+        if segment in self._read:
+            self._read.remove(segment)
+        else:
+            self._unread.remove(segment)
+            self._start_segment()
+        self._loaded = deque(
+            message
+            for message in self._loaded
+            if message.sequence > max(segment.last_message, segment.last_checkpoint)
+            and not self.is_dropped(message)
+        )
+        self._ended.append(segment)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there are files of no more use."""
+        return bool(self._ended)
+
+    def take_ended(self) -> list[Segment]:
+        """Segments whose files are of no more use."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _unsent(self, segment: Segment) -> bool:
+        return segment.last_message > self.sent or segment.last_checkpoint > self._registered
+
+    def _start_segment(self) -> None:
+        self._offset = 0
+        self._found = (0, 0)
+
+    def _forget_registered(self) -> None:
+        for queue in (self._rescued, self._loaded):
+            while queue and queue[0].kind == "checkpoint" and queue[0].sequence <= self._registered:
+                queue.popleft()
+
+    def _settle(self) -> None:
+        """Segments of which nothing is owed any more have ended."""
+        for queue in (self._read, self._unread):
+            while queue and not self._owed(queue[0]):
+                if queue is self._unread:
+                    self._start_segment()
+                self._ended.append(queue.popleft())
+            if queue:
+                return
+        self._torn.clear()
+
+    def _owed(self, segment: Segment) -> bool:
+        return segment.last_message > self._acked or segment.last_checkpoint > self._registered
