@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +103,23 @@ class Client:
 
     def watch_signals(self, run: str, *, timeout: float | None = None) -> Iterator[signal_pb2.Signal]:
         """The newest signal at once, then each change; ends with the run or after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        last = None
+        while deadline is None or time.monotonic() < deadline:
+            for signal in self._watch_once(run, deadline):
+                if signal != last:
+                    yield signal
+                last = signal
+            # Servers end connections of some age: that is not the end of the run.
+            if self.get_run(run).state == run_pb2.RUN_STATE_FINISHED:
+                signal = self.get_signal(run)
+                if signal != last:
+                    yield signal
+                return
+
+    def _watch_once(self, run: str, deadline: float | None) -> Iterator[signal_pb2.Signal]:
+        """The signals of one call, until the server or the deadline (monotonic seconds) ends it."""
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         call = self._call(self._signals.WatchSignals, signal_pb2.WatchSignalsRequest(run=run), timeout)
         try:
             for response in call:

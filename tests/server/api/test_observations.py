@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pathwatch.client import Client, PathwatchError, from_tensor
+from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.signals import SignalService
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.engine import Engine
@@ -91,7 +92,7 @@ def test_a_run_deleted_while_it_is_read_is_not_taken_for_whole(
     request = signal_pb2.GetObservationsRequest(run="run")
 
     async def read(engine: Engine, store: SqliteStore) -> None:
-        rounds = SignalService(engine, store).GetObservations(request, CallContext())  # type: ignore[arg-type]
+        rounds = SignalService(engine, store, ConnectionAge(0)).GetObservations(request, CallContext())  # type: ignore[arg-type]
         assert (await anext(rounds)).round.step == 10
         await asyncio.wrap_future(engine.delete_run("run"))
         await anext(rounds)

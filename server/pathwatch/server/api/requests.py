@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -76,14 +77,16 @@ def _parsing(
         return await handler.unary_unary(await parsed(data, context), context)
 
     async def unary_stream(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        async for response in handler.unary_stream(await parsed(data, context), context):
-            yield response
+        async with aclosing(handler.unary_stream(await parsed(data, context), context)) as responses:
+            async for response in responses:
+                yield response
 
     async def stream_stream(
         stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
-        async for response in handler.stream_stream(all_parsed(stream, context), context):
-            yield response
+        async with aclosing(handler.stream_stream(all_parsed(stream, context), context)) as responses:
+            async for response in responses:
+                yield response
 
     serialize = handler.response_serializer
     if handler.request_streaming:

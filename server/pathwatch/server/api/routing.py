@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.flow import Flow, InFlight
 from pathwatch.server.api.shares import RunShare, RunShares
 from pathwatch.server.api.status import abort, answer
@@ -34,6 +35,8 @@ from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
 LARGE_BYTES = 128 << 10
 """Messages from this size on are decoded off the event loop."""
+_FOR_EVER = 1e9
+"""Seconds."""
 
 SHUTTING_DOWN = RefusedError(Code.UNAVAILABLE, "the server is shutting down; connect again later")
 
@@ -41,9 +44,10 @@ SHUTTING_DOWN = RefusedError(Code.UNAVAILABLE, "the server is shutting down; con
 class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
     """The servicer; one instance, used on the event loop."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, age: ConnectionAge) -> None:
         self._engine = engine
         self._limits = limits
+        self._age = age
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="pathwatch-decode")
         self._in_flight = InFlight(limits)
         self._shares = RunShares(limits)
@@ -65,10 +69,12 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
                 flow = Flow(hello.run, self._limits, self._in_flight)
                 call = _StreamCall(self._engine, self._limits, self._decoders, requests, share, flow)
                 self._open.add(call)
+                retiring = call.retire_after(self._age.draw())
                 try:
                     async for response in call.serve(hello, context):
                         yield response
                 finally:
+                    retiring.cancel()
                     self._open.discard(call)
                     call.close()
         except LimitError as refusal:
@@ -152,8 +158,16 @@ class _StreamCall:
                 return
 
     def drain(self) -> None:
-        """Read no more; end when everything read is acknowledged."""
+        """Read no more; end, for want of a server, when everything read is acknowledged."""
         self._draining = True
+        self.retire()
+
+    def retire_after(self, seconds: float | None) -> asyncio.TimerHandle:
+        """`retire` by and by; None = never."""
+        return self._loop.call_later(_FOR_EVER if seconds is None else seconds, self.retire)
+
+    def retire(self) -> None:
+        """Read no more; end well when everything read is acknowledged. The sender connects anew."""
         if self._reader is not None:
             self._reader.cancel()
 
@@ -193,13 +207,17 @@ class _StreamCall:
         async for request in self._requests:
             size = request.ByteSize()
             await self._flow.acquire(size)
-            async with self._share.decoding:
-                if size >= LARGE_BYTES:
-                    message = await self._loop.run_in_executor(
-                        self._decoders, _decode, request, size, stream, topology
-                    )
-                else:
-                    message = _decode(request, size, stream, topology)
+            try:
+                async with self._share.decoding:
+                    if size >= LARGE_BYTES:
+                        message = await self._loop.run_in_executor(
+                            self._decoders, _decode, request, size, stream, topology
+                        )
+                    else:
+                        message = _decode(request, size, stream, topology)
+            except asyncio.CancelledError:
+                self._flow.release(size)  # it is as if it had not been read: nothing will acknowledge it
+                raise
             self._engine.ingest(message)
 
 

@@ -10,6 +10,7 @@ from pathwatch.server.access.audit import AuditLog
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.access.token_file import open_tokens
 from pathwatch.server.api.admission import Admission
+from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.authorization import Authorization
 from pathwatch.server.api.channel_options import channel_options
 from pathwatch.server.api.requests import BoundedRequests
@@ -43,8 +44,9 @@ class GrpcServer:
         """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
         `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
         self._drain_seconds = config.drain_seconds
-        self._routing = RoutingService(engine, config.limits)
-        self._signals = SignalService(engine, store)
+        age = ConnectionAge(config.max_connection_age_seconds)
+        self._routing = RoutingService(engine, config.limits, age)
+        self._signals = SignalService(engine, store, age)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
         self._audit = AuditLog(config.audit_log)
         tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None
@@ -54,7 +56,7 @@ class GrpcServer:
                 BoundedRequests(config.limits),
                 Authorization(tokens, self._audit, counts),
             ],
-            options=channel_options(config.limits),
+            options=channel_options(config.limits, age),
         )
         routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)
         run_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine, config.limits), self._server)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
+from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
@@ -22,11 +25,12 @@ from pathwatch.v1 import run_pb2, signal_pb2, signal_pb2_grpc
 class SignalService(signal_pb2_grpc.SignalServiceServicer):
     """The servicer; one instance, used on the event loop."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, age: ConnectionAge) -> None:
         self._engine = engine
         self._store = store
         self._watchers = Watchers()
         engine.listen(self._watchers.notify)
+        self._age = age
         self._draining = False
 
     async def GetSignal(
@@ -42,6 +46,8 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         """See signal.proto. Going stale is a change too."""
         await find_run(self._engine, request.run, context)
         sent = signal_pb2.Signal()
+        loop, age = asyncio.get_running_loop(), self._age.draw()
+        ends_at = math.inf if age is None else loop.time() + age
         with self._watchers.watch(request.run) as changed:
             while not self._draining:
                 changed.clear()
@@ -60,11 +66,13 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                 if finished:
                     return
                 stale_at = view.stale_at()
-                wait = None if signal.stale or stale_at is None else max(0.0, stale_at - now) + 0.01
-                try:
-                    await asyncio.wait_for(changed.wait(), wait)
-                except TimeoutError:
-                    continue
+                left = ends_at - loop.time()
+                if left <= 0:
+                    return  # it is time to connect anew
+                wait = math.inf if signal.stale or stale_at is None else max(0.0, stale_at - now) + 0.01
+                until = min(wait, left)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), None if until == math.inf else until)
         shutting_down = "the server is shutting down; connect again later"
         await abort(context, RefusedError(Code.UNAVAILABLE, shutting_down))
 

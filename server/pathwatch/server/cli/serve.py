@@ -67,6 +67,14 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     metavar="FILE",
     help="Append control calls and refusals to this file, not to the log.",
 )
+@click.option(
+    "--max-connection-age",
+    type=float,
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long connections last before clients come again, losing nothing; 0 = for ever.",
+)
 @click.option("--insecure", is_flag=True, help="Allow plaintext on addresses that other machines reach.")
 @click.option(
     "--limit",
@@ -88,6 +96,7 @@ def command(
     tokens: Path | None,
     http_tokens: Path | None,
     audit_log: Path | None,
+    max_connection_age: float,
     insecure: bool,
     limit: tuple[str, ...],
     check: bool,
@@ -121,6 +130,7 @@ def command(
         tokens=tokens,
         http_tokens=http_tokens,
         audit_log=audit_log,
+        max_connection_age_seconds=max_connection_age,
         limits=limits,
     )
     problems = configuration.check(config)

@@ -9,6 +9,8 @@ from pathwatch.server.config.access import access_problems
 from pathwatch.server.config.limits import Limits, limit_problems
 from pathwatch.server.config.tls import TlsFiles, tls_problems
 
+MAX_AGE_SECONDS = 7 * 86400
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -38,6 +40,8 @@ class ServerConfig:
     """How often a snapshot of the database is taken beside it, where anything changed; 0 = never."""
     compute_threads: int = 2
     """Threads that compute metrics; ingest and signals have threads of their own."""
+    max_connection_age_seconds: float = 3600.0
+    """How long a connection lasts before its clients come again, give or take a tenth; 0 = for ever."""
     drain_seconds: float = 5.0
     """How long a stop waits for open calls to end."""
     limits: Limits = field(default_factory=Limits)
@@ -72,6 +76,8 @@ def _number_problems(config: ServerConfig) -> list[str]:
         problems.append("compute_threads: must be at least 1")
     if not 0 <= config.snapshot_minutes < float("inf"):
         problems.append("snapshot_minutes: must be a number of minutes, 0 or more (0 = never)")
+    if not 0 <= config.max_connection_age_seconds <= MAX_AGE_SECONDS:
+        problems.append("max_connection_age_seconds: must be at most 7 days, 604800, or 0 (= for ever)")
     if not 0 <= config.drain_seconds < float("inf"):
         problems.append("drain_seconds: must be a number of seconds, 0 or more")
     return problems
