@@ -483,3 +483,32 @@ def test_a_fault_of_the_service_that_stays_makes_the_run_unknown_until_a_restart
     bench.restart()
     eventually(closed(bench, 1))
     assert "for ever" not in bench.view().last_signal.reason
+
+
+def test_of_a_rank_that_is_started_again_and_again_the_newest_sessions_stay(
+    make_bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench = make_bench(limits=Limits(sessions_per_rank=3))
+    bench.create()
+
+    def live(session: str, first_id: int, sent: int = 0) -> Any:
+        rank = bench.join(session=session)
+        rank.sequence = sent
+        last = rank.observe(make_batch(1, first_id=first_id))
+        eventually(lambda: rank.acked == last)
+        return rank
+
+    for life in range(6):
+        live(f"life-{life}", 10 * life)
+    assert [row.session for row in bench.store.sessions("run", 0)] == ["life-3", "life-4", "life-5"]
+    live("life-3", 100, sent=1)
+    bench.restart()
+    again = live("life-6", 200)
+    assert [row.session for row in bench.store.sessions("run", 0)] == ["life-5", "life-3", "life-6"]
+    # A forgotten life that sends again what it had sent changes nothing.
+    forgotten = bench.join(session="life-0")
+    forgotten.observe(make_batch(1, first_id=0))
+    last = forgotten.watermark(1)
+    eventually(closed(bench, 1))
+    assert (forgotten.acked, again.ended is not None) == (last, True)
+    assert bench.view().windows["math"].metrics["window_samples"] == 8 * 8

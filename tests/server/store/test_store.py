@@ -14,6 +14,7 @@ from pathwatch.server.store.rows import (
     BatchRow,
     BeginAttempt,
     DeleteRun,
+    ForgetSession,
     GeometryRow,
     ObservationsRow,
     PartialRoundRow,
@@ -286,6 +287,18 @@ def test_a_new_attempt_drops_open_windows_but_keeps_closed_ones_to_be_judged(sto
     assert [row.batch for row in store.batches("run")] == [b"closed", b"new"]
     assert store.ranks("run", 0) == []
     assert store.sessions("run", 0) == []
+
+
+def test_a_session_is_forgotten_and_the_one_written_last_is_last(store: Store) -> None:
+    def session(name: str, last: int) -> SessionRow:
+        return SessionRow(run="run", attempt=0, rank=1, session=name, last_sequence=last)
+
+    store.commit([PutSession(row=session(name, 1)) for name in "abc"])
+    store.commit([PutSession(row=session("a", 2))])
+    assert store.sessions("run", 0) == [session("b", 1), session("c", 1), session("a", 2)]
+    store.commit([ForgetSession(run="run", attempt=0, rank=1, session="b")])
+    store.commit([ForgetSession(run="run", attempt=0, rank=2, session="c")])
+    assert store.sessions("run", 0) == [session("c", 1), session("a", 2)]
 
 
 def test_a_deleted_run_leaves_nothing(store: Store) -> None:

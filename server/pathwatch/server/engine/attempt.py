@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.streams import RankStream
 from pathwatch.server.engine.tensors import invalid
-from pathwatch.server.store.rows import PutRank, PutSession, RankRow, SessionRow, Write
+from pathwatch.server.store.rows import ForgetSession, PutRank, PutSession, RankRow, SessionRow, Write
 
 MAX_ATTEMPT_JUMP = 1000
 """How far above the current attempt the next may be. Later attempts end earlier ones for good: a sender with
@@ -26,15 +26,19 @@ def check_next_attempt(number: int, current: int) -> None:
 class AttemptProgress:
     """Ranks and sessions of one attempt of a run."""
 
-    def __init__(self, run: str, number: int) -> None:
+    def __init__(self, run: str, number: int, *, sessions_per_rank: int) -> None:
+        """Of each rank the `sessions_per_rank` sessions used last are remembered."""
         self.run = run
         self.number = number
         self.world_size = 0
         self.watermarks: dict[int, int] = {}
         """Last complete step by rank; -1 before the first."""
-        self._applied: dict[tuple[int, str], int] = {}
+        self._sessions_per_rank = sessions_per_rank
+        self._applied: dict[int, dict[str, int]] = {}
+        """Last sequence by rank and session, the session used last at the end."""
         self._changed_ranks: set[int] = set()
         self._changed_sessions: set[tuple[int, str]] = set()
+        self._forgotten_sessions: set[tuple[int, str]] = set()
 
     def restore(self, ranks: Iterable[RankRow], sessions: Iterable[SessionRow]) -> None:
         """Take over what the store knows."""
@@ -42,7 +46,7 @@ class AttemptProgress:
             self.world_size = rank.world_size
             self.watermarks[rank.rank] = rank.watermark
         for session in sessions:
-            self._applied[session.rank, session.session] = session.last_sequence
+            self._applied.setdefault(session.rank, {})[session.session] = session.last_sequence
 
     def join(self, stream: RankStream) -> None:
         """A rank introduces itself. Raises RefusedError where it does not fit."""
@@ -63,17 +67,24 @@ class AttemptProgress:
         if stream.rank not in self.watermarks:
             self.watermarks[stream.rank] = -1
             self._changed_ranks.add(stream.rank)
-        stream.acked = self._applied.get((stream.rank, stream.session), 0)
+        stream.acked = self._last_sequence(stream)
 
     def is_duplicate(self, stream: RankStream, sequence: int) -> bool:
         """Whether a message of the stream's session was applied before."""
-        return sequence <= self._applied.get((stream.rank, stream.session), 0)
+        return sequence <= self._last_sequence(stream)
 
     def applied(self, stream: RankStream, sequence: int) -> None:
         """A message was applied or refused."""
-        key = stream.rank, stream.session
-        self._applied[key] = sequence
-        self._changed_sessions.add(key)
+        sessions = self._applied.setdefault(stream.rank, {})
+        sessions.pop(stream.session, None)
+        sessions[stream.session] = sequence
+        self._changed_sessions.add((stream.rank, stream.session))
+        if len(sessions) > self._sessions_per_rank:
+            # Its process is long gone; were it to come back, applying its messages again changes nothing.
+            oldest = next(iter(sessions))
+            del sessions[oldest]
+            self._changed_sessions.discard((stream.rank, oldest))
+            self._forgotten_sessions.add((stream.rank, oldest))
 
     def check_step(self, rank: int, step: int) -> None:
         """Raises RefusedError for observations of a step that the rank has declared complete."""
@@ -106,11 +117,17 @@ class AttemptProgress:
                     attempt=self.number,
                     rank=rank,
                     session=session,
-                    last_sequence=self._applied[rank, session],
+                    last_sequence=self._applied[rank][session],
                 )
             )
+        for rank, session in sorted(self._forgotten_sessions - self._changed_sessions):
+            yield ForgetSession(run=self.run, attempt=self.number, rank=rank, session=session)
+        self._forgotten_sessions.clear()
         self._changed_ranks.clear()
         self._changed_sessions.clear()
+
+    def _last_sequence(self, stream: RankStream) -> int:
+        return self._applied.get(stream.rank, {}).get(stream.session, 0)
 
     def _behind(self, rank: int, step: int, field: str) -> RefusedError:
         return RefusedError(

@@ -60,7 +60,7 @@ class LiveRun:
 
     def __init__(self, row: RunRow, shared: Shared) -> None:
         self.config = run_pb2.RunConfig.FromString(row.config)
-        self.attempt = AttemptProgress(row.name, row.attempt)
+        self.attempt = _progress(row.name, row.attempt, shared)
         self.sketch = RunSketch(
             sketch_settings(row.name, self.config), attempt=row.attempt, closed_step=row.closed_step
         )
@@ -115,7 +115,7 @@ class LiveRun:
         if not stream.session:
             raise invalid("hello.session", "is empty; name the life of the client process")
         if stream.attempt > self._row.attempt:
-            AttemptProgress(self._row.name, stream.attempt).join(stream)
+            _progress(self._row.name, stream.attempt, self._shared).join(stream)
             self.start_attempt(stream.attempt)
         self.attempt.join(stream)
         self.sketch.join(stream.rank, stream.world_size)
@@ -267,7 +267,7 @@ class LiveRun:
         self._shared.outbox.writes.append(
             BeginAttempt(run=self._row.name, attempt=number, closed_step=self.sketch.closed_step)
         )
-        self.attempt = AttemptProgress(self._row.name, number)
+        self.attempt = _progress(self._row.name, number, self._shared)
         self._cadence = Cadence()
         self._update(attempt=number, first_step=-1, world_size=0)
         self._restart_sketch(self.sketch.closed_step)
@@ -490,3 +490,7 @@ class LiveRun:
     def _update(self, **changes: object) -> None:
         self._row = replace(self._row, **changes)  # type: ignore[arg-type]  # names are checked by replace
         self._row_changed = True
+
+
+def _progress(run: str, attempt: int, shared: Shared) -> AttemptProgress:
+    return AttemptProgress(run, attempt, sessions_per_rank=shared.limits.sessions_per_rank)

@@ -49,7 +49,7 @@ class StoreReader(Protocol):
         ...
 
     def sessions(self, run: str, attempt: int) -> list[SessionRow]:
-        """Sessions of an attempt."""
+        """Sessions of an attempt, the one written last at the end."""
         ...
 
     def batches(self, run: str) -> Iterator[BatchRow]:
@@ -84,10 +84,13 @@ class StoreReader(Protocol):
         """The newest signal."""
         ...
 
-    def history(self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0) -> History:
+    def history(
+        self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0, signal_limit: int = 0
+    ) -> History:
         """Windows and signals with step > after_step.
 
-        Only windows of `group` where named, and at most `limit` windows, the first ones (0 = all).
+        Only windows of `group` where named, and at most `limit` windows and `signal_limit` signals, the
+        first ones (0 = all).
         """
         ...
 

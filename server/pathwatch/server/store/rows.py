@@ -151,6 +151,16 @@ class PutSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetSession:
+    """Remove a session's row."""
+
+    run: str
+    attempt: int
+    rank: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutBatch:
     """Append a batch."""
 
@@ -229,6 +239,7 @@ Write = (
     PutRun
     | PutRank
     | PutSession
+    | ForgetSession
     | PutBatch
     | PutGeometry
     | PutPartialRound

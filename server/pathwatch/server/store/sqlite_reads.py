@@ -75,7 +75,7 @@ class SqliteReader:
     def sessions(self, run: str, attempt: int) -> list[SessionRow]:
         with self._reader() as db:
             rows = db.execute(
-                "SELECT rank, session, last_sequence FROM sessions WHERE run=? AND attempt=?",
+                "SELECT rank, session, last_sequence FROM sessions WHERE run=? AND attempt=? ORDER BY rowid",
                 (run, attempt),
             ).fetchall()
         return [
@@ -150,7 +150,9 @@ class SqliteReader:
             row = db.execute("SELECT revision, step, signal FROM last_signals WHERE run=?", (run,)).fetchone()
         return row and SignalRow(run=run, revision=row[0], step=row[1], signal=row[2])
 
-    def history(self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0) -> History:
+    def history(
+        self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0, signal_limit: int = 0
+    ) -> History:
         with self._reader() as db:
             windows = db.execute(
                 f"SELECT {WINDOW_COLUMNS}, x'', x'' FROM windows "  # noqa: S608
@@ -159,8 +161,8 @@ class SqliteReader:
                 (run, after_step, group, group, limit or -1),
             ).fetchall()
             signals = db.execute(
-                "SELECT revision, step, signal FROM signals WHERE run=? AND step>? ORDER BY revision",
-                (run, after_step),
+                "SELECT revision, step, signal FROM signals WHERE run=? AND step>? ORDER BY revision LIMIT ?",
+                (run, after_step, signal_limit or -1),
             ).fetchall()
             closed = db.execute("SELECT closed_step FROM runs WHERE name=?", (run,)).fetchone()
         return History(

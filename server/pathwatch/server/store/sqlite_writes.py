@@ -8,6 +8,7 @@ import sqlite3
 from pathwatch.server.store.rows import (
     BeginAttempt,
     DeleteRun,
+    ForgetSession,
     PutBatch,
     PutCheckpoint,
     PutGeometry,
@@ -54,6 +55,11 @@ def apply(db: sqlite3.Connection, write: Write) -> None:
                 "INSERT OR REPLACE INTO sessions (run, attempt, rank, session, last_sequence) "
                 "VALUES (?,?,?,?,?)",
                 (session.run, session.attempt, session.rank, session.session, session.last_sequence),
+            )
+        case ForgetSession():
+            db.execute(
+                "DELETE FROM sessions WHERE run=? AND attempt=? AND rank=? AND session=?",
+                (write.run, write.attempt, write.rank, write.session),
             )
         case PutBatch(row=batch):
             db.execute(
