@@ -16,17 +16,17 @@ import grpc
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 _OPTIONS = (
-    # A ping after 20 silent seconds, to be answered within 20, finds a server that is frozen or a network
-    # that is gone; a busy one answers, gRPC does that by itself. The sidecar allows a ping every 10 s.
+    # A ping after 20 silent seconds finds a server that is frozen or a network that is gone; a busy server
+    # answers, gRPC does that by itself. The sidecar allows a ping every 10 s.
     ("grpc.keepalive_time_ms", 20_000),
-    # With gRPC 1.85 it is this that ends the connection; the other is only the TCP user timeout.
-    ("grpc.http2.ping_timeout_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
     # History and signals come from a server the user chose: no limit of ours.
     ("grpc.max_receive_message_length", -1),
     # Channels do not share connections: closing one ends it, a new one starts without its back-off.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+PING_SECONDS = 20.0
+"""How long a ping may go unanswered, before a connection is given up."""
 
 _TOKEN_BYTES = 8192
 
@@ -67,8 +67,12 @@ class Credentials:
         return given
 
 
-def open_channel(address: str, credentials: Credentials | None = None) -> grpc.Channel:
+def open_channel(
+    address: str, credentials: Credentials | None = None, *, ping_seconds: float = PING_SECONDS
+) -> grpc.Channel:
     """Channel to `address` (HOST:PORT or unix:PATH); nothing is sent yet.
+
+    The connection is over when a ping is not answered within `ping_seconds`.
 
     Without credentials it is plaintext, which only a loopback address allows.
 
@@ -78,13 +82,19 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
         OSError: a credentials file cannot be read.
     """
     host = _host(address)
+    options = (
+        *_OPTIONS,
+        # With gRPC 1.85 it is this that ends the connection; the other is only the TCP user timeout.
+        ("grpc.http2.ping_timeout_ms", int(1000 * ping_seconds)),
+        ("grpc.keepalive_timeout_ms", int(1000 * ping_seconds)),
+    )
     if credentials is None:
         if not _is_loopback(host):
             raise ValueError(
                 f"refusing plaintext to {address}: give Credentials(root_ca=…) for TLS, "
                 "or Credentials(insecure=True) on a network you trust"
             )
-        return grpc.insecure_channel(address, options=_OPTIONS)
+        return grpc.insecure_channel(address, options=options)
     if (credentials.cert is None) != (credentials.key is None):
         raise ValueError("credentials: cert and key belong together, one of them is missing")
     asks_for_tls = credentials.tls or credentials.root_ca is not None or credentials.cert is not None
@@ -93,14 +103,14 @@ def open_channel(address: str, credentials: Credentials | None = None) -> grpc.C
     token = _token(credentials)
     # Off loopback TLS is the default. On it no public authority certifies anybody, and nobody listens in.
     if credentials.insecure or (_is_loopback(host) and not asks_for_tls):
-        channel = grpc.insecure_channel(address, options=_OPTIONS)
+        channel = grpc.insecure_channel(address, options=options)
     else:
         tls = grpc.ssl_channel_credentials(
             root_certificates=_content(credentials.root_ca),
             private_key=_content(credentials.key),
             certificate_chain=_content(credentials.cert),
         )
-        channel = grpc.secure_channel(address, tls, options=_OPTIONS)
+        channel = grpc.secure_channel(address, tls, options=options)
     return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
 
 

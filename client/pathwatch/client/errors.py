@@ -23,7 +23,7 @@ class PathwatchError(Exception):
 def explain(error: grpc.RpcError, address: str, timeout: float | None = None) -> PathwatchError:
     """The failure of a call to `address` that was given `timeout` seconds."""
     code, details = status_of(error)
-    if code is grpc.StatusCode.UNAVAILABLE and "ping timeout" in details:
+    if ended_by_silence(error):
         return PathwatchError(
             code, f"pathwatch server at {address} does not answer pings: it is frozen, or the network is gone"
         )
@@ -50,6 +50,12 @@ def ended_by_age(error: grpc.RpcError) -> bool:
     """Whether the call ended only because servers part with every connection some time."""
     code, details = status_of(error)
     return code is grpc.StatusCode.UNAVAILABLE and _AGE.search(details) is not None
+
+
+def ended_by_silence(error: grpc.RpcError) -> bool:
+    """Whether the call ended because a ping was not answered in time."""
+    code, details = status_of(error)
+    return code is grpc.StatusCode.UNAVAILABLE and "ping timeout" in details
 
 
 def _reason(details: str) -> str:

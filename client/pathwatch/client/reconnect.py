@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import grpc
 
-from pathwatch.client.channel import Credentials, open_channel
-from pathwatch.client.errors import PathwatchError, ended_by_age, explain
+from pathwatch.client.channel import PING_SECONDS, Credentials, open_channel
+from pathwatch.client.errors import PathwatchError, ended_by_age, ended_by_silence, explain
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.retry_info import retry_delay
 
@@ -19,6 +19,7 @@ _logger = QuietLogger("pathwatch.client")
 
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 30.0
+_LONGEST_PING_SECONDS = 320.0
 _FIRST_DELAY_REFUSED = 1.0
 _LONGEST_DELAY_REFUSED = 60.0
 # One outage shows in both, in turn: frozen, a server still takes connections.
@@ -62,6 +63,8 @@ class Reconnecting:
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._channel: grpc.Channel | None = None
+        self._ping_seconds = PING_SECONDS
+        self._served = False
         self._warned: grpc.StatusCode | frozenset[grpc.StatusCode] | None = None
         self.last_error: str | None = None
         """Newest failure, kept after recovery."""
@@ -112,7 +115,10 @@ class Reconnecting:
         """One attempt: how it failed, if it did, and how long the server asked to wait, in seconds."""
         asked = 0.0
         try:
-            channel = self._channel = open_channel(self._address, self._credentials)
+            self._served = False
+            channel = self._channel = open_channel(
+                self._address, self._credentials, ping_seconds=self._ping_seconds
+            )
             try:
                 self._attempt(channel, self._answered)
             finally:
@@ -122,6 +128,10 @@ class Reconnecting:
         except grpc.RpcError as error:
             if ended_by_age(error):
                 return None, asked
+            if ended_by_silence(error) and self._served:
+                # Frozen, or only slow: behind data that waits to be forwarded, a ping waits too. If slow, the
+                # next connection must not end in the same way, and the one after it, with nothing delivered.
+                self._ping_seconds = min(_LONGEST_PING_SECONDS, 2 * self._ping_seconds)
             failure, asked = explain(error, self._address), retry_delay(error)
         except (ValueError, OSError) as error:
             failure = PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -135,6 +145,7 @@ class Reconnecting:
 
     def _answered(self) -> None:
         """The next failure is news again."""
+        self._served = True
         if self._warned is not None:
             _logger.info("pathwatch: connected to %s again", self._address)
             self._warned = None

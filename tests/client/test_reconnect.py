@@ -1,0 +1,185 @@
+"""How connections end and begin again: when waits are due, and what is said of them."""
+
+import logging
+import socket
+import threading
+
+import grpc
+import pytest
+from chaos_proxy import ChaosProxy
+from name_server import NameServer
+
+from pathwatch.client import Credentials, channel, reconnect
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Every wait between two attempts, as (failures in a row, refused); none of them takes time."""
+    asked = []
+
+    def delay(failures, refused):
+        asked.append((failures, refused))
+        return 0.0
+
+    monkeypatch.setattr(reconnect, "_delay", delay)
+    return asked
+
+
+@pytest.fixture
+def any_life_is_long(monkeypatch):
+    """A connection is a good one however short it was."""
+    monkeypatch.setattr(reconnect, "_FIRST_DELAY", 0.0)
+
+
+@pytest.fixture
+def quick_pings(monkeypatch):
+    """A peer that is silent for a second is asked for a sign of life, and given another one."""
+    options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000}
+    monkeypatch.setattr(channel, "_OPTIONS", tuple(options.items()))
+    monkeypatch.setattr(reconnect, "PING_SECONDS", 1.0)
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_stream_that_the_server_ends_is_opened_again_without_waiting_or_warning(
+    sidecar, streams, observe, waits, any_life_is_long, caplog
+):
+    sidecar.end_after = 4
+    stream = streams(sidecar.address)
+    for step in range(20):
+        observe(stream, step)
+    assert stream.flush(20)
+    assert sidecar.sequences() == list(range(1, 21))
+    assert stream.stats.reconnects >= 4
+    assert (waits, warnings(caplog), stream.stats.last_error) == ([], [], None)
+
+
+def test_a_connection_that_ends_by_age_is_made_again_without_waiting_or_warning(
+    sidecar, streams, observe, eventually, waits, any_life_is_long, caplog
+):
+    sidecar.stop()
+    sidecar.options = [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 100)]
+    sidecar.start()
+    stream = streams(sidecar.address)
+    for step in range(1000):
+        observe(stream, step)
+        if stream.stats.reconnects >= 3:
+            break
+        stream.flush(0.05)
+    assert stream.stats.reconnects >= 3
+    assert stream.flush(20)
+    assert list(dict.fromkeys(sidecar.sequences())) == list(range(1, step + 2))
+    assert (waits, warnings(caplog), stream.stats.last_error) == ([], [], None)
+
+
+def test_a_server_that_ends_every_stream_at_once_is_asked_ever_more_seldom(
+    sidecar, streams, eventually, waits
+):
+    sidecar.end_after = 0
+    streams(sidecar.address)
+    eventually(lambda: len(waits) >= 5)
+    assert [failures for failures, _ in waits[:5]] == [1, 2, 3, 4, 5]
+
+
+def test_a_frozen_network_is_noticed_while_the_job_runs_and_said_once(
+    sidecar, streams, observe, eventually, quick_pings, waits, caplog
+):
+    with ChaosProxy(sidecar.address) as proxy:
+        stream = streams(proxy.address)
+        observe(stream, 0)
+        assert stream.flush(20)
+        proxy.stall()
+        observe(stream, 1)
+        eventually(lambda: not stream.stats.connected)
+        (text,) = warnings(caplog)
+        assert "does not answer pings" in text
+        proxy.resume()
+        assert stream.flush(20)
+    assert [batch.step for batch in sidecar.received("batch")] == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_slow_network_does_not_end_connection_after_connection(
+    sidecar, streams, observe, quick_pings, waits
+):
+    """Behind data that waits to be forwarded a ping takes longer than it may; so it may take ever longer."""
+    with ChaosProxy(sidecar.address) as proxy:
+        stream = streams(proxy.address)
+        observe(stream, 0)
+        assert stream.flush(20)
+        proxy.throttle(100_000)
+        observe(stream, 1, n=20_000)  # 900 kB
+        assert stream.flush(100)
+    assert 1 <= stream.stats.reconnects <= 4
+
+
+@pytest.mark.slow
+def test_a_server_that_holds_back_its_acknowledgements_is_left_alone(
+    sidecar, streams, observe, quick_pings, caplog
+):
+    """As one with a full disk does: it is alive, and to connect again would only send everything twice."""
+    sidecar.acks = False
+    stream = streams(sidecar.address)
+    observe(stream, 0)
+    assert not stream.flush(4)  # twice what it takes to notice a frozen one
+    assert stream.stats.connected
+    assert stream.stats.reconnects == 0
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("ends", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_one_outage_is_one_warning_however_it_shows(sidecar, streams, eventually, waits, caplog, ends):
+    sidecar.refusal = (ends, "away")
+    streams(sidecar.address)
+    eventually(lambda: len(waits) >= 2)
+    sidecar.refusal = (grpc.StatusCode.UNAVAILABLE, "still away")
+    before = len(waits)
+    eventually(lambda: len(waits) >= before + 3)
+    assert len(warnings(caplog)) == 1
+    sidecar.refusal = (grpc.StatusCode.UNAUTHENTICATED, "no token")  # somebody has to know of this
+    eventually(lambda: len(warnings(caplog)) == 2)
+
+
+def test_a_black_hole_keeps_nobody_from_closing(streams, observe, caplog):
+    """A listener whose queue is full: the kernel drops connection requests without a word."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        stream = streams("{}:{}".format(*full.getsockname()))
+        for step in range(100):
+            observe(stream, step)
+        assert not stream.flush(0.2)
+        stream.close(timeout=1.0)
+        assert not [t.name for t in threading.enumerate() if t.name == "pathwatch-stream"]
+        for filler in fillers:
+            filler.close()
+    assert "bytes not delivered" in warnings(caplog)[-1]
+
+
+def test_a_name_that_does_not_resolve_yet_and_then_points_elsewhere(
+    sidecar, streams, observe, eventually, waits, monkeypatch
+):
+    """A service that comes up after the job, and then moves to another address."""
+    second = "127.0.0.2"
+    with NameServer() as names:
+        stream = streams(
+            f"dns://{names.address}/sidecar.test:{sidecar.port}", credentials=Credentials(insecure=True)
+        )
+        observe(stream, 0)
+        eventually(lambda: stream.stats.last_error)
+        assert not stream.stats.connected
+        names.addresses["sidecar.test"] = "127.0.0.1"
+        assert stream.flush(20)
+        sidecar.stop()
+        names.addresses["sidecar.test"] = second
+        sidecar.host = second
+        sidecar.start()
+        observe(stream, 1)
+        assert stream.flush(20)
+    assert [batch.step for batch in sidecar.received("batch")] == [0, 1]
