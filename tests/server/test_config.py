@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from pathwatch.server.config import Limits, ServerConfig, TlsFiles, check, is_loopback, split_address
+from pathwatch.server.config import (
+    Limits,
+    ServerConfig,
+    TlsFiles,
+    access_warnings,
+    check,
+    is_loopback,
+    split_address,
+)
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 FILES = TlsFiles(cert=TLS / "server.pem", key=TLS / "server.key", client_ca=TLS / "ca.pem")
+
+TOKENS = Path("tokens.yaml")
 
 
 def config(tmp_path: Path, **changes: object) -> ServerConfig:
@@ -41,6 +51,8 @@ def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
         ({"listen": "[::]:50051"}, "plaintext"),
         ({"listen": "[::ffff:127.0.0.1]:50051"}, "plaintext"),
         ({"listen": "127.1:50051"}, "plaintext"),
+        # Whatever it resolves to now: the name may be given to another address later.
+        ({"listen": "ip6-localhost:50051"}, "plaintext"),
         ({"http": "0.0.0.0:9464"}, "http: 0.0.0.0:9464 is reachable .*--http-tls, or --insecure"),
         ({"http": "[::]:9464", "tls": FILES}, "http: .* would carry plaintext"),
         ({"http_tls": True}, "http_tls: .* --tls-cert and --tls-key"),
@@ -95,3 +107,33 @@ def test_addresses() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({}, []),
+        ({"listen": "[::1]:1", "http": "localhost:1"}, []),
+        (
+            {"listen": "0.0.0.0:1", "insecure": True},
+            ["whoever reaches it may do everything at 0.0.0.0:1, .* no --tokens"],
+        ),
+        ({"listen": "[::]:1", "tls": FILES}, ["whoever has a certificate of the client authority may do"]),
+        ({"http": "0.0.0.0:1", "insecure": True}, ["whoever reaches 0.0.0.0:1 reads all runs' metrics"]),
+        ({"listen": "0.0.0.0:1", "tls": FILES, "tokens": TOKENS}, []),
+        (
+            {"listen": "0.0.0.0:1", "insecure": True, "tokens": TOKENS},
+            ["tokens travel to 0.0.0.0:1 in plaintext"],
+        ),
+        (
+            {"http": "0.0.0.0:2", "insecure": True, "http_tokens": TOKENS},
+            ["tokens travel to 0.0.0.0:2 in plaintext"],
+        ),
+        ({"http": "0.0.0.0:2", "tls": FILES, "http_tls": True, "http_tokens": TOKENS}, []),
+    ],
+)
+def test_what_is_open_is_said(tmp_path: Path, changes: dict[str, object], warned: list[str]) -> None:
+    said = access_warnings(config(tmp_path, **changes))
+    assert len(said) == len(warned)
+    for line, words in zip(said, warned, strict=True):
+        assert re.search(words, line)

@@ -59,7 +59,7 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
     async with AsyncExitStack() as closing:
         try:
             http, grpc_server = _assemble(config, closing)
-        except (StoreError, AddressError, OSError, ValueError) as error:
+        except (StoreError, AddressError, OSError) as error:
             raise StartError(str(error)) from error
         closing.push_async_callback(grpc_server.drain)
         closing.callback(http.drain)

@@ -45,7 +45,7 @@ class Listener(ThreadingMixIn, WSGIServer):
         self._lock = threading.Lock()
         self._open: dict[socket.socket, float] = {}
         """Connection → when it was made (monotonic), oldest first."""
-        super().__init__((host, port), _QuietHandler)
+        super().__init__((host, port), QuietHandler)
         self.set_app(application)
 
     def server_bind(self) -> None:
@@ -108,7 +108,9 @@ class Listener(ThreadingMixIn, WSGIServer):
                     log.debug("an HTTP connection that was to be cut had ended")
 
 
-class _QuietHandler(WSGIRequestHandler):
+class QuietHandler(WSGIRequestHandler):
+    """One request, read without endless patience."""
+
     timeout = IDLE_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
