@@ -408,7 +408,9 @@ class LiveRun:
 
     def next_job(self) -> Job | None:
         """Work for the compute pool. Call it only when everything decided so far is committed."""
-        return self.judging.next_job(self._row.attempt, self.geometries, tuple(self.checkpoints.values()))
+        # In the store's order: neither the first of equals nor a sum's last bit may change with a restart.
+        by_step = sorted(self.checkpoints.values(), key=lambda point: (point.step, point.attempt))
+        return self.judging.next_job(self._row.attempt, self.geometries, by_step)
 
     def job_failed(self, error: Exception) -> None:
         """The last job raised, which only a fault of the service or a missing plug-in can cause."""
