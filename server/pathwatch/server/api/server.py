@@ -46,7 +46,7 @@ class GrpcServer:
         self._drain_seconds = config.drain_seconds
         age = ConnectionAge(config.max_connection_age_seconds)
         self._routing = RoutingService(engine, config.limits, age)
-        self._signals = SignalService(engine, store, age)
+        self._signals = SignalService(engine, store, config.limits, age)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
         self._audit = AuditLog(config.audit_log)
         tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None

@@ -14,9 +14,10 @@ from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
+from pathwatch.server.config import Limits
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.kept_rounds import unpack_round
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import NEVER, Code, LimitError, RefusedError
 from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2, signal_pb2, signal_pb2_grpc
@@ -25,9 +26,10 @@ from pathwatch.v1 import run_pb2, signal_pb2, signal_pb2_grpc
 class SignalService(signal_pb2_grpc.SignalServiceServicer):
     """The servicer; one instance, used on the event loop."""
 
-    def __init__(self, engine: Engine, store: Store, age: ConnectionAge) -> None:
+    def __init__(self, engine: Engine, store: Store, limits: Limits, age: ConnectionAge) -> None:
         self._engine = engine
         self._store = store
+        self._limits = limits
         self._watchers = Watchers()
         engine.listen(self._watchers.notify)
         self._age = age
@@ -83,13 +85,25 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         await find_run(self._engine, request.run, context)
         # Steps count from 0; -2 takes in signals given before the first window, whose step is -1.
         after_step = request.after_step if request.HasField("after_step") else -1
+        most = self._limits.answer_rows
         history = await asyncio.to_thread(
             self._store.history,
             request.run,
             after_step=after_step if after_step >= 0 else -2,
             group=request.group,
-            limit=request.limit,
+            limit=min(request.limit or most + 1, most + 1),
+            signal_limit=most + 1,
         )
+        if len(history.windows) + len(history.signals) > most:
+            refusal = LimitError(
+                "answer_rows",
+                f"there are more than {most} windows and signals after step {after_step}; ask for one group, "
+                "or for later steps",
+                "after_step",
+                retry_seconds=NEVER,
+            )
+            self._engine.stats.count_limit(refusal)
+            await abort(context, refusal)
         return signal_pb2.GetMetricsResponse(
             windows=[_window(row) for row in history.windows],
             signals=[signal_pb2.Signal.FromString(row.signal) for row in history.signals],
