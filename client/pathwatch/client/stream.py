@@ -209,7 +209,7 @@ class RoutingStream:
         """Wait until all is acknowledged and all checkpoints registered; False after `timeout` seconds."""
         return self._buffer.wait_empty(timeout)
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 4.0) -> None:
         """Deliver what is buffered and end the thread, within `timeout` seconds.
 
         A server that is away gets one last attempt, at once; what is left then is lost and said so.
