@@ -10,7 +10,7 @@ TESTS = re.findall(r"`(tests/[\w/.-]+\.py)::([\w:]+)`", PAGE)
 
 
 def functions(path: str) -> set[str]:
-    """Test functions of a file; methods as Class::function, hypothesis state machines as the name they have."""
+    """Test functions of a file; methods as Class::function, state machines by the name they have."""
     found = set()
     for node in ast.parse((ROOT / path).read_text()).body:
         if isinstance(node, ast.FunctionDef):
