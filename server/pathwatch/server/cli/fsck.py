@@ -34,10 +34,13 @@ def command(folder: Path, restore: bool, as_json: bool) -> None:
     from pathwatch.server.store.interface import StoreError
     from pathwatch.server.store.sqlite_folder import FILE_NAME, FolderLock
     from pathwatch.server.store.sqlite_restore import restore as put_in_place
+    from pathwatch.server.store.sqlite_snapshots import Snapshots
 
     path = folder / FILE_NAME
     empty = not path.exists() or path.stat().st_size == 0
     restored = None
+    if empty and not Snapshots(folder).all():
+        fail(f"there is neither a database nor a snapshot in {folder}")
     try:
         with closing(FolderLock(folder)):
             findings = [] if empty and restore else _findings(folder, path)
