@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 from pathwatch.client.channel import Credentials, open_channel
-from pathwatch.client.errors import PathwatchError, explain, status_of
+from pathwatch.client.errors import PathwatchError, explain
 from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
 
 
@@ -105,11 +105,16 @@ class Client:
         """The newest signal at once, then each change; ends with the run or after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         last = None
-        while deadline is None or time.monotonic() < deadline:
-            for signal in self._watch_once(run, deadline):
-                if signal != last:
-                    yield signal
-                last = signal
+        while True:
+            try:
+                for signal in self._watch_once(run, deadline):
+                    if signal != last:
+                        yield signal
+                    last = signal
+            except PathwatchError as error:
+                if deadline is not None and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    return
+                raise
             # Servers end connections of some age: that is not the end of the run.
             if self.get_run(run).state == run_pb2.RUN_STATE_FINISHED:
                 signal = self.get_signal(run)
@@ -118,15 +123,13 @@ class Client:
                 return
 
     def _watch_once(self, run: str, deadline: float | None) -> Iterator[signal_pb2.Signal]:
-        """The signals of one call, until the server or the deadline (monotonic seconds) ends it."""
+        """The signals of one call, until the server ends it, or else the deadline (monotonic seconds)."""
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         call = self._call(self._signals.WatchSignals, signal_pb2.WatchSignalsRequest(run=run), timeout)
         try:
             for response in call:
                 yield response.signal
         except grpc.RpcError as error:
-            if timeout is not None and status_of(error)[0] is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return
             raise explain(error, self._address) from error
         finally:
             call.cancel()

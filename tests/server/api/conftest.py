@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -114,8 +115,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Starts servers; each is drained at the end of the test."""
     with ExitStack() as servers:
 
-        def start(limits: Limits | None = None) -> Service:
-            config = ServerConfig(data=tmp_path / "data", limits=limits or Limits(), drain_seconds=10)
+        def start(limits: Limits | None = None, **options: Any) -> Service:
+            config = ServerConfig(
+                data=tmp_path / "data", limits=limits or Limits(), drain_seconds=10, **options
+            )
             server = servers.enter_context(BackgroundServer(config))
             channel = servers.enter_context(grpc.insecure_channel(server.grpc_address))
             return Service(server.grpc_address, server.http_address, channel)

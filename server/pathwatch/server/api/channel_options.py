@@ -27,7 +27,9 @@ def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int]
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        # For writing (the TCP user timeout) and for the answer to a ping, which else may take a minute.
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     )
     if not age.seconds:
         return options

@@ -1,0 +1,187 @@
+"""Connections: how old they grow, how often they may be pinged, and when a silent one is given up."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from chaos_proxy import ChaosProxy
+
+from pathwatch.client import Client, RoutingStream
+from pathwatch.server.api import channel_options
+from pathwatch.server.api.age import ConnectionAge
+from pathwatch.server.config import Limits
+from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
+
+TOPOLOGY = run_pb2.Topology(layers=2, experts=4)
+RANKS = 3
+
+
+@pytest.mark.slow
+def test_streams_that_grow_old_come_again_and_lose_nothing(
+    serve: Callable[..., Any], eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serve(max_connection_age_seconds=0.4)
+    service.create()
+    rng = np.random.default_rng(0)
+    caplog.set_level(logging.INFO, "pathwatch")
+    with ExitStack() as closing:
+        streams = []
+        for rank in range(RANKS):
+            stream = RoutingStream(service.grpc_address, run="run", rank=rank, world_size=RANKS)
+            closing.callback(stream.close)
+            streams.append(stream)
+        steps = 0
+        # Under load all the time, so that connections end in the middle of it.
+        deadline = time.monotonic() + 100
+        while sum(stream.stats.reconnects for stream in streams) < 24:
+            assert time.monotonic() < deadline, [stream.stats for stream in streams]
+            for rank, stream in enumerate(streams):
+                for group in ("math", "code"):
+                    stream.observe(
+                        step=steps,
+                        group=group,
+                        sample_ids=np.arange(rank * 100, rank * 100 + 8),
+                        weights=rng.dirichlet(np.ones(4), (8, 2)).astype(np.float32),
+                        losses=np.ones(8, np.float32),
+                    )
+                stream.watermark(steps)
+            steps += 1
+            # As fast as the server judges: what waits there must not hold back the acknowledgements.
+            eventually(lambda: service.get().closed_step >= steps - 8)  # noqa: B023
+        assert all(stream.flush(30) for stream in streams)
+        stats = [stream.stats for stream in streams]
+    assert [(one.rejected, one.dropped_steps, one.last_error) for one in stats] == [(0, 0, None)] * RANKS
+    assert all(one.reconnects >= 4 for one in stats)
+    eventually(lambda: service.get().closed_step == steps - 1)
+    windows = service.signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run")).windows
+    seen = {(w.step, w.group): (w.metrics["window_samples"], w.partial) for w in windows}
+    assert seen == {(step, g): (8.0 * RANKS, False) for step in range(steps) for g in ("math", "code")}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_stream_that_grows_old_ends_well(serve: Callable[..., Any], make_batch: Any) -> None:
+    service = serve(max_connection_age_seconds=0.3)
+    service.create()
+    stream = service.stream()
+    stream.hello()
+    last = stream.send(make_batch(1))
+    stream.responses.extend(stream.call)  # to its end, which we did not ask for
+    assert stream.call.code() is grpc.StatusCode.OK
+    assert stream.responses[-1].acked_sequence == last
+
+
+def test_a_watch_that_grows_old_goes_on_without_a_word_twice(
+    serve: Callable[..., Any], make_batch: Any, eventually: Any
+) -> None:
+    service = serve(max_connection_age_seconds=0.2)
+    service.create()
+    call = service.signals.WatchSignals(signal_pb2.WatchSignalsRequest(run="run"), timeout=30)
+    assert len(list(call)) == 1
+    assert call.code() is grpc.StatusCode.OK
+    with Client(service.grpc_address) as client:
+        watched = client.watch_signals("run", timeout=60)
+        assert next(watched).step == -1
+        started = time.monotonic()
+        eventually(lambda: time.monotonic() - started > 0.7)  # grows old thrice
+        stream = service.stream()
+        stream.hello()
+        for step in range(12):
+            stream.send(make_batch(step))
+        stream.await_ack(stream.send(routing_pb2.Watermark(step=11)))
+        service.runs.FinishRun(run_pb2.FinishRunRequest(name="run"))
+        rest = list(watched)
+    assert rest[-1].step == 11
+    assert all(a != b for a, b in pairwise(rest))
+
+
+def pinging(address: str, every_ms: int) -> grpc.Channel:
+    """A channel that pings whether or not it has anything to say."""
+    options = (
+        ("grpc.keepalive_time_ms", every_ms),
+        ("grpc.keepalive_timeout_ms", 5000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+    return grpc.insecure_channel(address, options=options)
+
+
+@pytest.mark.slow
+def test_who_pings_too_often_is_cut_off(service: Any, make_stream: Any) -> None:
+    """The server's own options, a client that really pings, twenty times as often as allowed."""
+    service.create()
+    with ChaosProxy(service.grpc_address) as proxy, pinging(proxy.address, 500) as channel:
+        stream = make_stream(channel)
+        stream.hello()
+        error = stream.error()
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "ping" in error.details().lower()
+
+
+@pytest.mark.slow
+def test_who_pings_at_the_rate_allowed_stays(
+    serve: Callable[..., Any], make_stream: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same client, and a rate allowed that is shortened as its own: the option works both ways."""
+    monkeypatch.setattr(channel_options, "MIN_PING_MS", 200)
+    service = serve()
+    service.create()
+    with ChaosProxy(service.grpc_address) as proxy, pinging(proxy.address, 500) as channel:
+        stream = make_stream(channel)
+        stream.hello()
+        stream.await_ack(stream.send(make_batch(1)))
+        before = proxy.bytes_up
+        # A ping is a frame of 17 bytes; acknowledging the last response may be one more.
+        proxy.wait_for(lambda proxy: proxy.bytes_up >= before + 8 * 17)
+        assert stream.await_ack(stream.send(make_batch(2))) == []
+        stream.finish()
+    assert stream.call.code() is grpc.StatusCode.OK
+
+
+def test_a_sender_that_vanished_makes_room(
+    serve: Callable[..., Any], make_stream: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-open connection: nobody says goodbye. The server asks, hears nothing, and ends the stream."""
+    monkeypatch.setattr(channel_options, "KEEPALIVE_MS", 300)
+    monkeypatch.setattr(channel_options, "KEEPALIVE_TIMEOUT_MS", 300)
+    service = serve(Limits(streams=1))
+    service.create()
+
+    def gets_in() -> bool:
+        stream = service.stream()
+        stream.hello(session="second")
+        try:
+            next(iter(stream.call))
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+            return False
+        return True
+
+    with ChaosProxy(service.grpc_address) as proxy, grpc.insecure_channel(proxy.address) as channel:
+        stream = make_stream(channel)
+        stream.hello()
+        stream.await_ack(0)
+        assert not gets_in()
+        proxy.stall()
+        eventually(gets_in)
+
+
+def test_every_option_is_one_that_grpc_has() -> None:
+    """Others it ignores without a word, such as the name with `recv` that many pages give."""
+    core = importlib.util.find_spec("grpc._cython.cygrpc")
+    assert core is not None
+    assert core.origin is not None
+    known = Path(core.origin).read_bytes()
+    options = channel_options.channel_options(Limits(), ConnectionAge(60))
+    assert [name for name, _ in options if name.encode() + b"\0" not in known] == []
+    assert b"grpc.http2.min_recv_ping_interval_without_data_ms\0" not in known
