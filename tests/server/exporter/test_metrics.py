@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pathwatch.client import Client, RoutingStream
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
+from pathwatch.server.phases.verdict import Phase
 from pathwatch.v1 import run_pb2
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=3, experts=4), per_layer=True)
@@ -189,6 +190,32 @@ def test_a_deleted_runs_series_vanish(tmp_path: Path) -> None:
         assert 'run="run"' in scrape(server)
         client.delete_run("run")
         assert 'run="run"' not in scrape(server)
+
+
+def test_a_silent_runs_groups_are_unknown(tmp_path: Path, eventually: Any) -> None:
+    config = run_pb2.RunConfig(
+        topology=CONFIG.topology,
+        grace_seconds=0.2,
+        # Of examples/plugin: says LEARNING at the first window.
+        detector="loss-threshold",
+    )
+    with BackgroundServer(ServerConfig(data=tmp_path)) as server, Client(server.grpc_address) as client:
+        client.create_run("run", config)
+        stream = RoutingStream(server.grpc_address, run="run")
+        weights_NLK = np.full((40, 3, 4), 0.25, np.float32)
+        stream.observe(
+            step=1, group="math", sample_ids=np.arange(40), weights=weights_NLK, losses=np.ones(40)
+        )
+        stream.watermark(1)
+        eventually(lambda: [w for w in client.get_metrics("run").windows if w.phase == Phase.LEARNING])
+        eventually(
+            lambda: [
+                s
+                for s in samples(scrape(server))["pathwatch_group_phase"]
+                if s.labels["phase"] == "UNKNOWN" and s.value == 1
+            ]
+        )
+        stream.close()
 
 
 def test_the_process_is_watched_too(server: BackgroundServer) -> None:

@@ -29,7 +29,7 @@ class StateCollector(Collector):
         now = self._engine.now()
         views = [view for _, view in sorted(self._engine.views.items()) if _is_published(view, now)]
         yield from _group_metrics(views)
-        yield from _phases(views)
+        yield from _phases(views, now)
         yield from _runs(views, now)
         yield from _ingest(self._engine.stats)
 
@@ -63,17 +63,17 @@ def _group_metrics(views: Iterable[RunView]) -> Iterator[Metric]:
     yield layers
 
 
-def _phases(views: Iterable[RunView]) -> Iterator[Metric]:
+def _phases(views: Iterable[RunView], now: float) -> Iterator[Metric]:
     phases = GaugeMetricFamily(
         PREFIX + "group_phase",
-        "1 for the phase a group is in, 0 for all others.",
+        "1 for the phase a group is in, 0 for all others; UNKNOWN too while no data comes.",
         labels=["run", "group", "phase"],
     )
     changes = CounterMetricFamily(
         PREFIX + "phase_changes", "Changes of a group's phase.", labels=["run", "group"]
     )
     for view in views:
-        for status in view.last_signal.groups:
+        for status in view.signal(now).groups:
             for phase in Phase:
                 phases.add_metric(
                     [view.run.name, status.group, phase.name], float(int(status.phase) == phase)
