@@ -44,6 +44,8 @@ class Sidecar(
         """What is answered to messages of a kind."""
         self.advice: list[routing_pb2.SamplingAdvice] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.refused_sessions: set[str] = set()
+        """Sessions whose hello is refused for ever."""
         self.refusal_metadata: tuple[tuple[str, bytes], ...] = ()
         self.hellos: list[routing_pb2.StreamHello] = []
         self.hello_times: list[float] = []
@@ -123,6 +125,8 @@ class Sidecar(
         hello = next(requests).hello
         self.hello_times.append(time.monotonic())
         self.hellos.append(hello)
+        if hello.session in self.refused_sessions:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the attempt is over")
         yield routing_pb2.StreamRoutingResponse(advice=self.advice)
         if self.end_after == 0:
             return

@@ -4,6 +4,7 @@ from pathwatch.client.calls import Client
 from pathwatch.client.channel import Credentials
 from pathwatch.client.errors import PathwatchError
 from pathwatch.client.observations import RawScores
+from pathwatch.client.spool import Spool
 from pathwatch.client.stream import RoutingStream, StreamStats
 from pathwatch.client.tensors import from_tensor, to_tensor
 
@@ -13,6 +14,7 @@ __all__ = [
     "PathwatchError",
     "RawScores",
     "RoutingStream",
+    "Spool",
     "StreamStats",
     "from_tensor",
     "to_tensor",

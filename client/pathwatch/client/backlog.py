@@ -52,6 +52,8 @@ class Reading:
 
     segment: Segment
     offset: int
+    nbytes: int
+    """How much, about."""
 
 
 class Backlog:
@@ -66,6 +68,8 @@ class Backlog:
         self._unread: deque[Segment] = deque(segments)
         self._offset = 0
         self._loaded: deque[Message] = deque()
+        self.loaded_bytes = 0
+        """Bytes in memory: what was read and not yet sent."""
         self._rescued: deque[Message] = deque()
         self._flying: deque[Message] = deque()
         self._ended: list[Segment] = []
@@ -85,11 +89,6 @@ class Backlog:
     def nbytes(self) -> int:
         """Bytes on disk, not counting files that are about to be deleted."""
         return sum(segment.nbytes for segment in self.segments)
-
-    @property
-    def loaded_bytes(self) -> int:
-        """Bytes in memory: what was read and not yet sent."""
-        return sum(message.size for message in (*self._loaded, *self._rescued))
 
     @property
     def empty(self) -> bool:
@@ -116,7 +115,7 @@ class Backlog:
     def take(self, message: Message) -> None:
         """`next` is being sent."""
         if self._loaded and message is self._loaded[0]:
-            self._loaded.popleft()
+            self._let_go()
             if message.kind != "checkpoint":
                 self.fly(message)
         self.sent = max(self.sent, message.sequence)
@@ -133,7 +132,7 @@ class Backlog:
         if not self._unread or self.loaded_bytes >= room:
             return None
         segment = self._unread[0]
-        return Reading(segment, self._offset or segment.start)
+        return Reading(segment, self._offset or segment.start, room)
 
     def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> int:
         """What was read, up to `offset`; observations among it that belong to dropped steps are counted."""
@@ -144,16 +143,20 @@ class Backlog:
         lost = 0
         last_message, last_checkpoint = self._found
         for message in messages:
-            if self.is_dropped(message):
+            if message.sequence <= max(last_message, last_checkpoint):
+                continue  # the file holds a piece of itself twice
+            if self._is_dropped(message):
                 lost += message.samples
-            elif message.kind == "checkpoint":
+                continue
+            if message.kind == "checkpoint":
                 last_checkpoint = message.sequence
-                if message.sequence > self._registered:
-                    self._loaded.append(message)
+                wanted = message.sequence > self._registered
             else:
                 last_message = message.sequence
-                if message.sequence > self.sent:
-                    self._loaded.append(message)
+                wanted = message.sequence > self.sent
+            if wanted:
+                self._loaded.append(message)
+                self.loaded_bytes += message.size
         self._found = last_message, last_checkpoint
         self._offset = offset
         if offset >= reading.segment.nbytes:
@@ -165,12 +168,12 @@ class Backlog:
             self._settle()
         return lost
 
-    def is_dropped(self, message: Message) -> bool:
-        """Whether it belongs to a step that was dropped."""
-        return message.of_a_step and (message.step <= self._dropped_through or message.step in self._torn)
-
     def append(self, segment: Segment) -> None:
         """The segment is being written, after all others."""
+        if segment in self._ended:
+            self._ended.remove(segment)
+        if self._read and self._read[-1] is segment:
+            self._read.pop()
         if segment not in self._unread:
             self._unread.append(segment)
         self._settle()
@@ -185,6 +188,7 @@ class Backlog:
         self._unread.extendleft(reversed(self._read))
         self._read.clear()
         self._loaded.clear()
+        self.loaded_bytes = 0
         self._flying.clear()
         self._start_segment()
         self.sent = self._acked
@@ -197,7 +201,7 @@ class Backlog:
         while self._flying and self._flying[0].sequence <= sequence:
             done.append(self._flying.popleft())
         while self._loaded and self._loaded[0].kind != "checkpoint" and self._loaded[0].sequence <= sequence:
-            self._loaded.popleft()
+            self._let_go()
         self._settle()
         return done
 
@@ -216,12 +220,11 @@ class Backlog:
         else:
             self._unread.remove(segment)
             self._start_segment()
+        last = max(segment.last_message, segment.last_checkpoint)
         self._loaded = deque(
-            message
-            for message in self._loaded
-            if message.sequence > max(segment.last_message, segment.last_checkpoint)
-            and not self.is_dropped(message)
+            message for message in self._loaded if message.sequence > last and not self._is_dropped(message)
         )
+        self.loaded_bytes = sum(message.size for message in self._loaded)
         self._ended.append(segment)
 
     @property
@@ -242,9 +245,20 @@ class Backlog:
         self._found = (0, 0)
 
     def _forget_registered(self) -> None:
-        for queue in (self._rescued, self._loaded):
-            while queue and queue[0].kind == "checkpoint" and queue[0].sequence <= self._registered:
-                queue.popleft()
+        while self._rescued and self._rescued[0].sequence <= self._registered:
+            self._rescued.popleft()
+        while (
+            self._loaded
+            and self._loaded[0].kind == "checkpoint"
+            and self._loaded[0].sequence <= self._registered
+        ):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.loaded_bytes -= self._loaded.popleft().size
+
+    def _is_dropped(self, message: Message) -> bool:
+        return message.of_a_step and (message.step <= self._dropped_through or message.step in self._torn)
 
     def _settle(self) -> None:
         """Segments of which nothing is owed any more have ended."""

@@ -9,9 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from pathwatch.client.backlog import Backlog, Reading, Segment
+from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import OVERHEAD, Message, MessageQueue
 from pathwatch.client.step_counts import StepCounts
 
+_logger = QuietLogger("pathwatch.client")
+
+_HUNG = 60.0
+"""Seconds without an answer of the file system after which what is on disk no longer holds up the rest."""
+_READ_AHEAD = 1 << 20
+"""Bytes read before they are sent."""
 _PATIENCE = 10.0
 """Seconds without an acknowledgement after which all that waits is spooled: memory ends with the process."""
 
@@ -66,6 +73,9 @@ class SendBuffer:
         self._counts = Counts()
         self._ends = leftovers is not None
         self._disk = Backlog(leftovers or ())
+        self._reads = False
+        """A connection waits for what is on disk."""
+        self._read_ahead = _READ_AHEAD if self._ends else min(_READ_AHEAD, capacity // 8)
         self._spool_from: int | None = None
         self._wake_spool: Callable[[], None] = lambda: None
         self._progress = time.monotonic()
@@ -122,6 +132,7 @@ class SendBuffer:
         with self._changed:
             self._next = self._queue.first
             self._disk.rewind()
+            self._reads = False
             self._generation += 1
             self._answered = False
             self._changed.notify_all()
@@ -129,19 +140,24 @@ class SendBuffer:
 
     def take(self, generation: int) -> Message | None:
         """Wait for the next message to send; None once the generation is over, or with it all leftovers."""
+        hung_at = time.monotonic() + _HUNG
         with self._changed:
             while True:
                 if self._closed or generation != self._generation:
                     return None
-                from_disk = self._disk.waiting
+                from_disk = self._reads = self._disk.waiting
                 message = self._disk.next if from_disk else self._next
                 if message is not None and (message.kind != "checkpoint" or self._may_call()):
                     break
-                if message is None and from_disk:
+                if message is not None or not from_disk:
+                    if message is None and self._ends:
+                        return None
+                    self._changed.wait()
+                elif time.monotonic() < hung_at:
                     self._wake_spool()
-                elif message is None and self._ends:
-                    return None
-                self._changed.wait()
+                    self._changed.wait(hung_at - time.monotonic())
+                else:
+                    self._give_up_disk()
             if from_disk:
                 self._disk.take(message)
                 self._wake_spool()
@@ -244,10 +260,10 @@ class SendBuffer:
             self._disk.append(segment)
             self._disk_changed()
 
-    def reading(self, room: int) -> Reading | None:
-        """What to read from disk, as long as less than `room` bytes of it wait to be sent."""
+    def reading(self) -> Reading | None:
+        """What to read from disk, if more of it is to be sent soon."""
         with self._changed:
-            return self._disk.reading(room) if self._generation and not self._closed else None
+            return self._disk.reading(self._read_ahead) if self._reads and not self._closed else None
 
     def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> None:
         """What was read, up to `offset`."""
@@ -256,19 +272,18 @@ class SendBuffer:
             self._counts.dropped_observations += self._disk.loaded(reading, fitting, offset)
             self._disk_changed()
 
-    def oldest_segment(self) -> Segment | None:
-        """The file that goes first when there are too many."""
+    @property
+    def segments(self) -> list[Segment]:
+        """The files that are needed, oldest first."""
         with self._changed:
-            return next(self._disk.segments, None)
+            return list(self._disk.segments)
 
     def drop_segment(self, segment: Segment, checkpoints: Iterable[Message] = ()) -> None:
         """Drop the oldest file's steps, what is in memory of them included; keep `checkpoints` of it."""
         with self._changed:
             if segment not in self._disk.segments:
                 return  # delivered meanwhile
-            self._disk.drop(segment, checkpoints)
-            self._counts.dropped_steps += segment.steps
-            self._counts.dropped_observations += segment.samples
+            self._drop_segment(segment, checkpoints)
             while (step := self._steps.smallest) is not None and step <= segment.newest_step:
                 self._drop_step(step)
             self._dropped_through = max(self._dropped_through, segment.newest_step)
@@ -300,6 +315,19 @@ class SendBuffer:
         if message.sequence == 0:
             self._sequence += 1
             message.sequence = self._sequence
+
+    def _drop_segment(self, segment: Segment, checkpoints: Iterable[Message] = ()) -> None:
+        self._disk.drop(segment, checkpoints)
+        self._counts.dropped_steps += segment.steps
+        self._counts.dropped_observations += segment.samples
+
+    def _give_up_disk(self) -> None:
+        """The file system hangs: go on with what is in memory."""
+        given_up = list(self._disk.segments)
+        for segment in given_up:
+            self._drop_segment(segment)
+        nbytes = sum(segment.nbytes for segment in given_up)
+        _logger.warning("pathwatch: gave up %d spooled bytes, the file system does not answer", nbytes)
 
     def _drop_step(self, step: int) -> None:
         left = self._steps.count(step)

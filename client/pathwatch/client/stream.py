@@ -18,7 +18,10 @@ from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.observations import Observations, RawScores, checked, checked_geometry
 from pathwatch.client.reconnect import Reconnecting
-from pathwatch.client.uplink import Identity, Uplink
+from pathwatch.client.session import Identity, Session
+from pathwatch.client.spool import Spool
+from pathwatch.client.spooler import Spooler
+from pathwatch.client.uplink import Uplink
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
 
 _logger = QuietLogger("pathwatch.client")
@@ -39,10 +42,16 @@ class StreamStats:
     """Messages the server has stored or refused."""
     buffered_bytes: int
     """Bytes held: not sent or not acknowledged."""
+    spooled_bytes: int
+    """Bytes held in files, those that earlier lives left included; always 0 without a spool."""
+    spool_damages: int
+    """Damaged places found in spool files; each cost one message or more."""
+    spool_error: str | None
+    """Newest failure of the spool's file system, kept after recovery; None = there was none."""
     dropped_steps: int
-    """Steps dropped because the buffer was full."""
+    """Steps dropped because the buffer, and the spool if there is one, was full or failed."""
     dropped_observations: int
-    """Observations dropped because the buffer was full."""
+    """Observations dropped with them."""
     rejected: int
     """Messages refused: by the server, or as malformed before they were sent."""
     reconnects: int
@@ -58,8 +67,9 @@ class RoutingStream:
 
     No method blocks (but `flush` and `close`, for as long as they are told), none raises: what goes wrong is
     logged, counted in `stats`, and training goes on. While the sidecar is away everything is kept, up to
-    `buffer_bytes`; beyond, whole oldest steps are dropped and counted. Every message is delivered at
-    least once; the server recognises the second time. In a forked child (a DataLoader worker) it is inert.
+    `buffer_bytes`, and on disk where there is a spool; beyond, whole oldest steps are dropped and counted.
+    Every message is delivered at least once; the server recognises the second time. In a forked child (a
+    DataLoader worker) it is inert.
     """
 
     def __init__(
@@ -75,12 +85,14 @@ class RoutingStream:
         buffer_bytes: int = 64 << 20,
         watch: bool = False,
         session: str | None = None,
+        spool: Spool | None = None,
     ) -> None:
         """Returns at once, whether or not there is a server.
 
         With a `config` the run is created on connecting unless it exists. With `watch` signals are
         followed too (one rank is enough). `session` names this life of this process, never to be
-        used again by another; None = a random name.
+        used again by another; None = a random name. With a `spool` what memory cannot hold, and whatever
+        waits for long, is kept in files, from which a later life can deliver it (docs/spool.md).
         """
         identity = Identity(
             run=run,
@@ -95,7 +107,10 @@ class RoutingStream:
         self._closed = False
         self._warned_full = False
         self._buffer = SendBuffer(buffer_bytes)
-        self._uplink = Uplink(identity, config, self._buffer)
+        self._spooler = (
+            None if spool is None else Spooler(spool, identity, self._buffer, spool_from=buffer_bytes // 2)
+        )
+        self._uplink = Uplink(Session(identity, self._buffer), config, self._spooler)
         self._sender = Reconnecting(
             "pathwatch-stream", address, credentials, self._uplink.attempt, on_end=self._buffer.close
         )
@@ -192,11 +207,16 @@ class RoutingStream:
     @property
     def stats(self) -> StreamStats:
         """What became of the messages so far."""
-        counts = self._buffer.counts
+        counts, spooler = self._buffer.counts, self._spooler
+        if spooler is not None:
+            counts += spooler.counts
         return StreamStats(
             sent=counts.sent,
             acked=counts.acked,
             buffered_bytes=self._buffer.nbytes,
+            spooled_bytes=0 if spooler is None else spooler.nbytes,
+            spool_damages=0 if spooler is None else spooler.damaged,
+            spool_error=None if spooler is None else spooler.last_error,
             dropped_steps=counts.dropped_steps,
             dropped_observations=counts.dropped_observations,
             rejected=self._uplink.rejected,
@@ -207,12 +227,16 @@ class RoutingStream:
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged and all checkpoints registered; False after `timeout` seconds."""
-        return self._buffer.wait_empty(timeout)
+        deadline = time.monotonic() + timeout
+        if self._spooler is not None and not self._spooler.wait_delivered(timeout):
+            return False
+        return self._buffer.wait_empty(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float = 4.0) -> None:
         """Deliver what is buffered and end the thread, within `timeout` seconds.
 
-        A server that is away gets one last attempt, at once; what is left then is lost and said so.
+        A server that is away gets one last attempt, at once; what is left then is lost and said so. With a
+        spool it stays on disk for the next stream of this run, attempt and rank.
         """
         if self._closed:
             return
@@ -220,14 +244,28 @@ class RoutingStream:
         deadline = time.monotonic() + timeout
         self._sender.hurry()
         # Part of the time is kept for taking the connection down.
-        if not self._buffer.wait_empty(timeout * 0.8):
+        delivered = self._deliver_last(timeout * 0.8)
+        self._buffer.close()
+        if self._spooler is not None:
+            self._spooler.close(max(0.0, deadline - time.monotonic()) / 2)
+        if not delivered:
+            kept = 0 if self._spooler is None else self._spooler.nbytes
             _logger.warning(
-                "pathwatch: closed with %d bytes not delivered (%s)",
+                "pathwatch: closed with %d bytes not delivered (%s)%s",
                 self._buffer.nbytes,
                 self._sender.last_error or "the server has not acknowledged them",
+                f", and {kept} in the spool for the next life" if kept else "",
             )
-        self._buffer.close()
         self._end_threads(deadline)
+
+    def _deliver_last(self, timeout: float) -> bool:
+        if self._spooler is None:
+            return self._buffer.wait_empty(timeout)
+        # What a connection takes need not be written; what it does not must be before the process ends.
+        if self._uplink.connected and self.flush(timeout / 2):
+            return True
+        self._spooler.keep_all()
+        return self._buffer.wait_empty(timeout / 2)
 
     def _end_threads(self, deadline: float) -> None:
         follower_ended = self._follower is None or self._follower.stop(max(0.0, deadline - time.monotonic()))
@@ -297,6 +335,7 @@ class RoutingStream:
         """In a forked child: there is no thread, and a lock may be held for ever; touch neither again."""
         self._closed = True
         self._uplink.abandon()
+        self._spooler = None
         self._buffer = SendBuffer(0)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import grpc
 
-from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.errors import explain, status_of
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.retry_info import is_lasting
+from pathwatch.client.session import Session
+from pathwatch.client.spooler import Spooler
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
 
 _logger = QuietLogger("pathwatch.client")
@@ -33,31 +33,27 @@ _RETRIED = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
+_REFUSALS = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT})
+"""Of what an earlier life left: it would be refused for ever."""
 _TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who sends: fixed for the life of a stream."""
-
-    run: str
-    attempt: int
-    rank: int
-    world_size: int
-    session: str
 
 
 class Uplink:
     """Drives one StreamRouting call at a time out of a buffer that outlives it."""
 
-    def __init__(self, identity: Identity, config: run_pb2.RunConfig | None, buffer: SendBuffer) -> None:
-        """With a `config` the run is created, if it does not exist, before the first stream."""
-        self._identity = identity
+    def __init__(
+        self, own: Session, config: run_pb2.RunConfig | None, spooler: Spooler | None = None
+    ) -> None:
+        """With a `config` the run is created, if it does not exist, before the first stream.
+
+        What the spooler has of earlier lives goes before anything of `own`.
+        """
+        self._own = own
         self._config = config
-        self._buffer = buffer
+        self._spooler = spooler
         self._reported: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
-        self._generation = 0
+        self._call = 0
         self._greeted = -1
         self.created = threading.Event()
         """The run has been created, where that is ours to do."""
@@ -71,7 +67,7 @@ class Uplink:
     @property
     def connected(self) -> bool:
         """True while a stream is open on which the hello has left."""
-        return self._greeted == self._generation
+        return self._greeted == self._call
 
     def abandon(self) -> None:
         """In a forked child: no thread serves the connection any more."""
@@ -81,19 +77,38 @@ class Uplink:
         """Connect and work until the stream is over; raises what ended it."""
         self._create_run(channel)
         self.created.set()
-        hello = self._hello()
-        self._generation = generation = self._buffer.rewind()
-        requests = self._requests(channel, hello, generation)
+        if self._spooler is not None:
+            for session in self._spooler.leftovers():
+                self._deliver_leftover(channel, answered, session)
+        self._converse(channel, answered, self._own)
+
+    def _deliver_leftover(
+        self, channel: grpc.Channel, answered: Callable[[], None], session: Session
+    ) -> None:
+        try:
+            self._converse(channel, answered, session)
+        except grpc.RpcError as error:
+            if status_of(error)[0] not in _REFUSALS or self._spooler is None:
+                raise
+            self._spooler.refused(session, str(explain(error, "the sidecar")))
+
+    def _converse(self, channel: grpc.Channel, answered: Callable[[], None], session: Session) -> None:
+        """One call: deliver what is in a session's buffer; what earlier lives left ends it by itself."""
+        hello = self._hello(session)
+        self._call += 1
+        requests = self._requests(channel, hello, session, self._call, session.buffer.rewind())
         call = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting(requests)
         try:
             for response in call:
                 answered()
-                self._take_in(response)
+                self._take_in(session, response)
         except grpc.RpcError as error:
-            self._notice_limit(error)
+            self._notice_limit(session, error)
             raise
         finally:
-            self._generation = self._buffer.rewind()
+            self._greeted = -1
+            self._call += 1
+            session.buffer.rewind()
             call.cancel()  # type: ignore[no-untyped-call]
 
     def reject(self, kind: str, field: str, why: str) -> None:
@@ -109,44 +124,49 @@ class Uplink:
         if self._config is None:
             return
         request = run_pb2.CreateRunRequest(
-            name=self._identity.run, config=self._config, attempt=self._identity.attempt
+            name=self._own.identity.run, config=self._config, attempt=self._own.identity.attempt
         )
         run_pb2_grpc.RunServiceStub(channel).CreateRun(request, timeout=_CALL_TIMEOUT)
 
     def _requests(
-        self, channel: grpc.Channel, hello: routing_pb2.StreamHello, generation: int
+        self,
+        channel: grpc.Channel,
+        hello: routing_pb2.StreamHello,
+        session: Session,
+        number: int,
+        generation: int,
     ) -> Iterator[routing_pb2.StreamRoutingRequest]:
         """What gRPC sends; it asks for the next message when the last has left. Runs in gRPC's thread."""
         yield routing_pb2.StreamRoutingRequest(hello=hello)
-        self._greeted = generation
-        self.connections += 1
-        while (message := self._buffer.take(generation)) is not None:
+        self._greeted = number
+        self.connections += session is self._own
+        while (message := session.buffer.take(generation)) is not None:
             if message.checkpoint is not None:
-                if not self._register(channel, message):
+                if not self._register(channel, session, message):
                     channel.close()
                     return
                 continue
-            request = self._encoded(message)
+            request = self._encoded(session, message)
             if request is not None:
                 yield request
 
-    def _encoded(self, message: Message) -> routing_pb2.StreamRoutingRequest | None:
+    def _encoded(self, session: Session, message: Message) -> routing_pb2.StreamRoutingRequest | None:
         encode = message.encode
         if encode is None:  # dropped since it was taken
             return None
         try:
             request = encode()
         except Exception as error:  # one bad message must not hold up the others
-            self._buffer.discard(message)
+            session.buffer.discard(message)
             self.reject(message.kind, "", f"cannot be encoded: {error}")
             return None
         request.sequence = message.sequence
         return request
 
-    def _hello(self) -> routing_pb2.StreamHello:
+    def _hello(self, session: Session) -> routing_pb2.StreamHello:
         from importlib.metadata import version  # slow to import, and needed here only
 
-        who = self._identity
+        who = session.identity
         return routing_pb2.StreamHello(
             run=who.run,
             attempt=who.attempt,
@@ -156,9 +176,9 @@ class Uplink:
             client_version=version("pathwatch"),
         )
 
-    def _register(self, channel: grpc.Channel, message: Message) -> bool:
+    def _register(self, channel: grpc.Channel, session: Session, message: Message) -> bool:
         """Register a checkpoint in its place among the messages; False if the connection failed."""
-        request = run_pb2.RegisterCheckpointRequest(run=self._identity.run, checkpoint=message.checkpoint)
+        request = run_pb2.RegisterCheckpointRequest(run=session.identity.run, checkpoint=message.checkpoint)
         try:
             run_pb2_grpc.RunServiceStub(channel).RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
         except grpc.RpcError as error:
@@ -166,11 +186,11 @@ class Uplink:
             if status_of(error)[0] in _RETRIED and not is_lasting(error):
                 return False
             self.reject(message.kind, "", str(explain(error, "the sidecar")))
-        self._buffer.discard(message)
+        session.buffer.discard(message)
         return True
 
-    def _take_in(self, response: routing_pb2.StreamRoutingResponse) -> None:
-        kinds = {m.sequence: m.kind for m in self._buffer.acknowledge(response.acked_sequence)}
+    def _take_in(self, session: Session, response: routing_pb2.StreamRoutingResponse) -> None:
+        kinds = {m.sequence: m.kind for m in session.buffer.acknowledge(response.acked_sequence)}
         for rejection in response.rejections:
             kind = kinds.get(rejection.sequence, "message")
             where = f"{rejection.field}: " if rejection.field else ""
@@ -179,11 +199,11 @@ class Uplink:
         if response.advice:
             self.advice = {**self.advice, **{a.group: a.hash_threshold for a in response.advice}}
 
-    def _notice_limit(self, error: grpc.RpcError) -> None:
+    def _notice_limit(self, session: Session, error: grpc.RpcError) -> None:
         """A message over the server's limit ends the stream, and would again and again: let it go."""
         code, details = status_of(error)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (found := _TOO_LARGE.search(details)):
-            for message in self._buffer.limit(int(found[1])):
+            for message in session.buffer.limit(int(found[1])):
                 self.reject(
                     message.kind, "", f"{message.nbytes} bytes, the server takes {found[1]} in one message"
                 )
