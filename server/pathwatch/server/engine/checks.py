@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ HALF_TOLERANCE = 0.01
 """How far from one a row of half precision may sum."""
 FLOAT32_TOLERANCE = 1e-3
 """How far from one a row of single precision may sum."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_STEP = 2**53 - 1
 """Largest step: up to it JSON, Prometheus and float64 tell neighbours apart, and it is so far below 2^63 that
 ends of windows and margins can be added."""
@@ -21,6 +24,14 @@ def check_step(field: str, step: int) -> None:
     """Refuse what no training step can be."""
     if not 0 <= step <= MAX_STEP:
         raise invalid(field, f"is {step}; steps count from 0 and stay below 2^53")
+
+
+def check_text(field: str, text: str, most: int) -> None:
+    """Refuse text longer than `most` characters or with control characters: tables and logs show it."""
+    if len(text) > most:
+        raise invalid(field, f"has {len(text)} characters, at most {most}")
+    if _CONTROL.search(text):
+        raise invalid(field, "holds control characters")
 
 
 def check_distributions(
