@@ -126,12 +126,9 @@ class Reconnecting:
         except PathwatchError as error:
             failure = error
         except grpc.RpcError as error:
+            self._adapt(silent=ended_by_silence(error))
             if ended_by_age(error):
                 return None, asked
-            if ended_by_silence(error) and self._served:
-                # Frozen, or only slow: behind data that waits to be forwarded, a ping waits too. If slow, the
-                # next connection must not end in the same way, and the one after it, with nothing delivered.
-                self._ping_seconds = min(_LONGEST_PING_SECONDS, 2 * self._ping_seconds)
             failure, asked = explain(error, self._address), retry_delay(error)
         except (ValueError, OSError) as error:
             failure = PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -142,6 +139,16 @@ class Reconnecting:
         if not self._stop.is_set():
             self._report(failure)
         return failure, asked
+
+    def _adapt(self, *, silent: bool) -> None:
+        """Choose how long a ping of the next connection may take.
+
+        A peer that served and fell silent is frozen, or only slow: a ping waits behind data that is to be
+        forwarded. If slow, connection after connection must not end in the same way with nothing delivered.
+        """
+        if self._served:
+            longer = min(_LONGEST_PING_SECONDS, 2 * self._ping_seconds)
+            self._ping_seconds = longer if silent else PING_SECONDS
 
     def _answered(self) -> None:
         """The next failure is news again."""
