@@ -19,27 +19,19 @@ ROOT = Path(__file__).parents[2]
 SHORT = Plan(late=1, stop=5, crash=7, rewind_probe=5, rewind_stream=3, leave=10, last=12)
 
 LIVES = [
-    "commit.before=kill@1",
-    "commit.before=kill@12",
-    "commit.after=kill@1",
-    "commit.after=kill@12",
-    "ack.sent=kill@1",
-    "ack.sent=kill@30",
-    "round.closed=kill@1",
-    "round.closed=kill@12",
-    "round.judged=kill@1",
-    "round.judged=kill@12",
-    "checkpoint.registered=kill@2",
-    "attempt.begun=kill@1",
-    "attempt.begun=kill@2",
-    "attempt.rewound=kill@1",
-    "attempt.rewound=kill@2",
-    "attempt.rebuilt=kill@1",
-    "attempt.rebuilt=kill@2",
-    "finish.begun=kill@2",
-    "finish.judged=kill@2",
-    "delete.begun=kill@1",
-    # One life after the other: killed while it recovers from being killed.
+    # One life after the other, each counting from its start.
+    "commit.before=kill@1 commit.after=kill@12",
+    "commit.after=kill@1 commit.before=kill@12",
+    "ack.sent=kill@1 ack.sent=kill@30",
+    "round.closed=kill@1 round.closed=kill@12",
+    "round.judged=kill@1 round.judged=kill@12",
+    "checkpoint.registered=kill@2 delete.begun=kill@1",
+    "attempt.begun=kill@1 attempt.begun=kill@2",
+    "attempt.rewound=kill@1 attempt.rebuilt=kill@2",
+    "attempt.rewound=kill@2 attempt.rebuilt=kill@1",
+    "finish.begun=kill@2 finish.judged=kill@2",
+    "finish.judged=kill@2 finish.begun=kill@1",
+    # Killed while it recovers from being killed.
     "round.judged=kill@9 recovery.middle=kill@1",
     "attempt.rewound=kill@2 recovery.middle=kill@2 recovery.middle=kill@1 commit.before=kill@1",
 ]
