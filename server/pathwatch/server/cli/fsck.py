@@ -55,14 +55,21 @@ def command(folder: Path, restore: bool, as_json: bool) -> None:
 
 
 def _findings(folder: Path, path: Path) -> list[Finding]:
-    from pathwatch.server.engine.stored_content import unreadable_content
+    from pathwatch.server.engine.stored_content import REMEDY, unreadable_content
+    from pathwatch.server.store.finding import Finding, Severity
+    from pathwatch.server.store.interface import StoreError
     from pathwatch.server.store.sqlite_check import database_findings, snapshot_findings
     from pathwatch.server.store.sqlite_connection import read_only
     from pathwatch.server.store.sqlite_reads import SqliteReader
 
     findings = list(database_findings(path))
     if not findings:
-        findings += unreadable_content(SqliteReader(path, read_only(path)))
+        try:
+            findings.extend(unreadable_content(SqliteReader(path, read_only(path))))
+        except StoreError as error:  # rows that cannot even be told apart
+            findings.append(
+                Finding(item=str(path), severity=Severity.DAMAGE, problem=str(error), remedy=REMEDY)
+            )
     return [*findings, *snapshot_findings(folder)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from pathwatch.server.store.rows import (
 )
 from pathwatch.server.store.sqlite_connection import READ_WRITE, connect, describe, is_damage
 from pathwatch.server.store.sqlite_damage import damage_message
-from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, to_run, to_window
+from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, from_json, to_run, to_window
 
 
 class SqliteReader:
@@ -104,7 +103,12 @@ class SqliteReader:
                 (run,),
             ).fetchall()
         return [
-            PartialRoundRow(run=run, attempt=attempt, step=step, missing_ranks=tuple(json.loads(ranks)))
+            PartialRoundRow(
+                run=run,
+                attempt=attempt,
+                step=step,
+                missing_ranks=tuple(from_json(ranks, f"the partial round of run {run!r} at step {step}")),
+            )
             for attempt, step, ranks in rows
         ]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import RunRow, WindowRow
 
 RUN_COLUMNS = (
@@ -13,6 +15,17 @@ RUN_COLUMNS = (
 WINDOW_COLUMNS = (
     'attempt, first_step, step, "group", partial, judged, phase, reason, metrics, layer_path_distance'
 )
+
+
+def from_json(text: str, what: str) -> Any:
+    """What a column of text holds. Raises StoreError, naming what it belongs to."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StoreError(
+            f"{what} is damaged ({error}); with the server stopped, `pathwatch fsck` on the data folder says "
+            "more and restores a snapshot"
+        ) from error
 
 
 def to_run(
@@ -28,7 +41,7 @@ def to_run(
     created_at: float,
     updated_at: float,
 ) -> RunRow:
-    """A row of RUN_COLUMNS."""
+    """A row of RUN_COLUMNS. Raises StoreError."""
     return RunRow(
         name=name,
         config=config,
@@ -38,7 +51,7 @@ def to_run(
         step=step,
         closed_step=closed_step,
         world_size=world_size,
-        groups=tuple(json.loads(groups)),
+        groups=tuple(from_json(groups, f"the list of groups of run {name!r}")),
         created_at=created_at,
         updated_at=updated_at,
     )
@@ -59,7 +72,8 @@ def to_window(
     evidence: bytes,
     losses: bytes,
 ) -> WindowRow:
-    """A row of WINDOW_COLUMNS, evidence and losses."""
+    """A row of WINDOW_COLUMNS, evidence and losses. Raises StoreError."""
+    what = f"the window of run {run!r}, group {group!r}, at step {step}"
     return WindowRow(
         run=run,
         attempt=attempt,
@@ -70,8 +84,8 @@ def to_window(
         judged=bool(judged),
         phase=phase,
         reason=reason,
-        metrics=json.loads(metrics),
-        layer_path_distance=tuple(json.loads(layers)),
+        metrics=from_json(metrics, what),
+        layer_path_distance=tuple(from_json(layers, what)),
         evidence=evidence,
         losses=losses,
     )
