@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from server_process import ServerProcess
 
-from pathwatch.client import Client, RoutingStream
+from pathwatch.client import Client, RoutingStream, reconnect
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CONFIG = run_pb2.RunConfig(
     topology=run_pb2.Topology(layers=3, experts=8), grace_seconds=600, keep_observations=True
 )
+RANKS = 4
 STEPS = range(0, 600, 10)
 PACE_SECONDS = 0.02
 """Between steps, as training would take: so that a kill finds some sent, some acked, some to come."""
@@ -38,22 +39,22 @@ def observations(step: int, rank: int, group: str) -> dict[str, Any]:
     """Routing that concentrates, loss that falls: phases change on the way."""
     rng = np.random.default_rng([step, rank, len(group)])
     sharpness = 1 + step / 100
-    logits_NLK = rng.normal(size=(24, 3, 8)) * sharpness
+    logits_NLK = rng.normal(size=(12, 3, 8)) * sharpness
     weights_NLK = np.exp(logits_NLK) / np.exp(logits_NLK).sum(-1, keepdims=True)
     return {
-        "sample_ids": np.arange(24) + 24 * rank,
+        "sample_ids": np.arange(12) + 12 * rank,
         "weights": weights_NLK.astype(np.float32),
-        "losses": (3 * np.exp(-step / 80) * rng.uniform(0.8, 1.2, 24)).astype(np.float32),
-        "targets": rng.integers(0, 3, 24, dtype=np.int32),
-        "visits": np.full(24, 1 + step // 10, np.int32),
+        "losses": (3 * np.exp(-step / 80) * rng.uniform(0.8, 1.2, 12)).astype(np.float32),
+        "targets": rng.integers(0, 3, 12, dtype=np.int32),
+        "visits": np.full(12, 1 + step // 10, np.int32),
     }
 
 
 def play(server: ServerProcess, kill_after: list[int]) -> tuple[Any, Any, Any, Any]:
-    """Two ranks send everything; the server is killed each time so many more messages are acked."""
+    """All ranks send everything; the server is killed each time so many more messages are acked."""
     with Client(server.address) as client:
         client.create_run("run", CONFIG)
-    streams = [RoutingStream(server.address, run="run", rank=rank, world_size=2) for rank in range(2)]
+    streams = [RoutingStream(server.address, run="run", rank=rank, world_size=RANKS) for rank in range(RANKS)]
     killer = threading.Thread(target=_kill, args=(server, streams, kill_after))
     killer.start()
     for step in STEPS:
@@ -95,7 +96,8 @@ def what_was_said(signal: signal_pb2.Signal) -> signal_pb2.Signal:
 
 
 @pytest.mark.slow
-def test_killed_and_undisturbed_servers_say_the_same(tmp_path: Path) -> None:
+def test_killed_and_undisturbed_servers_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect, "_LONGEST_DELAY", 0.5)  # a job has half a minute for it
     with server(tmp_path / "calm") as calm:
         wanted_run, wanted, wanted_signal, wanted_kept = play(calm, [])
     chance = random.Random(7)  # noqa: S311  # when to kill, reproducibly
