@@ -26,6 +26,11 @@ class Segment:
     steps: int = 0
     """Steps that begin in it."""
     samples: int = 0
+    """Observations that are neither delivered nor counted as lost."""
+    checked: int = 0
+    """Up to where damage was counted."""
+    lost_through: int = 0
+    """Up to which sequence observations of dropped steps were counted."""
     checkpoints: int = 0
     last_message: int = 0
     """Largest sequence that the server will acknowledge."""
@@ -122,8 +127,15 @@ class Backlog:
 
     def fly(self, message: Message) -> None:
         """A message that is on disk was sent."""
-        sequence = message.sequence
-        self._flying.append(Message(kind=message.kind, step=message.step, sequence=sequence, done=True))
+        self._flying.append(
+            Message(
+                kind=message.kind,
+                step=message.step,
+                sequence=message.sequence,
+                samples=message.samples,
+                done=True,
+            )
+        )
 
     def reading(self, room: int) -> Reading | None:
         """What to read next, where less than `room` bytes wait to be sent."""
@@ -146,7 +158,9 @@ class Backlog:
             if message.sequence <= max(last_message, last_checkpoint):
                 continue  # the file holds a piece of itself twice
             if self._is_dropped(message):
-                lost += message.samples
+                if message.sequence > reading.segment.lost_through:
+                    reading.segment.lost_through = message.sequence
+                    lost += message.samples
                 continue
             if message.kind == "checkpoint":
                 last_checkpoint = message.sequence
@@ -159,6 +173,7 @@ class Backlog:
                 self.loaded_bytes += message.size
         self._found = last_message, last_checkpoint
         self._offset = offset
+        reading.segment.samples -= lost
         if offset >= reading.segment.nbytes:
             # What is damaged or dropped is never sent, hence never acknowledged.
             segment = self._unread.popleft()
@@ -198,8 +213,15 @@ class Backlog:
         self._acked = max(self._acked, sequence)
         self.sent = max(self.sent, sequence)
         done = []
+        segments = self.segments
+        segment = next(segments, None)
         while self._flying and self._flying[0].sequence <= sequence:
-            done.append(self._flying.popleft())
+            message = self._flying.popleft()
+            while segment is not None and segment.last_message < message.sequence:
+                segment = next(segments, None)
+            if segment is not None:
+                segment.samples -= message.samples
+            done.append(message)
         while self._loaded and self._loaded[0].kind != "checkpoint" and self._loaded[0].sequence <= sequence:
             self._let_go()
         self._settle()
@@ -225,6 +247,7 @@ class Backlog:
             message for message in self._loaded if message.sequence > last and not self._is_dropped(message)
         )
         self.loaded_bytes = sum(message.size for message in self._loaded)
+        self._flying = deque(message for message in self._flying if message.sequence > last)
         self._ended.append(segment)
 
     @property

@@ -249,7 +249,8 @@ class SendBuffer:
         """Messages stand in a segment now, each up to the offset beside it: memory lets go of them."""
         with self._changed:
             for message, end in written:
-                segment.note(message.kind, message.step, message.sequence, message.samples, end)
+                samples = 0 if message.done else message.samples
+                segment.note(message.kind, message.step, message.sequence, samples, end)
                 if message.done:  # acknowledged or dropped meanwhile
                     continue
                 if message.kind != "checkpoint" and message.sequence <= self._disk.sent:
@@ -294,10 +295,12 @@ class SendBuffer:
         with self._changed:
             return self._disk.take_ended()
 
-    def count_lost(self, samples: int) -> None:
-        """Observations were lost on disk."""
+    def count_lost(self, samples: int, segment: Segment | None = None) -> None:
+        """Observations were lost, in a segment or on their way to one."""
         with self._changed:
             self._counts.dropped_observations += samples
+            if segment is not None:
+                segment.samples -= samples
 
     # Inside, under the lock.
 

@@ -48,7 +48,8 @@ class Read:
     """What was read of a segment."""
 
     frames: list[Frame]
-    damages: list[Damage]
+    damages: list[tuple[Damage, int]]
+    """Each with the offset behind it."""
     offset: int
     """Where to go on."""
 
@@ -126,14 +127,14 @@ def make_durable(segment: Segment) -> None:
 def read_segment(segment: Segment, offset: int, nbytes: int) -> Read:
     """Frames from `offset` on, of `nbytes` or a little more. Raises OSError."""
     frames: list[Frame] = []
-    damages: list[Damage] = []
+    damages: list[tuple[Damage, int]] = []
     with segment.path.open("rb") as file:
         for item, end in read_frames(file, segment.seed, offset, segment.nbytes):
             if isinstance(item, Frame):
                 frames.append(item)
                 nbytes -= len(item.payload)
             else:
-                damages.append(item)
+                damages.append((item, end))
             offset = end
             if nbytes <= 0:
                 break

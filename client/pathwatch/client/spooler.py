@@ -28,7 +28,7 @@ from pathwatch.client.spool_folder import (
     read_segment,
     write_at_end,
 )
-from pathwatch.client.spool_frames import Frame, frame_bytes
+from pathwatch.client.spool_frames import Damage, Frame, frame_bytes
 from pathwatch.client.spool_life import Life
 from pathwatch.v1 import routing_pb2, run_pb2
 
@@ -281,15 +281,16 @@ class Spooler:
         for frame in read.frames:
             message = _message(frame)
             if message is None:
-                self.damaged += 1
-                buffer.count_lost(frame.samples)
+                read.damages.append((Damage(frame.samples), read.offset))
             else:
                 messages.append(message)
-        if read.damages:
-            self.damaged += len(read.damages)
-            buffer.count_lost(sum(damage.samples for damage in read.damages))
+        new = [damage for damage, end in read.damages if end > segment.checked]
+        if new:
+            self.damaged += len(new)
+            buffer.count_lost(sum(damage.samples for damage in new), segment)
             where = f"{segment.path.name} is damaged before byte {read.offset}"
             self._fail("damage", f"{where}; what is whole in it is delivered")
+        segment.checked = max(segment.checked, read.offset)
         buffer.loaded(reading, messages, read.offset)
         return True
 

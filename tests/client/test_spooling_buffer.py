@@ -1,0 +1,237 @@
+"""The buffer with a disk behind it, step by step in any order, against what any queue must do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pathwatch.client.backlog import Reading, Segment
+from pathwatch.client.buffer import SendBuffer
+from pathwatch.client.messages import OVERHEAD, Message
+from pathwatch.v1 import routing_pb2, run_pb2
+
+SIZE = OVERHEAD + 100
+CAPACITY = 10 * SIZE
+FRAME = 10
+
+
+class Answering(threading.Condition):
+    """Whoever waits, in this one thread, is told what happens next."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._happens()
+        return True
+
+
+class Spooling(RuleBasedStateMachine):
+    """Numbered messages; the disk is a mapping. Reading and writing take time: anything may happen meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = SendBuffer(CAPACITY)
+        self.buffer._changed = Answering(self._while_waiting)
+        self.buffer.spool_from(-1, lambda: None)
+        self.disk: dict[Path, list[Message]] = {}
+        self.segment: Segment | None = None
+        self.writing: list[tuple[Message, Message]] = []
+        """Messages being written, and what is written."""
+        self.reading: tuple[Reading, list[Message]] | None = None
+        self.numbers: dict[int, int] = {}
+        """Number of the message with a sequence; it never changes."""
+        self.step = 0
+        self.batches = self.checkpoints = 0
+        self.made = 0
+        self.files = 0
+        self.registered: set[int] = set()
+        self.delivered: set[int] = set()
+        """Numbers of acknowledged batches."""
+        self.reconnect()
+
+    def _message(self, number: int, kind: str, step: int, sequence: int = 0) -> Message:
+        if kind == "checkpoint":
+            checkpoint = run_pb2.Checkpoint(tag=str(number))
+            return Message(kind="checkpoint", step=step, checkpoint=checkpoint, sequence=sequence)
+        request = routing_pb2.StreamRoutingRequest()
+        request.batch.group = str(number)
+        return Message(
+            kind="batch", step=step, encode=lambda: request, nbytes=100, samples=1, sequence=sequence
+        )
+
+    def _number(self, message: Message) -> int:
+        if message.checkpoint is not None:
+            return int(message.checkpoint.tag)
+        assert message.encode is not None
+        return int(message.encode().batch.group)
+
+    @rule(advance=st.booleans())
+    def add(self, advance: bool) -> None:
+        self.step += advance
+        self.made += 1
+        self.batches += 1
+        self.buffer.add(self._message(self.made, "batch", self.step))
+
+    @precondition(lambda self: self.checkpoints < 3)
+    @rule()
+    def add_checkpoint(self) -> None:
+        self.made += 1
+        self.checkpoints += 1
+        self.buffer.add(self._message(self.made, "checkpoint", self.step))
+
+    @rule()
+    def reconnect(self) -> None:
+        self.generation = self.buffer.rewind()
+        self.in_flight: list[Message] = []
+        self.sent_through = 0
+        self.buffer.acknowledge(0)  # the hello
+
+    @precondition(lambda self: not self.writing)
+    @rule(count=st.integers(1, 6))
+    def begin_to_write(self, count: int) -> None:
+        self.writing = [(m, self._copy(m)) for m in self.buffer.to_spool(count * SIZE)]
+
+    def _copy(self, message: Message) -> Message:
+        """As it is read from disk."""
+        copy = self._message(self._number(message), message.kind, message.step, message.sequence)
+        copy.done = True
+        return copy
+
+    @precondition(lambda self: self.writing)
+    @rule(succeeds=st.booleans(), new_file=st.booleans())
+    def end_writing(self, succeeds: bool, new_file: bool) -> None:
+        if succeeds:
+            if new_file or self.segment is None:
+                self.files += 1
+                self.segment = Segment(path=Path(str(self.files)), seed=0, start=0, nbytes=0)
+                self.disk[self.segment.path] = []
+            frames = self.disk[self.segment.path]
+            written = [
+                (message, (len(frames) + place) * FRAME)
+                for place, (message, _) in enumerate(self.writing, start=1)
+            ]
+            frames.extend(copy for _, copy in self.writing)
+            self.buffer.spooled(self.segment, written)
+        else:
+            self.segment = None
+        self.writing = []
+
+    @precondition(lambda self: self.reading is None)
+    @rule(count=st.integers(1, 4))
+    def begin_to_read(self, count: int) -> None:
+        reading = self.buffer.reading()
+        if reading is None:
+            return
+        if reading.segment is self.segment:
+            self.segment = None
+        first = reading.offset // FRAME
+        last = min(first + count, reading.segment.nbytes // FRAME)
+        frames = self.disk[reading.segment.path][first:last]
+        copies = [self._copy(message) for message in frames]
+        self.reading = reading, copies
+
+    @precondition(lambda self: self.reading is not None)
+    @rule()
+    def end_reading(self) -> None:
+        assert self.reading is not None
+        reading, copies = self.reading
+        self.reading = None
+        self.buffer.loaded(reading, copies, reading.offset + FRAME * len(copies))
+
+    @rule()
+    def delete_what_has_ended(self) -> None:
+        for segment in self.buffer.take_ended_segments():
+            del self.disk[segment.path]
+            if segment is self.segment:
+                self.segment = None
+
+    @rule()
+    def drop_oldest_file(self) -> None:
+        for segment in self.buffer.segments[:1]:
+            frames = self.disk[segment.path]
+            checkpoints = [self._copy(message) for message in frames if message.checkpoint]
+            if segment is self.segment:
+                self.segment = None
+            self.buffer.drop_segment(segment, checkpoints)
+
+    @rule(fails=st.booleans())
+    def send(self, fails: bool) -> None:
+        message = self.buffer.take(self.generation)
+        if message is None:
+            return
+        if message.kind == "checkpoint":
+            assert not self.in_flight  # its call would overtake them
+            number = self._number(message)
+            assert number > self.sent_through
+            if fails:
+                self.reconnect()
+            else:
+                self.sent_through = number
+                self.registered.add(number)
+                self.buffer.discard(message)
+            return
+        if message.encode is None:
+            return  # dropped since
+        number = self._number(message)
+        assert number > self.sent_through, "out of order, or twice on one connection"
+        assert self.numbers.setdefault(message.sequence, number) == number
+        assert message.sequence > max((m.sequence for m in self.in_flight), default=0)
+        self.sent_through = number
+        self.in_flight.append(message)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(1, len(self.in_flight)))
+        self._acknowledge(count)
+
+    def _acknowledge(self, count: int) -> None:
+        done, self.in_flight = self.in_flight[:count], self.in_flight[count:]
+        self.delivered |= {self.numbers[message.sequence] for message in done}
+        self.buffer.acknowledge(done[-1].sequence)
+
+    def _while_waiting(self) -> None:
+        """`take` waits: the disk answers, else the server, else the connection breaks."""
+        if self.reading is None:
+            self.begin_to_read(2)
+        if self.reading is not None:
+            self.end_reading()
+        elif self.in_flight:
+            self._acknowledge(len(self.in_flight))
+        else:
+            self.reconnect()
+
+    @invariant()
+    def bounded(self) -> None:
+        assert self.buffer.nbytes <= CAPACITY
+
+    def teardown(self) -> None:
+        """In the end all is delivered that was not counted as dropped."""
+        if self.writing:
+            self.end_writing(succeeds=True, new_file=False)
+        deadline = time.monotonic() + 20
+        self.reconnect()
+        while not self.buffer.wait_empty(0):
+            assert time.monotonic() < deadline, "never empty"
+            self.send(fails=False)
+            if self.in_flight:
+                self._acknowledge(len(self.in_flight))
+        counts = self.buffer.counts
+        assert len(self.registered) == self.checkpoints
+        # What was dropped after it was sent may have arrived all the same.
+        assert self.batches <= len(self.delivered) + counts.dropped_observations
+        assert counts.acked + counts.dropped_observations == self.batches
+        self.delete_what_has_ended()
+        assert not self.disk
+
+
+TestSpooling: Callable[..., None] = Spooling.TestCase
+TestSpooling.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
