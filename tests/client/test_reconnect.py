@@ -60,7 +60,7 @@ def test_a_connection_that_ends_by_age_is_made_again_without_waiting_or_warning(
     sidecar, streams, observe, eventually, waits, any_life_is_long, caplog
 ):
     sidecar.stop()
-    sidecar.options = [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 100)]
+    sidecar.options = [("grpc.max_connection_age_ms", 400), ("grpc.max_connection_age_grace_ms", 400)]
     sidecar.start()
     stream = streams(sidecar.address)
     for step in range(1000):
