@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pathwatch.client import Credentials, RoutingStream
 from pathwatch.server.access import audit, reloading
 from pathwatch.server.api import methods
 from pathwatch.server.app import BackgroundServer
@@ -188,6 +190,7 @@ def test_a_method_without_a_rule_is_closed(
         (("authorization", "Bearer "),),
         (("authorization", "Bearer"),),
         (("authorization", "Basic am9iOmpvYg=="),),
+        (("authorization", "Basic job"),),
         (("authorization", "job"),),
         (("authorization", "Bearer job, Bearer job"),),
         (("authorization", "Bearer job"), ("authorization", "Bearer wrong")),
@@ -313,6 +316,46 @@ def test_a_token_that_is_withdrawn_ends_open_streams_too(
         run_pb2.GetRunRequest(name="run"), metadata=ops
     )
     assert counted.run.step == 2
+
+
+def test_a_job_goes_on_with_the_token_that_replaced_its_own(guarded: Callable[..., Guarded]) -> None:
+    """Its file changes, then the old token is withdrawn: nothing is lost, nobody restarts the job."""
+    server = guarded()
+    path = server.folder / "job.token"
+    path.write_text("old")
+    server.give("old", "ingest", runs=["run"])
+    ops = server.give("ops", "read")
+    stream = RoutingStream(
+        server.grpc_address,
+        run="run",
+        config=run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4)),
+        credentials=Credentials(token_file=path),
+        watch=True,
+    )
+    try:
+        for step in range(1, 21):
+            stream.observe(
+                step=step, group="math", sample_ids=np.arange(8), weights=np.full((8, 2, 4), 0.25, np.float32)
+            )
+            stream.watermark(step)
+            if step == 10:
+                assert stream.flush(30)
+                path.write_text("new")
+                server.give("new", "ingest", runs=["run"])
+                del server.entries["old"]
+                server.give("ops", "read")
+        assert stream.flush(60)
+        assert "not known to this server" in (stream.stats.last_error or "")
+        assert stream.stats.reconnects == 1
+        assert stream.stats.dropped_steps == stream.stats.rejected == 0
+    finally:
+        stream.close()
+    counted = run_pb2_grpc.RunServiceStub(server.channel).GetRun(
+        run_pb2.GetRunRequest(name="run"), metadata=ops
+    )
+    assert counted.run.step == 20
+    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
+        assert 'ingest_observations_total{result="accepted"} 160.0' in page.read().decode()
 
 
 def test_a_broken_file_changes_nobodys_rights(guarded: Callable[..., Guarded]) -> None:

@@ -242,7 +242,7 @@ def test_a_silent_connection_is_let_go(
     eventually: Eventually,
 ) -> None:
     before = http_threads()
-    monkeypatch.setattr(listener.QuietHandler, "timeout", 0.5)
+    monkeypatch.setattr(listener, "IDLE_SECONDS", 0.5)
     silent = hanging(start(), b"")
     assert silent.recv(1) == b""
     eventually(lambda: http_threads() == before)

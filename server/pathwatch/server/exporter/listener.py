@@ -109,9 +109,7 @@ class Listener(ThreadingMixIn, WSGIServer):
 
 
 class QuietHandler(WSGIRequestHandler):
-    """One request, read without endless patience."""
-
-    timeout = IDLE_SECONDS
+    """One request."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Requests are not logged: a scrape every few seconds is no news."""
