@@ -203,7 +203,9 @@ def test_a_rewind_supersedes_what_older_attempts_did_from_its_step(open_store: C
     store.commit([PutRun(row=RUN), round_(1), round_(2), round_(3)])
     store.commit([checkpoint(1), checkpoint(2), checkpoint(3), geometry(0), geometry(2), batch(4)])
     store.commit([BeginAttempt(run="run", attempt=1, closed_step=3)])
-    store.commit([Rewind(run="run", attempt=1, first_step=2), batch(2, b"new", attempt=1)])
+    store.commit(
+        [Rewind(run="run", attempt=1, first_step=2, first_window_step=2), batch(2, b"new", attempt=1)]
+    )
     store.commit([checkpoint(2, attempt=1)])
     store = open_store()
     assert steps(store) == [1]
@@ -230,11 +232,12 @@ def test_observations_are_kept_where_a_round_brings_them(open_store: Callable[[]
 def test_superseded_observations_go(store: Store) -> None:
     store.commit([kept(step) for step in (1, 2, 3)])
     store.commit([kept(2, run="other")])
-    store.commit([Rewind(run="run", attempt=1, first_step=2)])
+    store.commit([Rewind(run="run", attempt=1, first_step=2, first_window_step=2)])
     assert kept_steps(store) == [(0, 1)]
     store.commit([kept(2, attempt=1)])
     assert kept_steps(store) == [(0, 1), (1, 2)]
-    store.commit([Rewind(run="run", attempt=1, first_step=1)])  # its slowest rank began earlier
+    # Its slowest rank began earlier.
+    store.commit([Rewind(run="run", attempt=1, first_step=1, first_window_step=1)])
     assert kept_steps(store) == [(1, 2)]
     assert kept_steps(store, run="other") == [(0, 2)]
 
@@ -251,7 +254,7 @@ def test_a_reader_of_observations_holds_nothing_up(store: Store) -> None:
     store.commit([kept(1), kept(2), kept(3)])
     reading = store.observations("run")
     assert next(reading) == ObservationsRow(run="run", attempt=0, step=1, observations=b"run 0 1")
-    store.commit([Rewind(run="run", attempt=1, first_step=2), kept(4, attempt=1)])
+    store.commit([Rewind(run="run", attempt=1, first_step=2, first_window_step=2), kept(4, attempt=1)])
     assert [(row.attempt, row.step) for row in reading] == [(1, 4)]
 
 
@@ -271,7 +274,7 @@ def test_who_was_missing_is_known_until_the_round_is_judged(open_store: Callable
     ]
     store.commit([round_(1)])
     assert [row.step for row in store.partial_rounds("run")] == [2, 3]
-    store.commit([Rewind(run="run", attempt=1, first_step=3), partial(3, 4, attempt=1)])
+    store.commit([Rewind(run="run", attempt=1, first_step=3, first_window_step=3), partial(3, 4, attempt=1)])
     assert [(row.attempt, row.step) for row in store.partial_rounds("run")] == [(0, 2), (1, 3)]
     store.commit([round_(3, attempt=1)])
     assert store.partial_rounds("run") == []

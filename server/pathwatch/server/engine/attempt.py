@@ -86,10 +86,10 @@ class AttemptProgress:
             self._changed_sessions.discard((stream.rank, oldest))
             self._forgotten_sessions.add((stream.rank, oldest))
 
-    def check_step(self, rank: int, step: int) -> None:
-        """Raises RefusedError for observations of a step that the rank has declared complete."""
+    def check_step(self, rank: int, step: int, field: str) -> None:
+        """Raises RefusedError, naming `field`, for data of a step that the rank has declared complete."""
         if step <= self.watermarks[rank]:
-            raise self._behind(rank, step, "batch.step")
+            raise self._behind(rank, step, field)
 
     def advance(self, rank: int, step: int) -> None:
         """A rank has sent everything up to `step`. Raises RefusedError where it goes back."""

@@ -46,6 +46,12 @@ class _RankRequest:
     future: Future[list[RankedCheckpoint]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rewind:
+    """What stands in the queue before it is judged first, by a judge that knows it; what comes later, by one
+    that never saw what was superseded."""
+
+
 class JudgingQueue:
     """Hands out the work on a run, one job at a time, so that rounds are judged in step order.
 
@@ -76,9 +82,8 @@ class JudgingQueue:
         self._on_judged = on_judged
         self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
-        self._todo: deque[_ClosedRound | _RankRequest] = deque()
+        self._todo: deque[_ClosedRound | _RankRequest | _Rewind] = deque()
         self._judge: Judge | None = None
-        self._rewound = False
         self._running: _ClosedRound | _RankRequest | None = None
         self._rebuilding = False
         self._rewinding = False
@@ -100,7 +105,8 @@ class JudgingQueue:
     @property
     def has_rounds(self) -> bool:
         """Whether verdicts are still to come."""
-        return self._broken is None and (self._rewound or self._rebuilding or self.waiting_rounds > 0)
+        rewound = any(isinstance(job, _Rewind) for job in self._todo)
+        return self._broken is None and (rewound or self._rebuilding or self.waiting_rounds > 0)
 
     def add_rounds(self, rounds: Sequence[Round]) -> None:
         """Queue rounds that closed now, in step order."""
@@ -117,7 +123,8 @@ class JudgingQueue:
         self._todo = deque(
             job for job in self._todo if not (isinstance(job, _ClosedRound) and superseded(job.round))
         )
-        self._rewound = True
+        if not (self._todo and isinstance(self._todo[-1], _Rewind)):
+            self._todo.append(_Rewind())
 
     def drop(self, refusal: RefusedError) -> None:
         """The run is gone: tell who waits."""
@@ -138,21 +145,23 @@ class JudgingQueue:
         if self._running is None and not self._todo:
             self.close()
 
-    def next_job(self, attempt: int, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
+    def next_job(self, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
         """The next piece of work, unless one is under way. Everything decided so far must be committed."""
         if self._running is not None or self._rebuilding:
             return None
         if self._broken is not None:
             self.drop(RefusedError(Code.FAILED_PRECONDITION, self._broken))
             return None
-        first = self._todo[0] if self._todo else None
-        # Rounds of an older attempt that a rewind left alone are judged before it takes effect.
-        older = isinstance(first, _ClosedRound) and first.round.attempt < attempt
-        if (self._rewound and not older) or (first is not None and self._judge is None):
-            return self._rebuild(checkpoints)
-        if first is None or self._judge is None:
+        if not self._todo:
             return None
-        self._running = self._todo.popleft()
+        first = self._todo[0]
+        if isinstance(first, _Rewind):
+            self._todo.popleft()
+            return self._rebuild(checkpoints, rewinding=True)
+        if self._judge is None:
+            return self._rebuild(checkpoints, rewinding=False)
+        self._todo.popleft()
+        self._running = first
         if isinstance(first, _ClosedRound):
             return self._judge_round(first, self._judge, geometries, checkpoints)
         return self._rank(first, self._judge, checkpoints)
@@ -168,7 +177,8 @@ class JudgingQueue:
         if job is not None:
             log.error("round %d of run %r could not be judged", job.round.step, self._run, exc_info=error)
             self._todo.appendleft(job)
-        self._rewound = self._rewound or self._rewinding
+        if self._rewinding:
+            self._todo.appendleft(_Rewind())
         self._rewinding = False
         self._count_failure(error)
 
@@ -186,10 +196,9 @@ class JudgingQueue:
         if self._broken is not None:
             self._todo = deque(job for job in self._todo if isinstance(job, _RankRequest))
 
-    def _rebuild(self, checkpoints: Sequence[Checkpoint]) -> Job:
+    def _rebuild(self, checkpoints: Sequence[Checkpoint], *, rewinding: bool) -> Job:
         self._rebuilding = True
-        rewound, self._rewound = self._rewound, False
-        self._rewinding = rewound
+        self._rewinding = rewinding
         self.close()
         run, config, store = self._run, self._config, self._store
 
@@ -197,7 +206,7 @@ class JudgingQueue:
             judge = Judge(config)
             try:
                 judge.rebuild(store.windows(run), checkpoints)
-                windows = store.newest_windows(run) if rewound else []
+                windows = store.newest_windows(run) if rewinding else []
             except BaseException:
                 judge.close()
                 raise
@@ -215,7 +224,8 @@ class JudgingQueue:
     def _judge_round(
         self, job: _ClosedRound, judge: Judge, geometries: Geometries, checkpoints: Sequence[Checkpoint]
     ) -> Job:
-        run, config, geometry = self._run, self._config, geometries.at(job.round.step)
+        run, config = self._run, self._config
+        geometry = geometries.at(job.round.attempt, job.round.step)
 
         def work() -> Callable[[], None]:
             reach("round.closed")

@@ -32,6 +32,7 @@ from pathwatch.server.engine.streams import (
 from pathwatch.server.engine.tensors import invalid
 from pathwatch.server.engine.view import RunView, view_of
 from pathwatch.server.failpoints import reach
+from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.sketch.run_sketch import Round, RunSketch, SketchError
 from pathwatch.server.store.rows import (
@@ -169,22 +170,26 @@ class LiveRun:
                 self.sketch.watermark(message.stream.rank, step, self._shared.clock.steady())
                 self._saw(step)
             case RouterGeometry(geometry=geometry, serialized=serialized):
+                self.attempt.check_step(message.stream.rank, geometry.step, "geometry.step")
                 self._check_room(geometry_bytes(geometry))
-                self.geometries.add(self._row.attempt, geometry)
-                self._shared.outbox.writes.append(
-                    PutGeometry(
-                        row=GeometryRow(
-                            run=self._row.name,
-                            attempt=self._row.attempt,
-                            step=geometry.step,
-                            geometry=serialized,
-                        )
-                    )
-                )
+                self._add_geometry(geometry, serialized)
+
+    def _add_geometry(self, geometry: Geometry, serialized: bytes) -> None:
+        # Rounds that closed without it are judged without it, whether or not they were judged already.
+        closed_step = self.sketch.closed_step if self._has_closed else -1
+        step = max(geometry.step, closed_step + 1)
+        if self.geometries.add(self._row.attempt, step, geometry, serialized):
+            row = GeometryRow(run=self._row.name, attempt=self._row.attempt, step=step, geometry=serialized)
+            self._shared.outbox.writes.append(PutGeometry(row=row))
+
+    @property
+    def _has_closed(self) -> bool:
+        """Whether this attempt has closed a round."""
+        return 0 <= self._row.first_step <= self.sketch.closed_step
 
     def _apply_batch(self, stream: RankStream, batch: Batch) -> None:
         block = batch.block
-        self.attempt.check_step(stream.rank, block.step)
+        self.attempt.check_step(stream.rank, block.step, "batch.step")
         groups = self._row.groups
         if block.group not in groups and len(groups) >= self._shared.limits.groups_per_run:
             raise LimitError(
@@ -197,7 +202,7 @@ class LiveRun:
         self._check_room(self.sketch.growth(block))
         begins = self._row.first_step < 0
         # Another rank was faster to connect, with a later step.
-        began_later = block.step < self._row.first_step and self.sketch.closed_step < self._row.first_step
+        began_later = block.step < self._row.first_step and not self._has_closed
         try:
             if begins or began_later:  # a message that is refused must not have superseded anything
                 self.sketch.check(block)
@@ -262,6 +267,7 @@ class LiveRun:
         """A restarted or rewound job: older attempts send no more."""
         self._check_open()
         check_next_attempt(number, self._row.attempt)
+        self.close_ready()  # what is complete stays, also where the new attempt comes in the same batch
         stale = self._stale_attempt(self._row.attempt, number)
         self._streams.end_all(stale)
         self._shared.outbox.writes.append(
@@ -277,7 +283,7 @@ class LiveRun:
         """The attempt's first observation."""
         self._supersede_from(step)
         if self._row.attempt > 0:
-            self._update(step=step)
+            self._update(step=max(step, *self.attempt.watermarks.values()))
             self._restart_sketch(min(self.sketch.closed_step, step - 1))
 
     def _supersede_from(self, step: int) -> None:
@@ -286,7 +292,12 @@ class LiveRun:
         if self._row.attempt == 0:
             return
         self._shared.outbox.writes.append(
-            Rewind(run=self._row.name, attempt=self._row.attempt, first_step=step)
+            Rewind(
+                run=self._row.name,
+                attempt=self._row.attempt,
+                first_step=step,
+                first_window_step=self.sketch.window_of(step)[0],
+            )
         )
         self.judging.rewind(self._superseded)
         self.checkpoints = {
@@ -410,7 +421,7 @@ class LiveRun:
         """Work for the compute pool. Call it only when everything decided so far is committed."""
         # In the store's order: neither the first of equals nor a sum's last bit may change with a restart.
         by_step = sorted(self.checkpoints.values(), key=lambda point: (point.step, point.attempt))
-        return self.judging.next_job(self._row.attempt, self.geometries, by_step)
+        return self.judging.next_job(self.geometries, by_step)
 
     def job_failed(self, error: Exception) -> None:
         """The last job raised, which only a fault of the service or a missing plug-in can cause."""
@@ -440,7 +451,7 @@ class LiveRun:
                 observations=judged.observations,
             )
         )
-        self.geometries.forget_before(round_.step)
+        self.geometries.forget_before(round_.attempt, round_.step)
         self._update(closed_step=round_.step)
         self.standing.take_windows(judged.windows)
         self._say(judged.judgement)

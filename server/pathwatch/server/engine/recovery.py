@@ -48,13 +48,17 @@ def _recovered(row: RunRow, shared: Shared) -> LiveRun:
     topology = stored_topology(run.config)
     for geometry in store.geometries(name):
         message = routing_pb2.ExpertGeometry.FromString(geometry.geometry)
-        run.geometries.add(geometry.attempt, decode_geometry(message, topology))
+        run.geometries.add(
+            geometry.attempt, geometry.step, decode_geometry(message, topology), geometry.geometry
+        )
     _refill(run, row, shared, topology)
     return run
 
 
 def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> None:
     """Open windows again, and queue the rounds that had closed but were not judged."""
+    if _rewind_was_interrupted(row, run.standing.signal):
+        run.judging.rewind(lambda _: False)
     now = shared.clock.steady()
     settings = sketch_settings(row.name, run.config)
     partial = {(p.attempt, p.step): p.missing_ranks for p in shared.store.partial_rounds(row.name)}
@@ -64,7 +68,11 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
             run.sketch.closed_step = max(run.sketch.closed_step, step)
     closed: dict[int, list[BatchRow]] = {}
     for batch in shared.store.batches(row.name):
-        if batch.attempt < row.attempt or settings.window_of(batch.step)[1] <= run.sketch.closed_step:
+        last_step = settings.window_of(batch.step)[1]
+        if batch.attempt < row.attempt:
+            # Of older attempts only closed windows are kept; the next attempt must keep them, too.
+            run.sketch.closed_step = max(run.sketch.closed_step, last_step)
+        if last_step <= run.sketch.closed_step:
             closed.setdefault(batch.attempt, []).append(batch)
         else:
             run.sketch.add(_block(batch, topology), now)
@@ -82,10 +90,13 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
     for rank, watermark in run.attempt.watermarks.items():
         run.sketch.join(rank, run.attempt.world_size)
         run.sketch.watermark(rank, watermark, now)
-    if run.standing.signal.step > row.closed_step:
-        # The server stopped between a rewind and the signal that follows from it.
-        run.judging.rewind(lambda _: False)
     run.close_ready()
+
+
+def _rewind_was_interrupted(row: RunRow, signal: signal_pb2.Signal) -> bool:
+    """Whether the server stopped after an attempt's first observation, before the signal that follows."""
+    stops_in_the_past = signal.HasField("stop_at_step") and signal.stop_at_step <= row.first_step
+    return signal.step > row.closed_step or stops_in_the_past
 
 
 def _without(round_: Round, ranks: tuple[int, ...]) -> Round:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pathwatch.server.engine.arrays import pack
 from pathwatch.server.engine.hosting.process import HostedError
 from pathwatch.server.engine.judge import (
@@ -15,6 +17,7 @@ from pathwatch.server.engine.judge import (
     Judgement,
     PluginFailureError,
     PluginLostError,
+    SampleLosses,
     pack_losses,
     sample_losses,
 )
@@ -61,6 +64,8 @@ def judge_round(
     evidence: Mapping[str, bytes] = {}
     ranks = _some(round_.missing_ranks)
     unjudged = f"Data of rank {ranks} is missing at step {round_.step}." if ranks else None
+    if not round_.windows:
+        unjudged = unjudged or f"No sample came whole at step {round_.step}."
     judgement = None
     if unjudged is None:
         try:
@@ -100,6 +105,9 @@ def judge_round(
                 losses=pack_losses(losses[group]),
             )
         )
+    if not round_.windows:
+        # A judge that is built anew from stored rounds must know of this one, too.
+        rows = [_empty_window(run, round_, group, unjudged or "") for group in judgement.verdicts]
     return JudgedRound(
         round=round_,
         windows=tuple(rows),
@@ -112,6 +120,24 @@ def _some(ranks: Sequence[int]) -> str:
     """The first few ranks by number, and how many more there are."""
     named = ", ".join(str(rank) for rank in ranks[:NAMED_RANKS])
     return f"{named} and {len(ranks) - NAMED_RANKS} more" if len(ranks) > NAMED_RANKS else named
+
+
+def _empty_window(run: str, round_: Round, group: str, reason: str) -> WindowRow:
+    return WindowRow(
+        run=run,
+        attempt=round_.attempt,
+        first_step=round_.first_step,
+        step=round_.step,
+        group=group,
+        partial=True,
+        judged=False,
+        phase=Phase.UNKNOWN,
+        reason=reason,
+        metrics={"window_samples": 0.0},
+        layer_path_distance=(),
+        evidence=b"",
+        losses=pack_losses(SampleLosses(sample_ids_N=np.zeros(0, np.int64), losses_N=np.zeros(0))),
+    )
 
 
 def _metrics(

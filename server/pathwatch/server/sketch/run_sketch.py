@@ -82,6 +82,10 @@ class RunSketch:
         """A rank has introduced itself. Raises SketchError where rank and world size do not fit."""
         self._ranks.join(rank, world_size)
 
+    def window_of(self, step: int) -> tuple[int, int]:
+        """First and last step of the window that holds `step`."""
+        return self._settings.window_of(step)
+
     def check(self, block: ObservationBlock) -> None:
         """Raise SketchError where `add` would, but store nothing."""
         self._check_fit(block)

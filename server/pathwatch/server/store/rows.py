@@ -226,6 +226,8 @@ class Rewind:
     run: str
     attempt: int
     first_step: int
+    first_window_step: int
+    """First step of the window that holds `first_step`; what older attempts sent for it goes whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

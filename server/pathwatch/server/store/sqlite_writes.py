@@ -133,11 +133,11 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
     key = (write.run, write.attempt, write.step)
     db.execute("DELETE FROM batches WHERE run=? AND attempt<=? AND step<=?", key)
     db.execute("DELETE FROM partial_rounds WHERE run=? AND attempt<=? AND step<=?", key)
-    # The newest geometry at or before this round holds for the next one too.
+    # The attempt's newest geometry at or before this round holds for the next one too.
     db.execute(
-        "DELETE FROM geometries WHERE run=?1 "
-        "AND step<(SELECT max(step) FROM geometries WHERE run=?1 AND step<=?2)",
-        (write.run, write.step),
+        "DELETE FROM geometries WHERE run=?1 AND (attempt<?2 OR attempt=?2 "
+        "AND step<(SELECT max(step) FROM geometries WHERE run=?1 AND attempt=?2 AND step<=?3))",
+        key,
     )
 
 
@@ -147,5 +147,8 @@ def _rewind(db: sqlite3.Connection, write: Rewind) -> None:
     db.execute("DELETE FROM observations WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("UPDATE checkpoints SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM geometries WHERE run=? AND attempt<? AND step>=?", key)
-    db.execute("DELETE FROM batches WHERE run=? AND attempt<? AND step>=?", key)
+    db.execute(
+        "DELETE FROM batches WHERE run=? AND attempt<? AND step>=?",
+        (write.run, write.attempt, write.first_window_step),
+    )
     db.execute("DELETE FROM partial_rounds WHERE run=? AND attempt<? AND step>=?", key)
