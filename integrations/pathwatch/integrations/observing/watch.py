@@ -264,7 +264,7 @@ class Watch:
         """Have `undo` called when the watch is closed."""
         self._on_close.append(undo)
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 4.0) -> None:
         """Send what is left within `timeout` seconds, and leave the job as it was. Not collective."""
         if self._closed:
             return
