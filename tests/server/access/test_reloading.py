@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,32 @@ def test_files_that_change_while_they_are_read_are_read_again(tmp_path: Path, cl
     assert watched.value.current() == [1, 1]
     clock[0] += reloading.CHECK_SECONDS
     assert watched.value.current() == [22, 22]
+
+
+def test_an_event_loop_is_not_held_up_by_reading(tmp_path: Path, clock: list[float]) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    turned, read_in = threading.Event(), []
+
+    class Slow(Watched):
+        def read(self) -> list[int]:
+            read_in.append(threading.current_thread())
+            assert len(read_in) == 1 or turned.wait(30), "the loop did not turn meanwhile"
+            return super().read()
+
+    watched = Slow(path)
+    replace_file(path, "2")
+
+    async def ask() -> list[int]:
+        asked = asyncio.create_task(watched.value.newest())
+        await asyncio.sleep(0)
+        turned.set()
+        return await asked
+
+    assert asyncio.run(watched.value.newest()) == [1]
+    clock[0] += reloading.CHECK_SECONDS
+    assert asyncio.run(ask()) == [2]
+    assert read_in[1] is not threading.main_thread()
 
 
 def test_what_cannot_be_read_at_first_is_an_error(tmp_path: Path) -> None:

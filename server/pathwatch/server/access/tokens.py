@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-MOST_BYTES = 1 << 20
-"""Size of a file of tokens."""
+MOST_BYTES = 256 << 10
+"""Size of a file of tokens; more than a thousand of them, a second of reading."""
 SECRET_PREFIX = "pw_"  # noqa: S105  # what scanners for leaked secrets look for
 _KEYS = ("name", "sha256", "scopes", "runs", "expires")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -106,6 +106,7 @@ def parse_tokens(content: bytes) -> TokenTable:
     if len(content) > MOST_BYTES:
         raise TokensError(f"is larger than {MOST_BYTES} bytes, which is no file of tokens")
     try:
+        # Not the loader in C, which is faster: on deeply nested lists it takes the process with it.
         entries = yaml.safe_load(content.decode())
     except (UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         # YAML's own text quotes the file.

@@ -45,7 +45,7 @@ class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # ge
         if rule is not None and self._tokens is None and not rule.audited:
             return handler
         guard = _Guard(handler, _Pass(handler_call_details, rule, self._tokens), self._audit, self._counts)
-        return guard.handler()
+        return await guard.handler()
 
 
 class _Pass:
@@ -63,14 +63,14 @@ class _Pass:
         self._tokens = tokens
         self._table: TokenTable | None = None
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """May the method be called?"""
         if self.rule is None:
             raise RefusedError(
                 Code.PERMISSION_DENIED, f"{self.method} is closed: this server has no rule for it"
             )
         if self._tokens is not None:
-            self._show(self._tokens.current(), self.rule)
+            self._show(await self._tokens.newest(), self.rule)
 
     def concern(self, request: Any) -> None:
         """May it be called on the run that the request is about, whether or not there is such a run?"""
@@ -78,11 +78,11 @@ class _Pass:
             self.run = self.rule.run(request)
         self._check_run()
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """May the call go on? Tokens expire and are replaced while it lasts."""
         if self._tokens is None or self.token is None or self.rule is None:
             return
-        table = self._tokens.current()
+        table = await self._tokens.newest()
         if table is not self._table or self.token.has_expired(time.time()):
             self._show(table, self.rule)
             self._check_run()
@@ -147,10 +147,10 @@ class _Guard:
         self._audit = audit
         self._counts = counts
 
-    def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+    async def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler that gRPC is to use; it reads no request of those who may not call the method."""
         try:
-            self._pass.enter()
+            await self._pass.enter()
         except RefusedError as refusal:
             return self._refusing(refusal)
         codecs = (self._inner.request_deserializer, self._inner.response_serializer)
@@ -184,14 +184,14 @@ class _Guard:
             self._pass.concern(request)
             async with aclosing(self._inner.unary_stream(request, context)) as responses:
                 async for response in responses:
-                    self._pass.renew()
+                    await self._pass.renew()
                     yield response
 
     async def _stream_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         guarded = self._inner.stream_stream(self._checked(requests), context)
         async with self._recorded(context), aclosing(guarded) as responses:
             async for response in responses:
-                self._pass.renew()
+                await self._pass.renew()
                 yield response
 
     async def _checked(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -200,7 +200,7 @@ class _Guard:
             if is_first:
                 self._pass.concern(request)
                 is_first = False
-            self._pass.renew()
+            await self._pass.renew()
             yield request
 
     @asynccontextmanager
