@@ -7,8 +7,10 @@ is accepted is judged again here, by a check of its own.
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,15 @@ from click.testing import CliRunner
 from google.protobuf.message import DecodeError
 
 from pathwatch.client.retry_info import retry_delay
+from pathwatch.client.spool_frames import (
+    Frame,
+    SpoolFormatError,
+    frame_bytes,
+    header_bytes,
+    read_frames,
+    read_header,
+    seed_of,
+)
 from pathwatch.client.tensors import from_tensor, to_tensor
 from pathwatch.server.access.tokens import TokensError, parse_tokens
 from pathwatch.server.analysis.scores import ScoresError
@@ -247,6 +258,30 @@ def retry_info(data: bytes) -> None:
     assert 0 <= retry_delay(_Failure(data)) <= 300
 
 
+def spool(data: bytes) -> None:
+    """A file of the spool: as it is, and as frames below a header that fits."""
+    _spool(data)
+    text = data[:32]
+    _spool(b"PWSPOOL1" + struct.pack("<II", len(text), zlib.crc32(text)) + text + data[32:])
+    _spool(header_bytes({}) + data)
+
+
+def _spool(data: bytes) -> None:
+    file = io.BytesIO(data)
+    try:
+        _, seed, position = read_header(file)
+    except SpoolFormatError as error:
+        _one_line(str(error))
+        return
+    held = 0
+    for item, behind in read_frames(file, seed, position, len(data)):
+        assert position < behind <= len(data)
+        position = behind
+        held += len(item.payload) if isinstance(item, Frame) else 0
+    assert position == len(data)
+    assert held <= len(data)
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -263,6 +298,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
         configuration,
         tensor,
         retry_info,
+        spool,
     )
 }
 
@@ -317,6 +353,11 @@ def seeds() -> Mapping[str, list[bytes]]:
         policy_options={"quorum": "0.5"},
         stop_margin_steps=3,
     )
+    header = header_bytes({"run": "run", "rank": 0})
+    frames = [
+        Frame(kind="batch", step=1, sequence=1, samples=3, payload=batches[0]),
+        Frame(kind="watermark", step=1, sequence=2, samples=0, payload=b"\x08\x01"),
+    ]
     return {
         "batch": batches,
         "geometry": [inner.SerializeToString()],
@@ -349,6 +390,7 @@ def seeds() -> Mapping[str, list[bytes]]:
             to_tensor(np.arange(6, dtype=np.float32).reshape(2, 3)).SerializeToString(),
             to_tensor(np.zeros((0, 4), np.int64)).SerializeToString(),
         ],
+        "spool": [header + b"".join(frame_bytes(frame, seed_of(header)) for frame in frames)],
         "retry_info": [b"\x08\x08\x12\x04full\x1a.\n(type.googleapis.com/google.rpc.RetryInfo\x12\x02\n\x00"],
     }
 

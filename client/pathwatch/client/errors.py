@@ -8,6 +8,8 @@ import grpc
 
 # Our servers' words, and gRPC's own for servers and proxies that close connections by age.
 _AGE = re.compile(r"connection age|max_age")
+_LONGEST = 1000
+"""Characters of what is taken over from a server."""
 _PREFIXES = ("failed to connect to all addresses; last error: ", "UNKNOWN: ", "UNAVAILABLE: ")
 
 
@@ -36,7 +38,7 @@ def explain(error: grpc.RpcError, address: str, timeout: float | None = None) ->
         return PathwatchError(
             code, f"the server at {address} does not speak pathwatch.v1 ({_reason(details)})"
         )
-    return PathwatchError(code, _one_line(details) or f"pathwatch server at {address}: {code.name}")
+    return PathwatchError(code, one_line(details) or f"pathwatch server at {address}: {code.name}")
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
@@ -61,8 +63,11 @@ def ended_by_silence(error: grpc.RpcError) -> bool:
 def _reason(details: str) -> str:
     for prefix in _PREFIXES:
         details = details.removeprefix(prefix)
-    return _one_line(details) or "no reason given"
+    return one_line(details) or "no reason given"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def one_line(text: str) -> str:
+    """What a server says, fit for a log: one line, not too long, control characters escaped."""
+    line = " ".join(text[: 2 * _LONGEST].split())
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return line if line.isprintable() else ascii(line)[1:-1]

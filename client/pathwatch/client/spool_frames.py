@@ -77,7 +77,12 @@ def read_header(file: BinaryIO) -> tuple[dict[str, Any], int, int]:
     text = file.read(min(length, _LONGEST_HEADER))
     if len(text) != length or zlib.crc32(text) != checksum:
         raise SpoolFormatError("its header is damaged")
-    fields = json.loads(text)
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpoolFormatError("its header is no JSON") from error
+    if not isinstance(fields, dict):
+        raise SpoolFormatError("its header is no JSON object")
     return fields, seed_of(start + text), len(start) + len(text)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 
-from pathwatch.client.errors import explain, status_of
+from pathwatch.client.errors import explain, one_line, status_of
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.retry_info import is_lasting
@@ -18,6 +18,10 @@ from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
 
 _logger = QuietLogger("pathwatch.client")
 
+_MOST_REPORTED = 100
+"""Kinds of refusals that are said; a server could make up any number."""
+_MOST_ADVISED = 1000
+"""Groups that advice is kept for, likewise."""
 _CALL_TIMEOUT = 10.0
 _RETRIED = frozenset(
     {
@@ -115,10 +119,10 @@ class Uplink:
         """Count a message that will not be stored; say so once per field and kind of message."""
         with self._lock:
             self.rejected += 1
-            if (kind, field) in self._reported:
+            if (kind, field) in self._reported or len(self._reported) >= _MOST_REPORTED:
                 return
             self._reported.add((kind, field))
-        _logger.warning("pathwatch: %s refused: %s (more of this kind are only counted)", kind, why)
+        _logger.warning("pathwatch: %s refused: %s (more of this kind are only counted)", kind, one_line(why))
 
     def _create_run(self, channel: grpc.Channel) -> None:
         if self._config is None:
@@ -186,6 +190,8 @@ class Uplink:
             if status_of(error)[0] in _RETRIED and not is_lasting(error):
                 return False
             self.reject(message.kind, "", str(explain(error, "the sidecar")))
+        except ValueError:  # the channel was closed meanwhile
+            return False
         session.buffer.discard(message)
         return True
 
@@ -197,7 +203,8 @@ class Uplink:
             sample = f" (sample {rejection.sample_id})" if rejection.HasField("sample_id") else ""
             self.reject(kind, rejection.field, f"{where}{rejection.message}{sample}")
         if response.advice:
-            self.advice = {**self.advice, **{a.group: a.hash_threshold for a in response.advice}}
+            advice = {**self.advice, **{a.group: a.hash_threshold for a in response.advice}}
+            self.advice = dict(list(advice.items())[-_MOST_ADVISED:])
 
     def _notice_limit(self, session: Session, error: grpc.RpcError) -> None:
         """A message over the server's limit ends the stream, and would again and again: let it go."""

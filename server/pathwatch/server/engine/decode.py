@@ -63,6 +63,8 @@ def group_problem(group: str, most: int) -> str | None:
     return None
 
 
+# What is no number is looked for below; NumPy's warnings of it would fill the log.
+@np.errstate(invalid="ignore", over="ignore")
 def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology) -> ObservationBlock:
     """The observations of a batch. Raises RefusedError naming field and sample."""
     check_step("batch.step", batch.step)

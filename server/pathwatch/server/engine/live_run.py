@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
 from pathwatch.server.engine.cadence import Cadence
-from pathwatch.server.engine.checks import check_step
+from pathwatch.server.engine.checks import check_step, check_text
 from pathwatch.server.engine.geometries import Geometries, geometry_bytes
 from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
@@ -111,8 +111,7 @@ class LiveRun:
                 f"is {stream.world_size}; a run has at most {limits.ranks_per_run} ranks that send",
                 "hello.world_size",
             )
-        if len(stream.session) > limits.name_length:
-            raise invalid("hello.session", f"must be 1 to {limits.name_length} characters")
+        check_text("hello.session", stream.session, limits.name_length)
         if not stream.session:
             raise invalid("hello.session", "is empty; name the life of the client process")
         if stream.attempt > self._row.attempt:
@@ -348,10 +347,7 @@ class LiveRun:
                 "checkpoint.step",
             )
         key, limits = (checkpoint.attempt, checkpoint.step), self._shared.limits
-        if len(checkpoint.tag) > limits.tag_length:
-            raise invalid(
-                "checkpoint.tag", f"has {len(checkpoint.tag)} characters, at most {limits.tag_length}"
-            )
+        check_text("checkpoint.tag", checkpoint.tag, limits.tag_length)
         if key not in self.checkpoints and len(self.checkpoints) >= limits.checkpoints_per_run:
             raise LimitError(
                 "checkpoints_per_run",
