@@ -34,7 +34,7 @@ class Answering(threading.Condition):
 
 
 class Spooling(RuleBasedStateMachine):
-    """Numbered messages; the disk is a mapping. Reading and writing take time: anything may happen meanwhile."""
+    """Numbered messages; the disk is a mapping. Reading and writing take time: much may happen meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pathwatch.client.messages import Kind, Message
@@ -29,8 +29,8 @@ class Segment:
     """Observations that are neither delivered nor counted as lost."""
     checked: int = 0
     """Up to where damage was counted."""
-    lost_through: int = 0
-    """Up to which sequence observations of dropped steps were counted."""
+    counted: set[int] = field(default_factory=set)
+    """Sequences of messages that were dropped and counted, here or while they were being written."""
     checkpoints: int = 0
     last_message: int = 0
     """Largest sequence that the server will acknowledge."""
@@ -158,8 +158,8 @@ class Backlog:
             if message.sequence <= max(last_message, last_checkpoint):
                 continue  # the file holds a piece of itself twice
             if self._is_dropped(message):
-                if message.sequence > reading.segment.lost_through:
-                    reading.segment.lost_through = message.sequence
+                if message.sequence not in reading.segment.counted:
+                    reading.segment.counted.add(message.sequence)
                     lost += message.samples
                 continue
             if message.kind == "checkpoint":

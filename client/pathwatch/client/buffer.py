@@ -252,6 +252,7 @@ class SendBuffer:
                 samples = 0 if message.done else message.samples
                 segment.note(message.kind, message.step, message.sequence, samples, end)
                 if message.done:  # acknowledged or dropped meanwhile
+                    segment.counted.add(message.sequence)
                     continue
                 if message.kind != "checkpoint" and message.sequence <= self._disk.sent:
                     self._disk.fly(message)
