@@ -172,6 +172,21 @@ def test_a_log_of_the_damaged_database_is_not_played_into_the_restored_one(
     assert "60" in re.findall(r"'run',\d+,(\d+)", "\n".join(content(restored.aside))), "its log went with it"
 
 
+def test_a_log_without_its_database_is_not_played_into_the_restored_one(
+    copy: Callable[[], Path], content: Content, fill: Fill, tmp_path: Path
+) -> None:
+    folder = copy()
+    store = SqliteStore(folder)
+    good = Snapshots(folder).take(folder / FILE_NAME)
+    fill(store, range(40, 60))
+    crashed = Path(shutil.copytree(folder, tmp_path / "crashed"))
+    store.close()
+    (crashed / FILE_NAME).unlink()
+    with closing(FolderLock(crashed)):
+        restore(crashed)
+    assert content(crashed / FILE_NAME) == content(good.path)
+
+
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_a_database_that_is_gone_is_not_begun_anew(
     copy: Callable[[], Path], content: Content, how: str

@@ -133,20 +133,32 @@ def test_a_damaged_snapshot_is_passed_over(tmp_path: Path, fill: Fill, overwrite
 def test_a_snapshot_never_takes_the_last_of_the_disk(
     tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not begun where it would leave less than a twentieth; given up where others take the room meanwhile."""
     snapshots = Snapshots(tmp_path)
     with closing(SqliteStore(tmp_path)) as store:
-        fill(store, range(10))
-        real = os.statvfs(tmp_path)
-        for free_share, enough in ((0.04, False), (0.06, True)):
-            stat = list(real)
-            stat[4] = int(free_share * real.f_blocks)
-            monkeypatch.setattr(os, "statvfs", lambda path, stat=stat: os.statvfs_result(stat))
-            if enough:
-                assert snapshots.take(tmp_path / FILE_NAME).number == 1
-            else:
-                with pytest.raises(SnapshotError, match="MiB free"):
-                    snapshots.take(tmp_path / FILE_NAME)
-                assert snapshots.all() == []
+        fill(store, range(400))
+        size = sum(path.stat().st_size for path in tmp_path.iterdir())
+        real, blocks = list(os.statvfs(tmp_path)), 20 * size // 4096
+
+        def disk(*free_in_sizes: float) -> None:
+            """Of twenty times the size of the database; free as told, the last for ever."""
+            left = list(free_in_sizes)
+
+            def statvfs(path: object) -> os.statvfs_result:
+                free = left.pop(0) if len(left) > 1 else left[0]
+                answer = [4096, 4096, blocks, int(free * blocks / 20), int(free * blocks / 20), *real[5:]]
+                return os.statvfs_result(answer)
+
+            monkeypatch.setattr(os, "statvfs", statvfs)
+
+        for free in ((1.9,), (2.1, 2.1, 0.9)):
+            disk(*free)
+            with pytest.raises(SnapshotError, match="MiB free"):
+                snapshots.take(tmp_path / FILE_NAME)
+            assert snapshots.all() == []
+            assert snapshots.leftovers() == []
+        disk(2.1, 1.1)
+        assert snapshots.take(tmp_path / FILE_NAME).number == 1
 
 
 # As the server takes them.

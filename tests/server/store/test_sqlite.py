@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.rows import BatchRow, PutBatch
 from pathwatch.server.store.schema import VERSION
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.store.sqlite_folder import FILE_NAME
@@ -61,6 +63,21 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         SqliteStore(tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+
+
+def test_what_a_killed_server_left_in_the_log_is_brought_into_the_database(tmp_path: Path) -> None:
+    """By writing: what an fsync has failed for reaches the disk in no other way."""
+    killed = tmp_path / "killed"
+    with closing(SqliteStore(tmp_path / "data")) as store:
+        store.commit(
+            [PutBatch(row=BatchRow(run="run", attempt=0, step=step, batch=b"b")) for step in range(9)]
+        )
+        shutil.copytree(tmp_path / "data", killed)
+    log = killed / f"{FILE_NAME}-wal"
+    assert log.stat().st_size > 0
+    with closing(SqliteStore(killed)) as store:
+        assert log.stat().st_size == 0
+        assert len(list(store.batches("run"))) == 9
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
