@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick robustness fuzz bench bench-overhead proto lint format debian help
+.PHONY: demo test quick robustness fuzz bench bench-overhead bench-overload soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -41,7 +41,7 @@ lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
-	MYPYPATH=. $(BIN)/mypy -p bench.signal -p bench.overhead
+	MYPYPATH=. $(BIN)/mypy -p bench.signal -p bench.overhead -p bench.overload -p bench.soak
 	cd proto && ../$(BIN)/buf lint
 
 format: $(READY) ## Formats the code
@@ -56,6 +56,12 @@ bench: $(READY) ## Scores the detector over the recorded runs of tests/data/trac
 
 bench-overhead: $(READY) ## Measures what watching costs a training job: about 9 minutes, on a machine that does nothing else
 	$(BIN)/python bench/overhead
+
+bench-overload: $(READY) ## Measures whether a run that floods slows another's signals: about 7 minutes
+	$(BIN)/python bench/overload
+
+soak: $(READY) ## Full load for 20 minutes: memory below its bound, nothing grows; less with SOAK='--minutes 3'
+	$(BIN)/python bench/soak $(SOAK)
 
 debian: ## Installs the Debian packages that tests need: prometheus (promtool)
 	@command -v promtool >/dev/null || { \

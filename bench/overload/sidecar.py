@@ -1,0 +1,56 @@
+"""A server in a process of its own, as `pathwatch serve` starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+
+class Sidecar:
+    """A context manager: serving when entered, stopped by SIGTERM when left."""
+
+    def __init__(self, data: Path, *, limits: Sequence[str] = ()) -> None:
+        """`limits` are NAME=VALUE."""
+        self._command = [sys.executable, "-m", "pathwatch.server.cli", "serve", "--data", str(data)]
+        self._command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        for limit in limits:
+            self._command += ["--limit", limit]
+        self._log = data.parent / f"{data.name}.log"
+        self.grpc = ""
+        """HOST:PORT."""
+        self.http = ""
+        """HOST:PORT."""
+
+    def __enter__(self) -> Sidecar:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+        first = self._process.stdout.readline() if self._process.stdout else ""
+        if not first:
+            raise RuntimeError(f"the server did not start: {self._log.read_text()[-2000:]}")
+        addresses = dict(part.split("=", 1) for part in first.split())
+        self.grpc, self.http = addresses["grpc"], addresses["http"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def log(self) -> str:
+        """What it said on stderr."""
+        return self._log.read_text()
