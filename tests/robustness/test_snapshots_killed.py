@@ -15,7 +15,7 @@ from pathwatch.client import Client, RoutingStream
 from pathwatch.server import failpoints
 from pathwatch.server.store.sqlite_snapshots import Snapshots
 
-KILLS = 8
+KILLS = 5
 OFTEN = ("--snapshot-minutes", "0.002")
 
 
@@ -29,7 +29,7 @@ class Training(threading.Thread):
         self.steps = 0
 
     def run(self) -> None:
-        while not self.stop.wait(0.25):
+        while not self.stop.wait(0.4):
             train(self._stream, range(self.steps, self.steps + 1))
             self.steps += 1
 

@@ -84,6 +84,7 @@ def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
         ({"limits": Limits(streams=0)}, "limits.streams: must be at least 1"),
         ({"compute_threads": 0}, "compute_threads"),
         ({"drain_seconds": float("nan")}, "drain_seconds"),
+        ({"snapshot_minutes": -1.0}, "snapshot_minutes"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, object], words: str) -> None:
