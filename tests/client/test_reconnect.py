@@ -10,6 +10,7 @@ from chaos_proxy import ChaosProxy
 from name_server import NameServer
 
 from pathwatch.client import Credentials, channel, reconnect
+from pathwatch.client.uplink import Uplink
 
 
 @pytest.fixture
@@ -183,3 +184,25 @@ def test_a_name_that_does_not_resolve_yet_and_then_points_elsewhere(
         observe(stream, 1)
         assert stream.flush(20)
     assert [batch.step for batch in sidecar.received("batch")] == [0, 1]
+
+
+def test_a_checkpoint_on_a_connection_that_is_being_closed_waits_for_the_next(
+    sidecar, streams, observe, waits, monkeypatch, caplog
+):
+    """If a stub is made then, gRPC takes the process with it; if the call raises, gRPC complains in the log."""
+    register, closed = Uplink._register, []
+
+    def register_late(self, connection, *arguments):
+        if not closed:
+            closed.append(connection)
+            connection.close()
+        return register(self, connection, *arguments)
+
+    monkeypatch.setattr(Uplink, "_register", register_late)
+    stream = streams(sidecar.address)
+    observe(stream, 0)
+    stream.register_checkpoint(step=0, tag="first")
+    assert stream.flush(20)
+    assert closed
+    assert [c.checkpoint.tag for c in sidecar.checkpoints] == ["first"]
+    assert [r.getMessage() for r in caplog.records if r.exc_info or r.name.startswith("grpc")] == []

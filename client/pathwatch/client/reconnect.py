@@ -11,6 +11,7 @@ from collections.abc import Callable
 import grpc
 
 from pathwatch.client.channel import PING_SECONDS, Credentials, open_channel
+from pathwatch.client.connection import Connection
 from pathwatch.client.errors import PathwatchError, ended_by_age, ended_by_silence, explain
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.retry_info import retry_delay
@@ -39,9 +40,9 @@ _REFUSALS = frozenset(
 
 
 class Reconnecting:
-    """Runs `attempt` with a fresh channel until stopped; waits longer after every failure, with jitter.
+    """Runs `attempt` with a fresh connection until stopped; waits longer after every failure, with jitter.
 
-    `attempt(channel, answered)` calls `answered` when the server answers, and returns or raises when its
+    `attempt(connection, answered)` calls `answered` when the server answers, and returns or raises when its
     connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning.
     Where the server ended a connection that had served, the next is made at once.
     """
@@ -51,7 +52,7 @@ class Reconnecting:
         name: str,
         address: str,
         credentials: Credentials | None,
-        attempt: Callable[[grpc.Channel, Callable[[], None]], None],
+        attempt: Callable[[Connection, Callable[[], None]], None],
         *,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -62,7 +63,7 @@ class Reconnecting:
         self._on_end = on_end
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._channel: grpc.Channel | None = None
+        self._connection: Connection | None = None
         self._ping_seconds = PING_SECONDS
         self._served = False
         self._warned: grpc.StatusCode | frozenset[grpc.StatusCode] | None = None
@@ -76,7 +77,7 @@ class Reconnecting:
         self._hurry.set()
 
     def stop(self, timeout: float, grace: float = 0.0) -> bool:
-        """End the thread within `timeout` seconds: by itself within `grace`, else by closing its channel.
+        """End the thread within `timeout` seconds: by itself within `grace`, else by closing its connection.
 
         False when it has not ended yet; it may be asked again.
         """
@@ -85,8 +86,8 @@ class Reconnecting:
         self._hurry.set()
         self._thread.join(grace)
         if self._thread.is_alive():
-            if (channel := self._channel) is not None:
-                channel.close()
+            if (connection := self._connection) is not None:
+                connection.close()
             self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
@@ -116,13 +117,12 @@ class Reconnecting:
         asked = 0.0
         try:
             self._served = False
-            channel = self._channel = open_channel(
-                self._address, self._credentials, ping_seconds=self._ping_seconds
-            )
+            channel = open_channel(self._address, self._credentials, ping_seconds=self._ping_seconds)
+            connection = self._connection = Connection(channel)
             try:
-                self._attempt(channel, self._answered)
+                self._attempt(connection, self._answered)
             finally:
-                channel.close()
+                connection.close()
         except PathwatchError as error:
             failure = error
         except grpc.RpcError as error:

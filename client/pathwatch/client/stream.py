@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import grpc
 from numpy.typing import ArrayLike
 
 from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.channel import Credentials
+from pathwatch.client.connection import Connection
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.observations import Observations, RawScores, checked, checked_geometry
@@ -22,7 +22,7 @@ from pathwatch.client.session import Identity, Session
 from pathwatch.client.spool import Spool
 from pathwatch.client.spooler import Spooler
 from pathwatch.client.uplink import Uplink
-from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, signal_pb2_grpc
+from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
 
 _logger = QuietLogger("pathwatch.client")
 
@@ -321,13 +321,13 @@ class RoutingStream:
         self._warned_full = True
         _logger.warning("pathwatch: the buffer is full, dropping the oldest steps (counted in stats)")
 
-    def _follow(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
+    def _follow(self, connection: Connection, answered: Callable[[], None]) -> None:
         # The run may be ours to create: asked for its signals earlier, the server knows none.
         while not self._uplink.created.wait(_CREATED_POLL):
             if self._closed:
                 return
         request = signal_pb2.WatchSignalsRequest(run=self._run)
-        for response in signal_pb2_grpc.SignalServiceStub(channel).WatchSignals(request):
+        for response in connection.signals.WatchSignals(request):
             answered()
             self._signal = response.signal
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 
+from pathwatch.client.connection import Connection
 from pathwatch.client.errors import explain, one_line, status_of
 from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.retry_info import is_lasting
 from pathwatch.client.session import Session
 from pathwatch.client.spooler import Spooler
-from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
+from pathwatch.v1 import routing_pb2, run_pb2
 
 _logger = QuietLogger("pathwatch.client")
 
@@ -77,31 +78,31 @@ class Uplink:
         """In a forked child: no thread serves the connection any more."""
         self._greeted = -1
 
-    def attempt(self, channel: grpc.Channel, answered: Callable[[], None]) -> None:
+    def attempt(self, connection: Connection, answered: Callable[[], None]) -> None:
         """Connect and work until the stream is over; raises what ended it."""
-        self._create_run(channel)
+        self._create_run(connection)
         self.created.set()
         if self._spooler is not None:
             for session in self._spooler.leftovers():
-                self._deliver_leftover(channel, answered, session)
-        self._converse(channel, answered, self._own)
+                self._deliver_leftover(connection, answered, session)
+        self._converse(connection, answered, self._own)
 
     def _deliver_leftover(
-        self, channel: grpc.Channel, answered: Callable[[], None], session: Session
+        self, connection: Connection, answered: Callable[[], None], session: Session
     ) -> None:
         try:
-            self._converse(channel, answered, session)
+            self._converse(connection, answered, session)
         except grpc.RpcError as error:
             if status_of(error)[0] not in _REFUSALS or self._spooler is None:
                 raise
             self._spooler.refused(session, str(explain(error, "the sidecar")))
 
-    def _converse(self, channel: grpc.Channel, answered: Callable[[], None], session: Session) -> None:
+    def _converse(self, connection: Connection, answered: Callable[[], None], session: Session) -> None:
         """One call: deliver what is in a session's buffer; what earlier lives left ends it by itself."""
         hello = self._hello(session)
         self._call += 1
-        requests = self._requests(channel, hello, session, self._call, session.buffer.rewind())
-        call = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting(requests)
+        requests = self._requests(connection, hello, session, self._call, session.buffer.rewind())
+        call = connection.routing.StreamRouting(requests)
         try:
             for response in call:
                 answered()
@@ -124,17 +125,17 @@ class Uplink:
             self._reported.add((kind, field))
         _logger.warning("pathwatch: %s refused: %s (more of this kind are only counted)", kind, one_line(why))
 
-    def _create_run(self, channel: grpc.Channel) -> None:
+    def _create_run(self, connection: Connection) -> None:
         if self._config is None:
             return
         request = run_pb2.CreateRunRequest(
             name=self._own.identity.run, config=self._config, attempt=self._own.identity.attempt
         )
-        run_pb2_grpc.RunServiceStub(channel).CreateRun(request, timeout=_CALL_TIMEOUT)
+        connection.runs.CreateRun(request, timeout=_CALL_TIMEOUT)
 
     def _requests(
         self,
-        channel: grpc.Channel,
+        connection: Connection,
         hello: routing_pb2.StreamHello,
         session: Session,
         number: int,
@@ -146,8 +147,8 @@ class Uplink:
         self.connections += session is self._own
         while (message := session.buffer.take(generation)) is not None:
             if message.checkpoint is not None:
-                if not self._register(channel, session, message):
-                    channel.close()
+                if not self._register(connection, session, message):
+                    connection.close()
                     return
                 continue
             request = self._encoded(session, message)
@@ -180,11 +181,11 @@ class Uplink:
             client_version=version("pathwatch"),
         )
 
-    def _register(self, channel: grpc.Channel, session: Session, message: Message) -> bool:
+    def _register(self, connection: Connection, session: Session, message: Message) -> bool:
         """Register a checkpoint in its place among the messages; False if the connection failed."""
         request = run_pb2.RegisterCheckpointRequest(run=session.identity.run, checkpoint=message.checkpoint)
         try:
-            run_pb2_grpc.RunServiceStub(channel).RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
+            connection.runs.RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
         except grpc.RpcError as error:
             # A full register of checkpoints must not hold up the observations behind it.
             if status_of(error)[0] in _RETRIED and not is_lasting(error):
