@@ -22,6 +22,7 @@ LIVES = [
     # One life after the other, each counting from its start.
     "commit.before=kill@1 commit.after=kill@12",
     "commit.after=kill@1 commit.before=kill@12",
+    "commit.before=stall@6 commit.before=stall@16",
     "ack.sent=kill@1 ack.sent=kill@30",
     "round.closed=kill@1 round.closed=kill@12",
     "round.judged=kill@1 round.judged=kill@12",

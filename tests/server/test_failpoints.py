@@ -21,10 +21,22 @@ for place in ("a", "b", "a", "b"):
         print(error, flush=True)
 """
 
+REACH_BESIDE_A_TALKER = (
+    """
+import threading, time
+def talk():
+    while True:
+        print("still here", flush=True)
+        time.sleep(0.01)
+threading.Thread(target=talk, daemon=True).start()
+"""
+    + REACH
+)
 
-def reached(armed: str) -> tuple[int, list[str]]:
+
+def reached(armed: str, code: str = REACH) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [sys.executable, "-c", REACH],
+        [sys.executable, "-c", code],
         env={**os.environ, failpoints.VARIABLE: armed},
         capture_output=True,
         text=True,
@@ -39,6 +51,14 @@ def test_nothing_happens_unarmed() -> None:
 
 def test_the_process_dies_at_the_place_and_time_asked_for() -> None:
     assert reached("b=kill@2") == (-signal.SIGKILL, ["a", "b", "a"])
+
+
+def test_other_threads_go_on_while_one_stalls() -> None:
+    code, heard = reached("b=stall", REACH_BESIDE_A_TALKER)
+    assert code == -signal.SIGKILL
+    assert "a" in heard
+    assert "b" not in heard
+    assert heard.count("still here") > 1
 
 
 def test_an_error_is_raised_once() -> None:

@@ -9,10 +9,16 @@ import time
 from rank_process import RankProcesses
 from server_process import ServerProcess
 
+from pathwatch.server.failpoints import VARIABLE
+
 RECOVERY_SHARE = 0.3
 """Of the kills, those that hit a server on its way up."""
 RECOVERY_SECONDS = 1.2
 """About as long as a start takes."""
+STALL_SHARE = 0.4
+"""Of the lives, those that stall before one of their first commits and die there, if they live to see it: an
+acknowledgement that comes too early is then heard."""
+STALLED_COMMITS = 20
 JITTER_SECONDS = 0.05
 """After the acknowledgement that a kill waits for: so that it comes anywhere in what the server does next."""
 TIMEOUT_SECONDS = 240.0
@@ -58,12 +64,17 @@ class Killer:
             for number, acked in enumerate(self._after):
                 self._wait_acked(acked)
                 self._kill(self._chance.uniform(0, JITTER_SECONDS))
+                armed = self._armed()
                 for _ in range(self._on_the_way_up.count(number)):
                     self._server.launch()
                     self._kill(self._chance.uniform(0, RECOVERY_SECONDS))
-                self._server.start()
+                self._server.start({VARIABLE: "" if number == len(self._after) - 1 else armed})
         except BaseException as failure:
             self._failure = failure
+
+    def _armed(self) -> str:
+        commit = 1 + self._chance.randrange(STALLED_COMMITS)
+        return f"commit.before=stall@{commit}" if self._chance.random() < STALL_SHARE else ""
 
     def _kill(self, delay: float) -> None:
         time.sleep(delay)
@@ -72,7 +83,7 @@ class Killer:
 
     def _wait_acked(self, messages: int) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while self._ranks.acked < messages:
+        while self._ranks.acked < messages and self._server.exit_code is None:
             if self._give_up.is_set() or time.monotonic() > deadline:
                 raise TimeoutError(f"{self._ranks.acked} of {messages} messages acknowledged")
             time.sleep(0.002)
