@@ -1,39 +1,55 @@
-"""docs/reliability.md names only tests that there are, and says something of each."""
+"""docs/reliability.md names a test for each promise, and only tests that there are."""
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reliability.md").read_text()
-TESTS = re.findall(r"`(tests/[\w/.-]+\.py)::([\w:]+)`", PAGE)
+NAMED = re.compile(r"`(tests/[\w/.-]+\.py)?(?:::(\w+))?(?:\[.*?\])?`")
 
 
-def functions(path: str) -> set[str]:
-    """Test functions of a file; methods as Class::function, state machines by the name they have."""
+def named() -> Iterator[tuple[str, str | None]]:
+    """File and function of each test the page names; `::function` alone is of the file named before it."""
+    for line in PAGE.splitlines():
+        path = None
+        for found, function in NAMED.findall(line):
+            path = found or path
+            if path and (found or function):
+                yield path, function or None
+
+
+def definitions(path: str) -> set[str]:
+    """Functions and classes of a file, and what it gives a name, hypothesis state machines among them."""
     found = set()
-    for node in ast.parse((ROOT / path).read_text()).body:
-        if isinstance(node, ast.FunctionDef):
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
-        elif isinstance(node, ast.ClassDef):
-            found.add(node.name)
-            found |= {f"{node.name}::{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
         elif isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return found
 
 
 def test_every_test_the_page_names_exists() -> None:
-    assert len(TESTS) > 15
+    tests = list(named())
+    assert len(tests) > 50
     missing = [
-        f"{path}::{name}" for path, name in TESTS if not (ROOT / path).exists() or name not in functions(path)
+        f"{path}::{function}"
+        for path, function in tests
+        if not (ROOT / path).exists() or (function and function not in definitions(path))
     ]
     assert missing == []
 
 
-def test_every_promise_names_a_test() -> None:
-    promises, faults = PAGE.split("## Faults found", 1)
-    rows = [line for line in promises.splitlines() if line.startswith("|") and "---" not in line]
-    bare = [row for row in rows if "`tests/" not in row and not row.startswith("| promise |")]
+def test_every_command_that_repeats_a_fault_names_files_that_exist() -> None:
+    paths = re.findall(r"`pytest ([\w/.-]+)", PAGE)
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_promise_names_a_test_or_a_target() -> None:
+    promises, _ = PAGE.split("## Faults found", 1)
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and "---" not in line]
+    bare = [row for row in rows if not re.search(r"`(tests/|make )", row) and "| promise |" not in row]
     assert bare == []
-    assert re.search(r"^\| .*\| `", faults, re.M)
