@@ -86,6 +86,7 @@ class Lives:
 
 
 @pytest.mark.robustness
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("lives", LIVES)
 def test_a_server_killed_at_a_failpoint_loses_nothing(
     lives: str, ranks: RankProcesses, undisturbed_short: Mapping[str, bytes], tmp_path: Path

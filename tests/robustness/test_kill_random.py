@@ -19,6 +19,7 @@ MESSAGES = 1600
 
 
 @pytest.mark.robustness
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(SEED, SEED + 4))
 def test_killed_and_undisturbed_servers_say_the_same(
     seed: int, undisturbed: Mapping[str, bytes], tmp_path: Path
