@@ -64,14 +64,18 @@ def test_a_connection_that_ends_by_age_is_made_again_without_waiting_or_warning(
     sidecar.options = [("grpc.max_connection_age_ms", 400), ("grpc.max_connection_age_grace_ms", 400)]
     sidecar.start()
     stream = streams(sidecar.address)
-    for step in range(1000):
-        observe(stream, step)
-        if stream.stats.reconnects >= 3:
-            break
+    steps = 0
+
+    def train_until_the_fourth_connection() -> bool:
+        nonlocal steps
+        observe(stream, steps)
+        steps += 1
         stream.flush(0.05)
-    assert stream.stats.reconnects >= 3
+        return stream.stats.reconnects >= 3
+
+    eventually(train_until_the_fourth_connection)
     assert stream.flush(20)
-    assert list(dict.fromkeys(sidecar.sequences())) == list(range(1, step + 2))
+    assert list(dict.fromkeys(sidecar.sequences())) == list(range(1, steps + 1))
     assert (waits, warnings(caplog), stream.stats.last_error) == ([], [], None)
 
 
@@ -189,7 +193,7 @@ def test_a_name_that_does_not_resolve_yet_and_then_points_elsewhere(
 def test_a_checkpoint_on_a_connection_that_is_being_closed_waits_for_the_next(
     sidecar, streams, observe, waits, monkeypatch, caplog
 ):
-    """If a stub is made then, gRPC takes the process with it; if the call raises, gRPC complains in the log."""
+    """A stub made then takes the process with it; a call that raises is a complaint of gRPC in the log."""
     register, closed = Uplink._register, []
 
     def register_late(self, connection, *arguments):

@@ -10,8 +10,8 @@ from pathwatch.v1 import routing_pb2_grpc, run_pb2_grpc, signal_pb2_grpc
 class Connection:
     """Made whole before another thread can close it: a stub made on a closed channel crashes the process.
 
-    So with gRPC 1.85, which registers the methods of a stub with its C core without looking. Calls of stubs that
-    were made before only raise ValueError.
+    gRPC 1.85 registers the methods of a stub with its C core without looking whether the channel is still
+    there. Calls of stubs that were made before only raise ValueError.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
