@@ -71,7 +71,7 @@ def cut(
         if fickle:
             target = rng.choice([None, rng.randrange(5)])
         target_tokens = rng.randint(least, tokens) if separate_target else tokens
-        loss = rng.choice([rng.random(), rng.random(), None])
+        loss = rng.choice([float(np.float32(rng.random())), float(np.float32(rng.random())), None])
         for layers in layer_sets:
             held = range(LAYERS) if layers is None else layers
             last = layers in (None, layer_sets[-1])  # pipeline parallel: the last stage sees loss and labels
@@ -134,6 +134,16 @@ def message(pieces: Sequence[Piece]) -> routing_pb2.ObservationBatch:
         batch.fragment.layers.extend(one.layers or ())
         batch.fragment.token_part, batch.fragment.token_parts = one.token_part, one.token_parts
     return batch
+
+
+def geometry_of(attempt: int, step: int) -> routing_pb2.ExpertGeometry:
+    """Router geometry, the same for the same attempt and step."""
+    rows = np.random.default_rng([attempt, step]).normal(size=(LAYERS, EXPERTS, 6)).astype(np.float32)
+    return routing_pb2.ExpertGeometry(
+        step=step,
+        gram_self=to_tensor(rows @ rows.swapaxes(1, 2)),
+        gram_next=to_tensor(rows[:-1] @ rows[1:].swapaxes(1, 2)),
+    )
 
 
 # The definition.

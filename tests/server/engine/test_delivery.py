@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from held_engine import TIMEOUT, HeldEngine, HeldStream
-from sample_pieces import CAPACITY, EXPERTS, LAYERS, Piece, by_envelope, cut, message
+from sample_pieces import CAPACITY, EXPERTS, LAYERS, Piece, by_envelope, cut, geometry_of, message
 
 from pathwatch.client.tensors import to_tensor
 from pathwatch.server.phases.verdict import Phase
@@ -101,7 +101,9 @@ def test_a_closed_round_outlives_two_new_attempts_and_two_crashes(held: HeldEngi
     assert held_steps(held) == [(0, 10)]
 
 
-def test_a_superseded_window_does_not_come_back_with_its_first_steps(held: HeldEngine) -> None:
+def test_a_superseded_window_does_not_come_back_with_its_first_steps(
+    held: HeldEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     """The attempt begins in the middle of a window that had closed and was not judged."""
     create(held, window_steps=4)
     stream = held.open(0, 1, 0, "first")
@@ -119,6 +121,7 @@ def test_a_superseded_window_does_not_come_back_with_its_first_steps(held: HeldE
     held.settle()
     held.compute()
     assert held_steps(held) == [(1, 3)]
+    assert "could not be judged" not in caplog.text
 
 
 def test_two_rewinds_in_a_row_are_judged_one_after_the_other(held: HeldEngine) -> None:
@@ -152,3 +155,40 @@ def test_a_round_of_which_nothing_came_whole_is_remembered(held: HeldEngine) -> 
     status = held.engine.views["run"].last_signal.groups[0]
     assert (status.phase, status.reason) == (Phase.UNKNOWN, "No sample came whole at step 30.")
     assert [row.metrics.get("window_samples") for row in held.store.windows("run")] == [3, 0, 0]
+
+
+def test_geometry_of_a_rewound_attempt_does_not_reach_the_next(held: HeldEngine) -> None:
+    """Whether it is still there would depend on how far judging had come."""
+    create(held)
+    stream = held.open(0, 1, 0, "first")
+    stream.send(1, geometry_of(0, 5))
+    observe(stream, 2, 10)
+    observe(held.open(0, 1, 1, "second"), 1, 20)
+    held.settle()
+    held.compute()
+    assert ["path_consistency" in row.metrics for row in held.store.windows("run")] == [True, False]
+
+
+def test_geometry_that_comes_late_counts_from_the_next_round_on(held: HeldEngine) -> None:
+    """Rank 1 had not passed step 10 when it closed; whether it was judged in between makes no difference."""
+    said = []
+    for judged_before in (False, True):
+        engine = held if not judged_before else HeldEngine()
+        create(engine)
+        ranks = [engine.open(rank, 2, 0, f"{rank}") for rank in range(2)]
+        observe(ranks[0], 1, 10)
+        engine.settle()
+        engine.steady += 60
+        engine.settle()
+        if judged_before:
+            engine.compute()
+        ranks[1].send(1, geometry_of(0, 10))
+        observe(ranks[0], 5, 20)
+        observe(ranks[1], 2, 20)
+        engine.settle()
+        engine.compute()
+        said.append([(row.step, dict(row.metrics)) for row in engine.store.windows("run")])
+        if judged_before:
+            engine.close()
+    assert said[0] == said[1]
+    assert ["path_consistency" in metrics for _, metrics in said[0]] == [False, True]
