@@ -30,7 +30,7 @@ class Segment:
     checked: int = 0
     """Up to where damage was counted."""
     counted: set[int] = field(default_factory=set)
-    """Sequences of messages that were dropped and counted, here or while they were being written."""
+    """Sequences of messages that were settled while they were being written, or dropped and counted since."""
     checkpoints: int = 0
     last_message: int = 0
     """Largest sequence that the server will acknowledge."""
@@ -157,10 +157,11 @@ class Backlog:
         for message in messages:
             if message.sequence <= max(last_message, last_checkpoint):
                 continue  # the file holds a piece of itself twice
+            if message.sequence in reading.segment.counted:
+                continue
             if self._is_dropped(message):
-                if message.sequence not in reading.segment.counted:
-                    reading.segment.counted.add(message.sequence)
-                    lost += message.samples
+                reading.segment.counted.add(message.sequence)
+                lost += message.samples
                 continue
             if message.kind == "checkpoint":
                 last_checkpoint = message.sequence

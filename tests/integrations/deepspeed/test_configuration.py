@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pathwatch.client import Credentials
+from pathwatch.client import Credentials, Spool
 from pathwatch.integrations.deepspeed import Checkpoints, Probe, ProbeGroup, Stream, attach
 from pathwatch.v1 import run_pb2
 
@@ -133,6 +133,10 @@ def test_the_environment_is_asked_last(
         ),
         ({"stream": {"window_steps": 5}, "strict": 1}, "strict must be true or false, is 1"),
         ({"checkpoints": {"keep": 0}}, "pathwatch.checkpoints: checkpoints: keep must be at least 1"),
+        (
+            {"spool": {"folder": "x", "max_bytes": 9}},
+            "pathwatch.spool: spool: max_bytes is 9, must be at least",
+        ),
         ({"probe": {"interval": 5}}, "give what to read as an argument"),
         ({"run": "r"}, "either probe= or stream="),
         ([], "must be a mapping"),
@@ -197,3 +201,21 @@ def test_checkpoints_of_the_block(make_engine: Callable, streams: list) -> None:
     assert settings_of(block, {}).checkpoints == Checkpoints(links=False, keep=3)
     assert settings_of({**block, "checkpoints": None}, {}).checkpoints is None
     assert settings_of(block, {"checkpoints": Checkpoints()}).checkpoints == Checkpoints()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("/scratch/spool", Spool("/scratch/spool")),
+        ({"folder": "/scratch/spool", "max_bytes": 1 << 30}, Spool("/scratch/spool", 1 << 30)),
+        (None, None),
+    ],
+)
+def test_spool_of_the_block(said: object, meant: Spool | None) -> None:
+    block = {"run": "r", "stream": {"window_steps": 5}, "spool": said}
+    assert settings_of(block, {}).spool_settings() == meant
+
+
+def test_a_spool_is_handed_on_to_the_stream(make_engine: Callable, streams: list, tmp_path: Path) -> None:
+    begun(make_engine(pathwatch={"run": "r", "stream": {"window_steps": 5}, "spool": str(tmp_path)}))
+    assert streams[0].settings["spool"] == Spool(str(tmp_path))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from pathwatch.client import Credentials
+from pathwatch.client import Credentials, Spool
 from pathwatch.integrations.observing import Checkpoints, Options, Probe, Settings, Stream
 from pathwatch.integrations.observing.settings import refuse_unknown
 
@@ -96,7 +96,7 @@ def _typed(block: Mapping[str, Any]) -> dict[str, Any]:
             f"DeepSpeed configuration, {BLOCK}: holds a token, for whoever reads it; "
             "keep it in a file of its own, named by token_file, or in PATHWATCH_TOKEN"
         )
-    known = [*_PLAIN, "stream", "probe", "checkpoints", "tls", "insecure", "token_file"]
+    known = [*_PLAIN, "stream", "probe", "checkpoints", "spool", "tls", "insecure", "token_file"]
     refuse_unknown(block, known, f"DeepSpeed configuration, {BLOCK}")
     options: dict[str, Any] = {}
     for name, value in block.items():
@@ -107,6 +107,9 @@ def _typed(block: Mapping[str, Any]) -> dict[str, Any]:
         options["policy_options"] = {key: str(value) for key, value in block["policy_options"].items()}
     if "stream" in block:
         options["stream"] = _made(Stream, block["stream"], "stream")
+    if "spool" in block:
+        spool = block["spool"]
+        options["spool"] = spool if spool is None or isinstance(spool, str) else _made(Spool, spool, "spool")
     if "checkpoints" in block:
         settings = block["checkpoints"]
         options["checkpoints"] = None if settings is None else _made(Checkpoints, settings, "checkpoints")

@@ -135,6 +135,7 @@ class Observer:
             config=self._config,
             credentials=self._settings.credentials,
             watch=layout.rank == 0,
+            spool=self._settings.spool_settings(),
         )
 
     def _opened(self) -> Sender:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
-from pathwatch.client import Credentials
+from pathwatch.client import Credentials, Spool
 from pathwatch.integrations.capture import RouterHook
 from pathwatch.integrations.observing.checkpoints import Checkpoints
 from pathwatch.integrations.observing.probe import Probe
@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     config: run_pb2.RunConfig | None
     keep_observations: bool
     credentials: Credentials | None
+    spool: Spool | str | os.PathLike[str] | None
     check_interval: int
     checkpoints: Checkpoints | None
     strict: bool
@@ -74,6 +75,9 @@ class Settings:
     credentials: Credentials | None = None
     """How to reach a server that is not on this machine, or that wants a token. A token not given:
     `PATHWATCH_TOKEN`, or the file of `PATHWATCH_TOKEN_FILE`, of the environment."""
+    spool: Spool | str | os.PathLike[str] | None = None
+    """A folder, or `pathwatch.client.Spool(folder, max_bytes)`, to keep on disk what memory cannot hold while
+    the sidecar is away (docs/spool.md); None = memory alone."""
     check_interval: int = 10
     """Optimizer steps between two agreements of the ranks on what the service wants."""
     checkpoints: Checkpoints | None = field(default_factory=Checkpoints)
@@ -93,6 +97,11 @@ class Settings:
             raise ValueError("give either probe= or stream=")
         if self.check_interval < 1:
             raise ValueError(f"check_interval must be at least 1, got {self.check_interval}")
+        self.spool_settings()
+
+    def spool_settings(self) -> Spool | None:
+        """Where the stream keeps what memory cannot hold. Raises ValueError."""
+        return self.spool if self.spool is None or isinstance(self.spool, Spool) else Spool(self.spool)
 
     def run_config(self, *, layers: int, experts: int) -> run_pb2.RunConfig:
         """Configuration of the run on the server, for a model of that shape."""
