@@ -98,7 +98,7 @@ def test_a_frozen_network_is_noticed_while_the_job_runs_and_said_once(
         proxy.stall()
         observe(stream, 1)
         eventually(lambda: not stream.stats.connected)
-        (text,) = warnings(caplog)
+        (text,) = eventually(lambda: warnings(caplog))
         assert "does not answer pings" in text
         proxy.resume()
         assert stream.flush(20)
