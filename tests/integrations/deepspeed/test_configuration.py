@@ -212,6 +212,7 @@ def test_checkpoints_of_the_block(make_engine: Callable, streams: list) -> None:
     ],
 )
 def test_spool_of_the_block(said: object, meant: Spool | None) -> None:
+    from pathwatch.integrations.deepspeed.configuration import settings_of  # imports DeepSpeed
     block = {"run": "r", "stream": {"window_steps": 5}, "spool": said}
     assert settings_of(block, {}).spool_settings() == meant
 
