@@ -209,6 +209,8 @@ class _Guard:
         try:
             yield
         except RefusedError as refusal:
+            if refusal.code not in _REASONS:
+                raise
             self._counts.refuse("grpc", _REASONS[refusal.code])
             self._record(context, refusal.code.name, refused=True)
             await abort(context, refusal)

@@ -15,9 +15,9 @@ from pathwatch.server.access.token_file import open_tokens
 from pathwatch.server.config import AddressError, ServerConfig, server_context, split_address
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.access_collector import AccessCollector
-from pathwatch.server.exporter.admission import Admission
 from pathwatch.server.exporter.collector import StateCollector
 from pathwatch.server.exporter.listener import Listener
+from pathwatch.server.exporter.readers import Readers
 from pathwatch.v1 import run_pb2, signal_pb2
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class HttpServer:
         self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._healthy = True
         tokens = open_tokens(config.http_tokens, "http_tokens", counts) if config.http_tokens else None
-        self._admission = Admission(tokens, counts)
+        self._readers = Readers(tokens, counts)
         tls = None
         if config.http_tls and (files := config.tls) is not None:
             tls = Reloaded(
@@ -81,7 +81,7 @@ class HttpServer:
             if self._healthy:
                 return _text(start_response, "200 OK", "ok\n")
             return _text(start_response, "503 Service Unavailable", "draining\n")
-        if denied := self._admission.check(environ.get("HTTP_AUTHORIZATION", "")):
+        if denied := self._readers.check(environ.get("HTTP_AUTHORIZATION", "")):
             return _text(start_response, denied.status, denied.why, headers=denied.headers)
         match path:
             case "/metrics":

@@ -19,7 +19,7 @@ class Denied:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Admission:
+class Readers:
     """Tokens with the scope read that are bound to no runs: /metrics and the page show all of them."""
 
     def __init__(self, tokens: Reloaded[TokenTable] | None, counts: AccessCounts) -> None:
