@@ -35,6 +35,10 @@ STEPS = 12
 """Steps of a run."""
 RANKS = 2
 SAMPLES = 64
+CAPACITY = 32
+"""Of the observations most are beyond it, so that the server receives more than it computes."""
+CALL_SECONDS = 600.0
+"""A call may wait for all rounds before it."""
 KEPT_RUNS = 2
 """Finished runs that a process leaves before it deletes the oldest."""
 
@@ -95,23 +99,26 @@ class Job:
 
     def live(self) -> None:
         """All of it; errors of the server's are counted."""
-        create = run_pb2.CreateRunRequest(name=self._name, config=run_pb2.RunConfig(topology=topology()))
-        self._runs.CreateRun(create, timeout=60)
-        watch = self._signals.WatchSignals(signal_pb2.WatchSignalsRequest(run=self._name), timeout=600)
+        config = run_pb2.RunConfig(topology=topology(), capacity=CAPACITY)
+        create = run_pb2.CreateRunRequest(name=self._name, config=config)
+        self._runs.CreateRun(create, timeout=CALL_SECONDS)
+        watch = self._signals.WatchSignals(
+            signal_pb2.WatchSignalsRequest(run=self._name), timeout=CALL_SECONDS
+        )
         ranks = [threading.Thread(target=self._send, args=(rank,)) for rank in range(RANKS)]
         watcher = threading.Thread(target=self._drain, args=(watch,))
         for thread in (watcher, *ranks):
             thread.start()
         for thread in ranks:
             thread.join()
-        self._runs.RankCheckpoints(run_pb2.RankCheckpointsRequest(run=self._name), timeout=60)
-        self._signals.GetMetrics(signal_pb2.GetMetricsRequest(run=self._name), timeout=60)
-        self._runs.FinishRun(run_pb2.FinishRunRequest(name=self._name), timeout=300)
+        self._runs.RankCheckpoints(run_pb2.RankCheckpointsRequest(run=self._name), timeout=CALL_SECONDS)
+        self._signals.GetMetrics(signal_pb2.GetMetricsRequest(run=self._name), timeout=CALL_SECONDS)
+        self._runs.FinishRun(run_pb2.FinishRunRequest(name=self._name), timeout=CALL_SECONDS)
         watcher.join()
 
     def delete(self) -> None:
         """The run goes."""
-        self._runs.DeleteRun(run_pb2.DeleteRunRequest(name=self._name), timeout=60)
+        self._runs.DeleteRun(run_pb2.DeleteRunRequest(name=self._name), timeout=CALL_SECONDS)
 
     def _send(self, rank: int) -> None:
         messages = [one for step in range(STEPS) for one in payloads(rank, step)]
@@ -128,7 +135,7 @@ class Job:
                         run_pb2.RegisterCheckpointRequest(
                             run=self._name, checkpoint=run_pb2.Checkpoint(step=acked // len(messages))
                         ),
-                        timeout=60,
+                        timeout=CALL_SECONDS,
                     )
             life += 1
             if life > 100:
@@ -150,7 +157,7 @@ class Job:
         def requests() -> Iterator[routing_pb2.StreamRoutingRequest]:
             yield routing_pb2.StreamRoutingRequest(hello=hello)
             yield from messages[acked:]
-            enough.wait(600)
+            enough.wait(CALL_SECONDS)
 
         call = self._routing.StreamRouting(requests())
         try:

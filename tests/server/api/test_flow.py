@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,16 +80,19 @@ def test_a_run_waits_while_others_go_on() -> None:
 
 
 def test_room_goes_to_runs_in_turn() -> None:
+    # A run alone may take everything, so that nothing but turns keeps it from doing so.
+    limits = replace(SMALL, unacked_bytes_per_run=200)
+
     async def main() -> None:
-        in_flight = InFlight(SMALL)
-        first = Flow("full", SMALL, in_flight)
-        second = Flow("full-too", SMALL, in_flight)
+        in_flight = InFlight(limits)
+        first = Flow("full", limits, in_flight)
+        second = Flow("full-too", limits, in_flight)
         await first.acquire(100)
         await second.acquire(100)
         order: list[str] = []
 
         async def ask(name: str) -> None:
-            await Flow(name, SMALL, in_flight).acquire(100)
+            await Flow(name, limits, in_flight).acquire(100)
             order.append(name)
 
         tasks = [asyncio.create_task(ask(name)) for name in ["flood"] * 4 + ["paced"]]

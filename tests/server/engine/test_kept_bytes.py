@@ -62,6 +62,21 @@ def test_the_bound_of_all_holds_whatever_runs_do(events: list[tuple[int, int, bo
         assert ledger.total == sum(held.values()) <= 1000
 
 
+def test_runs_that_come_one_after_the_other_do_not_pass_the_bound_together() -> None:
+    """Each may take its fair share of half of it when it comes; the shares of all who came add up to more."""
+    ledger = kept(window_bytes_per_run=1000, window_bytes=1000)
+    for run in range(20):
+        held = 0
+        while True:
+            try:
+                ledger.check_growth(str(run), held, 1)
+            except OverloadError:
+                break
+            held += 1
+            ledger.set(str(run), held)
+    assert 900 <= ledger.total <= 1000
+
+
 def block(step: int, group: str, ids: list[int], part: int, parts: int, targets: bool) -> ObservationBlock:
     n = len(ids)
     weights_NLK = np.random.default_rng([step, part, n]).dirichlet(np.ones(4), (n, 3)).astype(np.float32)
