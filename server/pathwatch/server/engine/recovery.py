@@ -66,6 +66,8 @@ def _refill(run: LiveRun, row: RunRow, shared: Shared, topology: Topology) -> No
     for attempt, step in partial:
         if attempt == row.attempt:
             run.sketch.closed_step = max(run.sketch.closed_step, step)
+    if row.first_step >= 0:
+        run.sketch.newest_step = row.step
     closed: dict[int, list[BatchRow]] = {}
     for batch in shared.store.batches(row.name):
         last_step = settings.window_of(batch.step)[1]

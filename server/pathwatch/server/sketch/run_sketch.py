@@ -53,8 +53,6 @@ class Round:
 class _OpenWindow:
     first_step: int
     step: int
-    newest_step: int
-    """Newest step observed."""
     passed_at: float | None = None
     """When it first held observations and a rank had passed its end; the grace time counts from here."""
     groups: dict[str, WindowSketch] = field(default_factory=dict)
@@ -63,13 +61,16 @@ class _OpenWindow:
 class RunSketch:
     """Open windows of a run. The caller brings the time (any steady clock, seconds) and serializes the calls.
 
-    After a restart of the service, pass the attempt and the step of the newest closed round, join the
-    ranks, repeat their watermarks and add the stored blocks again: the state is the same.
+    After a restart of the service, pass the attempt and the step of the newest closed round, set the newest
+    step observed, join the ranks, repeat their watermarks and add the stored blocks again: the state is the
+    same.
     """
 
     def __init__(self, settings: SketchSettings, *, attempt: int = 0, closed_step: int = -1) -> None:
         self.closed_step = closed_step
         """Step of the newest closed round, −1 before the first; after a rewind at most the step before it."""
+        self.newest_step = -1
+        """Newest step observed, −1 before the first; also one of which no sample was kept."""
         self._settings = settings
         self._attempt = attempt
         self._ranks = RankWatermarks()
@@ -103,14 +104,14 @@ class RunSketch:
             return AddResult(accepted=0, late=n, beyond=0)
         if n == 0:
             return AddResult(accepted=0, late=0, beyond=0)
-        window = self._open.get(step) or _OpenWindow(first_step, step, newest_step=block.step)
+        window = self._open.get(step) or _OpenWindow(first_step, step)
         known = window.groups.get(block.group)
         sketch = known or self._new_window()
         before = known.nbytes if known else 0
         accepted = sketch.add(block, sample_hash(self._settings.run, block.group, block.sample_ids_N))
         self.nbytes += sketch.nbytes - before
         window.groups[block.group] = sketch
-        window.newest_step = max(window.newest_step, block.step)
+        self.newest_step = max(self.newest_step, block.step)
         self._open[step] = window
         self._note_passing(window, now)
         return AddResult(accepted=accepted, late=0, beyond=n - accepted)
@@ -157,7 +158,7 @@ class RunSketch:
         last step that any of them is known to have reached.
         """
         rounds = self.close_ready(now)
-        end = max([self._ranks.newest, *(window.newest_step for window in self._open.values())])
+        end = max(self._ranks.newest, self.newest_step)
         for step in sorted(self._open):
             rounds.append(self._close(self._open[step], missing_ranks=self._ranks.behind(min(step, end))))
         return rounds
