@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from chaos_proxy import ChaosProxy
 
 from pathwatch.client import Client, Credentials, PathwatchError, RoutingStream
 from pathwatch.server.access import reloading
@@ -105,9 +106,12 @@ def secured(
 def streams() -> Iterator[Callable[..., RoutingStream]]:
     with ExitStack() as closing:
 
-        def make(secured: Secured, **options: Any) -> RoutingStream:
+        def make(secured: Secured, address: str = "", **options: Any) -> RoutingStream:
             stream = RoutingStream(
-                secured.server.grpc_address, run="run", credentials=secured.ours.credentials(), **options
+                address or secured.server.grpc_address,
+                run="run",
+                credentials=secured.ours.credentials(),
+                **options,
             )
             closing.callback(stream.close, 5)
             return stream
@@ -144,13 +148,15 @@ def test_a_client_reads_its_files_anew_when_it_connects_again(
 ) -> None:
     """What both sides were given meanwhile is enough: nobody restarts the job."""
     _, new = authorities
-    stream = streams(secured, config=RUN)
-    assert watermarked(stream, 1)
-    secured.theirs.issue(new, trusts=new)
-    secured.ours.issue(new, trusts=new)
-    stream._sender._channel.close()  # as a network does that comes back
-    assert watermarked(stream, 2)
-    assert stream.stats.reconnects >= 1
+    with ChaosProxy(secured.server.grpc_address) as network:
+        stream = streams(secured, network.address, config=RUN)
+        assert watermarked(stream, 1)
+        secured.theirs.issue(new, trusts=new)
+        secured.ours.issue(new, trusts=new)
+        network.cut()
+        assert watermarked(stream, 2)
+        assert stream.stats.reconnects >= 1
+        stream.close()
     with Client(secured.server.grpc_address, credentials=secured.ours.credentials()) as client:
         assert client.get_run("run").name == "run"
 
