@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from job import differences
-from serving import COMMAND, CONFIG, Serving, said, serving, train, wait
+from serving import CONFIG, Serving, fsck, said, serving, train, wait
 from small_disk import Disk, LimitedFiles, small_disk
 
 from pathwatch.client import Client, RoutingStream
@@ -77,7 +76,7 @@ def test_a_full_disk_stops_acknowledgements_alone(
         server.stop()
     log = (tmp_path / "log").read_text()
     assert log.count("nothing is acknowledged") == log.count("can be written again") >= 3
-    assert subprocess.run([*COMMAND, "fsck", data]).returncode == 0
+    assert fsck(data) == f"{data} is good\n"
 
 
 @pytest.mark.robustness
@@ -109,4 +108,4 @@ def test_killed_while_the_disk_is_full(disk: Disk, tmp_path: Path, undisturbed_s
             client.finish_run("run")
         assert differences(said(server.address), undisturbed_serving(len(ALL))) == []
         server.stop()
-    assert subprocess.run([*COMMAND, "fsck", data]).returncode == 0
+    assert fsck(data) == f"{data} is good\n"

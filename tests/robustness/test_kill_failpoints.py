@@ -12,6 +12,7 @@ import pytest
 from job import Job, Plan, differences, outcome
 from rank_process import RankProcesses
 from server_process import ServerProcess
+from serving import fsck
 
 from pathwatch.server.failpoints import VARIABLE
 
@@ -101,6 +102,7 @@ def test_a_server_killed_at_a_failpoint_loses_nothing(
         assert not differences(found, dict(undisturbed_short))
     finally:
         server.kill()
+    assert fsck(tmp_path / "data") == f"{tmp_path / 'data'} is good\n"
 
 
 def test_every_failpoint_has_a_test_and_stands_in_the_docs() -> None:

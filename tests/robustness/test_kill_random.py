@@ -11,6 +11,7 @@ from job import Job, Plan, differences, outcome
 from killer import Killer
 from rank_process import RankProcesses
 from server_process import ServerProcess
+from serving import fsck
 
 KILLS = 50
 SEED = int(os.environ.get("PATHWATCH_SEED", "0"))
@@ -37,3 +38,4 @@ def test_killed_and_undisturbed_servers_say_the_same(
         assert not differences(outcome(server.address), dict(undisturbed))
     finally:
         server.kill()
+    assert fsck(tmp_path / "data") == f"{tmp_path / 'data'} is good\n"

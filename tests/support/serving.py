@@ -85,6 +85,14 @@ def serving(data: Path, log: Path, *options: str) -> Iterator[Serving]:
         server.kill()
 
 
+def fsck(data: Path) -> str:
+    """What `pathwatch fsck` says of a folder that no server uses."""
+    said = subprocess.run(
+        [*COMMAND, "fsck", data], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return said.stdout
+
+
 def train(stream: RoutingStream, steps: range) -> None:
     """Everything the rank has to say about the steps."""
     for step in steps:
