@@ -1,4 +1,4 @@
-"""What one call of the client takes of the thread that makes it, with an idle sidecar on the other end."""
+"""What one call of the client takes of the thread that makes it, beside a bare copy of the same array."""
 
 from __future__ import annotations
 
@@ -18,23 +18,36 @@ PAUSE_SECONDS = 0.02
 """Between two calls, as between two training steps."""
 
 
+ABSENT = "127.0.0.1:1"
+"""Where nobody listens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
     """Calls of `RoutingStream.observe` with so many bytes of routing weights each."""
 
+    sidecar: str
+    """Idle, or absent."""
     nbytes: int
     calls: int
     p50_seconds: float
     p99_seconds: float
     longest_seconds: float
+    copy_p50_seconds: float
+    """Of `numpy.copy` of the same array, in turn with the calls."""
+    copy_p99_seconds: float
 
 
 def measure(server: str, calls: int, sizes: Sequence[int] = SIZES) -> list[Calls]:
-    """Time calls of every size."""
-    return [_measure(server, nbytes, calls) for nbytes in sizes]
+    """Time calls of every size, with the sidecar and without one."""
+    return [
+        _measure(sidecar, address, nbytes, calls)
+        for nbytes in sizes
+        for sidecar, address in (("idle", server), ("absent", ABSENT))
+    ]
 
 
-def _measure(server: str, nbytes: int, calls: int) -> Calls:
+def _measure(sidecar: str, server: str, nbytes: int, calls: int) -> Calls:
     samples = nbytes // (LAYERS * EXPERTS * 4)
     weights_NLK = np.full((samples, LAYERS, EXPERTS), 1 / EXPERTS, np.float32)
     ids_N, losses_N = np.arange(samples), np.ones(samples, np.float32)
@@ -42,7 +55,7 @@ def _measure(server: str, nbytes: int, calls: int) -> Calls:
         topology=run_pb2.Topology(layers=LAYERS, experts=EXPERTS), mode=run_pb2.OBSERVATION_MODE_PROBE
     )
     stream = RoutingStream(server, run=f"calls-{nbytes}", config=config)
-    seconds = np.empty(calls)
+    seconds, copy_seconds = np.empty(calls), np.empty(calls)
     try:
         for step in range(calls):
             start = time.perf_counter()
@@ -50,14 +63,21 @@ def _measure(server: str, nbytes: int, calls: int) -> Calls:
             seconds[step] = time.perf_counter() - start
             stream.watermark(step)
             time.sleep(PAUSE_SECONDS)
-        if not stream.flush(30.0) or stream.stats.rejected:
+            start = time.perf_counter()
+            np.copy(weights_NLK)
+            copy_seconds[step] = time.perf_counter() - start
+            time.sleep(PAUSE_SECONDS)
+        if server != ABSENT and (not stream.flush(30.0) or stream.stats.rejected):
             raise RuntimeError(f"the sidecar did not take what was sent: {stream.stats}")
     finally:
-        stream.close()
+        stream.close(1.0)
     return Calls(
+        sidecar=sidecar,
         nbytes=nbytes,
         calls=calls,
         p50_seconds=float(np.quantile(seconds, 0.5)),
         p99_seconds=float(np.quantile(seconds, 0.99)),
         longest_seconds=float(seconds.max()),
+        copy_p50_seconds=float(np.quantile(copy_seconds, 0.5)),
+        copy_p99_seconds=float(np.quantile(copy_seconds, 0.99)),
     )

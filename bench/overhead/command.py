@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from bench.overhead import tables
-from bench.overhead.aims import Judgement, judge
+from bench.overhead.aims import judge
 from bench.overhead.client_calls import Calls, measure
 from bench.overhead.job import join_world
-from bench.overhead.measuring import FULL, QUICK, ModelReport, count_waits, measure_models, server
+from bench.overhead.measuring import FULL, QUICK, ModelReport, Plan, count_waits, measure_models, server
+from bench.overhead.outages import measure_outages
 from bench.overhead.paste import check, paste
-from bench.overhead.results import Synchronised
 
 DESCRIPTION = """\
 What watching costs a training job: the same DeepSpeed job in turn without pathwatch, with stream mode and
@@ -45,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="put the tables into this page, between its marks, too"
     )
+    parser.add_argument(
+        "--outages",
+        action="store_true",
+        help="instead: the client alone, while the sidecar is present, absent, frozen or refusing; 3 minutes",
+    )
     options = parser.parse_args(arguments)
+    if options.outages and (options.json or options.markdown):
+        parser.error("--outages prints its tables only; leave out --json and --markdown")
     if options.markdown is not None:
         try:
             check(options.markdown)
@@ -58,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rank == 0:
             print(doing, file=sys.stderr, flush=True)
 
+    if options.outages:
+        _print_outages(rank, ranks, plan, progress)
+        return
     with server(rank) as address:
         reports = measure_models(plan, address, progress)
         progress("calls of the client")
@@ -69,7 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     waits = count_waits()
     judgements = judge(reports[0].costs, reports[0].inside, waits)
     machine = _machine(ranks)
-    text = _text(machine, reports, calls, waits, judgements)
+    text = "\n\n".join(
+        [
+            _text(machine, reports, calls),
+            "Waits for the device, counted on one that does nothing else:",
+            tables.waits_table(waits),
+            tables.aims_table(judgements),
+        ]
+    )
     print(text)
     if options.markdown is not None:
         paste(options.markdown, text)
@@ -82,6 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "aims": [asdict(judgement) for judgement in judgements],
         }
         options.json.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _print_outages(rank: int, ranks: int, plan: Plan, progress: Callable[[str], None]) -> None:
+    with server(rank) as address:
+        report = measure_outages(address, plan.outage_steps, plan.outage_seconds, progress)
+        calls = measure(address, plan.calls) if rank == 0 else []
+    torch.distributed.destroy_process_group()
+    if rank == 0:
+        print(_text(_machine(ranks), [report], calls))
 
 
 def _machine(ranks: int) -> dict[str, str]:
@@ -99,13 +125,7 @@ def _processor() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "processor")
 
 
-def _text(
-    machine: Mapping[str, str],
-    reports: Sequence[ModelReport],
-    calls: Sequence[Calls],
-    waits: Mapping[str, Synchronised],
-    judgements: Sequence[Judgement],
-) -> str:
+def _text(machine: Mapping[str, str], reports: Sequence[ModelReport], calls: Sequence[Calls]) -> str:
     parts = [", ".join(f"{name} {value}" for name, value in machine.items())]
     for report in reports:
         parts.append(
@@ -113,10 +133,4 @@ def _text(
             f"(p99 {report.step_seconds_p99 * 1e3:.1f} ms); ratios to that, with 95 % intervals:"
         )
         parts += [tables.ratio_table(report.costs), tables.inside_table(report.inside, report.gives)]
-    parts += [
-        "Waits for the device, counted on one that does nothing else:",
-        tables.waits_table(waits),
-        tables.calls_table(calls),
-        tables.aims_table(judgements),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, tables.calls_table(calls)])

@@ -46,10 +46,23 @@ class Plan:
     gated_seconds: float
     inside_steps: int
     calls: int
+    outage_steps: int
+    """Timed in a block of `outages`."""
+    outage_seconds: float
 
 
-FULL = Plan(steps=50, olmoe_seconds=280, gated_seconds=80, inside_steps=100, calls=400)
-QUICK = Plan(steps=12, olmoe_seconds=20, gated_seconds=5, inside_steps=12, calls=50)
+FULL = Plan(
+    steps=50,
+    olmoe_seconds=280,
+    gated_seconds=80,
+    inside_steps=100,
+    calls=400,
+    outage_steps=100,
+    outage_seconds=240,
+)
+QUICK = Plan(
+    steps=12, olmoe_seconds=20, gated_seconds=5, inside_steps=12, calls=50, outage_steps=40, outage_seconds=60
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,13 +47,17 @@ def waits_table(waits: Mapping[str, Synchronised]) -> str:
 
 
 def calls_table(calls: Sequence[Calls]) -> str:
-    """Calls of the client, a line per size."""
-    header = ["`RoutingStream.observe` of", "calls", "p50, µs", "p99, µs", "longest, µs"]
+    """Calls of the client, a line per size and sidecar."""
+    header = ["`RoutingStream.observe` of", "sidecar", "calls", "p50, µs", "p99, µs", "longest, µs"]
+    header += ["p50 over `numpy.copy`'s", "p99 over `numpy.copy`'s"]
     rows = [
         [
             f"{c.nbytes >> 10} KiB",
+            c.sidecar,
             str(c.calls),
             *(f"{seconds * 1e6:.0f}" for seconds in (c.p50_seconds, c.p99_seconds, c.longest_seconds)),
+            f"{c.p50_seconds / c.copy_p50_seconds:.1f}",
+            f"{c.p99_seconds / c.copy_p99_seconds:.1f}",
         ]
         for c in calls
     ]
