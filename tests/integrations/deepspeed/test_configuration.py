@@ -213,6 +213,7 @@ def test_checkpoints_of_the_block(make_engine: Callable, streams: list) -> None:
 )
 def test_spool_of_the_block(said: object, meant: Spool | None) -> None:
     from pathwatch.integrations.deepspeed.configuration import settings_of  # imports DeepSpeed
+
     block = {"run": "r", "stream": {"window_steps": 5}, "spool": said}
     assert settings_of(block, {}).spool_settings() == meant
 
@@ -220,3 +221,19 @@ def test_spool_of_the_block(said: object, meant: Spool | None) -> None:
 def test_a_spool_is_handed_on_to_the_stream(make_engine: Callable, streams: list, tmp_path: Path) -> None:
     begun(make_engine(pathwatch={"run": "r", "stream": {"window_steps": 5}, "spool": str(tmp_path)}))
     assert streams[0].settings["spool"] == Spool(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("block", "credentials"),
+    [
+        ({}, None),
+        ({"token_file": "/t"}, Credentials(token_file="/t")),  # noqa: S106
+        ({"tls": {}}, Credentials(tls=True)),
+        ({"insecure": True, "token_file": "/t"}, Credentials(insecure=True, token_file="/t")),  # noqa: S106
+    ],
+)
+def test_how_the_sidecar_is_reached(block: dict, credentials: Credentials | None) -> None:
+    from pathwatch.integrations.deepspeed.configuration import settings_of  # imports DeepSpeed
+
+    block = {"run": "r", "stream": {"window_steps": 5}, **block}
+    assert settings_of(block, {}).credentials == credentials
