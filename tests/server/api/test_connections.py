@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ import pytest
 from chaos_proxy import ChaosProxy
 
 from pathwatch.client import Client, RoutingStream
-from pathwatch.server.api import channel_options
+from pathwatch.server.api import channel_options, routing
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.config import Limits
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
@@ -78,6 +79,32 @@ def test_a_stream_that_grows_old_ends_well(serve: Callable[..., Any], make_batch
     stream.responses.extend(stream.call)  # to its end, which we did not ask for
     assert stream.call.code() is grpc.StatusCode.OK
     assert stream.responses[-1].acked_sequence == last
+
+
+def test_a_message_under_way_does_not_keep_an_old_stream_open(
+    serve: Callable[..., Any], make_batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large message is being decoded when the time comes: it is as if it had not been read."""
+    held = threading.Event()
+    decode = routing.decode_batch
+
+    def slowly(*arguments: Any) -> Any:
+        held.wait(30)
+        return decode(*arguments)
+
+    monkeypatch.setattr(routing, "decode_batch", slowly)
+    service = serve(max_connection_age_seconds=0.5)
+    service.create()
+    stream = service.stream()
+    try:
+        stream.hello()
+        stream.send(make_batch(1, n=4096))
+        stream.responses.extend(stream.call)
+        assert not held.is_set()
+    finally:
+        held.set()
+    assert stream.call.code() is grpc.StatusCode.OK
+    assert stream.responses[-1].acked_sequence == 0
 
 
 def test_a_watch_that_grows_old_goes_on_without_a_word_twice(

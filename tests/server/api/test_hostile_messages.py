@@ -214,7 +214,7 @@ def _send_damaged(server: Server, rng: random.Random, count: int) -> int:
     while sent < count:
         rows = {row[-1] for row in server.content()["batches"]}
         accepted: list[bytes] = []
-        # A watermark damaged into the far future closes everything before it: now and then the job starts anew.
+        # A watermark damaged into the far future closes all before it: now and then the job starts anew.
         stream = server.stream(f"damaged-{sent}", attempt=sent // 100)
         acked = 0
         for sequence in range(1, min(50, count - sent) + 1):
