@@ -110,6 +110,7 @@ def test_a_superseded_window_does_not_come_back_with_its_first_steps(
     sequence = 1
     for step in (0, 1, 2, 3):
         sequence = observe(stream, sequence, step)
+    held.settle()
     second = held.open(0, 1, 1, "second")
     second.send(1, message(pieces_of(2)[:1]))
     held.settle()
