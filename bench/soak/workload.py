@@ -31,7 +31,7 @@ from pathwatch.v1 import (
     tensor_pb2,
 )
 
-STEPS = 12
+STEPS = 6
 """Steps of a run."""
 RANKS = 2
 SAMPLES = 64
@@ -39,7 +39,7 @@ CAPACITY = 32
 """Of the observations most are beyond it, so that the server receives more than it computes."""
 CALL_SECONDS = 600.0
 """A call may wait for all rounds before it."""
-KEPT_RUNS = 2
+KEPT_RUNS = 1
 """Finished runs that a process leaves before it deletes the oldest."""
 
 

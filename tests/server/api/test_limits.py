@@ -390,6 +390,27 @@ def test_limit_unacked_bytes_per_run(serve: Any, make_batch: Any, eventually: An
     assert metric(service, "waiting_seconds") == 1
 
 
+def test_streams_that_leave_at_once_take_room_until_their_messages_are_gone(
+    serve: Any, make_batch: Any, eventually: Any
+) -> None:
+    service = serve(SMALL)
+    service.create()
+    batch = make_batch(1, n=500)
+    ranks = [service.stream() for _ in range(4)]
+    for number, stream in enumerate(ranks):
+        stream.hello(rank=number, world_size=4, session=str(number))
+    eventually(lambda: service.get().world_size)
+    with held_commits():
+        for number, stream in enumerate(ranks[:3], start=1):
+            stream.send(batch)
+            taken = number * batch.ByteSize()
+            eventually(lambda taken=taken: series(service, "pathwatch_ingest_bytes_total") >= taken)
+            stream.call.cancel()
+        ranks[3].send(batch)
+        assert "no room for 1 s" in ends(ranks[3]).details()
+    works(service, make_batch, "run", rank=3, world_size=4)
+
+
 def test_limit_waiting_bytes(serve: Any, make_batch: Any, eventually: Any) -> None:
     service = serve(SMALL)
     service.create()
