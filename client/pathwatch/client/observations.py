@@ -14,6 +14,7 @@ from pathwatch.client.tensors import fill_tensor
 from pathwatch.v1 import routing_pb2
 
 _WEIGHT_DTYPES = ("float32", "float16", "uint16")
+_ARRAY_OVERHEAD = 192
 _PER_SAMPLE = {
     "token_counts": np.int32,
     "target_token_counts": np.int32,
@@ -58,6 +59,11 @@ class Observations:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in (*self.arrays.values(), *self.raw.values()))
+
+    @property
+    def array_overhead(self) -> int:
+        """Bytes that the arrays take as objects, beside their numbers: much, where observations are small."""
+        return _ARRAY_OVERHEAD * (len(self.arrays) + len(self.raw))
 
     def split(self, limit: int) -> Iterator[Piece]:
         """All samples in pieces, each of one sample or at most `limit` bytes. Nothing is copied yet."""

@@ -284,16 +284,18 @@ class RoutingStream:
     def _add_observations(self, observations: Observations) -> None:
         if observations.samples == 0:
             return
+        overhead = observations.array_overhead  # pieces share the arrays
         for piece in observations.split(_MESSAGE_BYTES):
             self._add(
                 Message(
                     kind="batch",
                     step=observations.step,
                     encode=piece.request,
-                    nbytes=piece.nbytes,
+                    nbytes=piece.nbytes + overhead,
                     samples=piece.samples,
                 )
             )
+            overhead = 0
 
     def _add_geometry(self, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -> None:
         geometry = checked_geometry(step=step, gram_self=gram_self, gram_next=gram_next)
