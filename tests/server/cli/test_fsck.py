@@ -154,7 +154,9 @@ UNREADABLE = {
     "UPDATE runs SET groups='[\"ma' WHERE name='probe'": ".*pathwatch.sqlite3",
     "UPDATE windows SET metrics='{' WHERE run='stream' AND step=3": ".*pathwatch.sqlite3",
     "UPDATE runs SET config=x'0aff' WHERE name='probe'": "configuration of run 'probe'",
-    "UPDATE batches SET batch=substr(batch, 1, 40) WHERE run='probe' AND step=8": "batch at step 8 of run 'probe'",
+    "UPDATE batches SET batch=substr(batch, 1, 40) WHERE run='probe' AND step=8": (
+        "batch at step 8 of run 'probe'"
+    ),
     "UPDATE geometries SET geometry=x'12'": r"geometry at step \d+ of run '\w+'",
     "UPDATE windows SET evidence=zeroblob(500) WHERE run='stream' AND step=3 AND \"group\"='math'": (
         "evidence of the window of group 'math' at step 3 of run 'stream'"
