@@ -17,6 +17,8 @@ from pathwatch.server.config import Limits
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.v1 import routing_pb2
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 CALL_BYTES = 1 << 20
 """Largest request of a call that carries no observations."""
 SMALL_BYTES = 16 << 10
@@ -51,7 +53,7 @@ def _parsing(
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler that takes bytes, and gives the other what they parse to."""
 
-    async def parsed(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    def parsed(data: bytes) -> Any:
         try:
             if len(data) > most:
                 raise RefusedError(
@@ -60,33 +62,40 @@ def _parsing(
             if len(data) > SMALL_BYTES:
                 check_items(data, kind)
             return parse(data)
+        except WireError as error:
+            raise RefusedError(Code.INVALID_ARGUMENT, f"{kind.name} {error}") from None
+        except DecodeError:
+            raise RefusedError(Code.INVALID_ARGUMENT, f"{kind.name} cannot be parsed") from None
+
+    async def all_parsed(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield parsed(data)
+
+    async def unary_unary(data: bytes, context: Context) -> Any:
+        try:
+            request = parsed(data)
         except RefusedError as refusal:
             await abort(context, refusal)
-        except WireError as error:
-            await abort(context, RefusedError(Code.INVALID_ARGUMENT, f"{kind.name} {error}"))
-        except DecodeError:
-            await abort(context, RefusedError(Code.INVALID_ARGUMENT, f"{kind.name} cannot be parsed"))
+        return await handler.unary_unary(request, context)
 
-    async def all_parsed(
-        stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        async for data in stream:
-            yield await parsed(data, context)
-
-    async def unary_unary(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        return await handler.unary_unary(await parsed(data, context), context)
-
-    async def unary_stream(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        async with aclosing(handler.unary_stream(await parsed(data, context), context)) as responses:
+    async def unary_stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+        try:
+            request = parsed(data)
+        except RefusedError as refusal:
+            await abort(context, refusal)
+        async with aclosing(handler.unary_stream(request, context)) as responses:
             async for response in responses:
                 yield response
 
-    async def stream_stream(
-        stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        async with aclosing(handler.stream_stream(all_parsed(stream, context), context)) as responses:
-            async for response in responses:
-                yield response
+    async def stream_stream(stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        # Whoever reads may be another task than this, which writes: to end the call is for this one alone,
+        # or the status may meet a response under way, and the caller never hears of either.
+        try:
+            async with aclosing(handler.stream_stream(all_parsed(stream), context)) as responses:
+                async for response in responses:
+                    yield response
+        except RefusedError as refusal:
+            await abort(context, refusal)
 
     serialize = handler.response_serializer
     if handler.request_streaming:
