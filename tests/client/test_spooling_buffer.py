@@ -235,4 +235,4 @@ class Spooling(RuleBasedStateMachine):
 
 
 TestSpooling: Callable[..., None] = Spooling.TestCase
-TestSpooling.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSpooling.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
