@@ -309,7 +309,7 @@ def test_acks_are_held_back_while_too_many_rounds_wait(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 2.0)
+    monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 4.0)
 
 
 @pytest.mark.slow
@@ -317,11 +317,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plugins", "words"),
     [
-        ({"detector": "hangs-to-measure"}, "'hangs-to-measure' gave no answer to `measure` within 2 s"),
-        ({"detector": "hangs-to-update"}, "'hangs-to-update' gave no answer to `update` within 2 s"),
+        ({"detector": "hangs-to-measure"}, "'hangs-to-measure' gave no answer to `measure` within 4 s"),
+        ({"detector": "hangs-to-update"}, "'hangs-to-update' gave no answer to `update` within 4 s"),
         (
             {"detector": "works", "policy": "hangs-to-decide"},
-            "'hangs-to-decide' gave no answer to `decide` within 2 s",
+            "'hangs-to-decide' gave no answer to `decide` within 4 s",
         ),
         ({"detector": "crashes"}, "'crashes' crashed in `update` (SIGABRT)"),
         ({"detector": "leaves"}, "'leaves' ended its process in `update` (exit code 3)"),
@@ -387,12 +387,12 @@ def test_a_metric_that_hangs_costs_its_own_values_and_is_started_again(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("impatient")
 def test_one_that_hangs_when_it_is_made_is_refused_and_holds_nobody_up(
-    bench: Any, make_batch: Any, eventually: Any
+    bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pathwatch.server.engine.refusal import RefusedError
 
+    monkeypatch.setattr("pathwatch.server.engine.hosting.process.LOAD_SECONDS", 4.0)
     config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="hangs-when-made")
     refused = bench.engine.create_run("run", config, 0)
     bench.create("other")

@@ -16,6 +16,8 @@ from pathwatch.server.engine.hosting.frames import from_frame, to_frame
 
 log = logging.getLogger("pathwatch.server")
 
+LOAD_SECONDS = 30.0
+"""A plug-in that takes longer to be loaded is cut off."""
 CALL_SECONDS = 30.0
 """A plug-in that takes longer for one answer is cut off."""
 MAX_FRAME_BYTES = 256 << 20
@@ -72,15 +74,16 @@ class PluginProcess:
         """What the plug-in answers. Raises HostedError, CutOffError when it will never answer again."""
         if self._ended is not None:
             raise CutOffError(self._ended)
+        seconds = LOAD_SECONDS if do == "load" else CALL_SECONDS
         late = threading.Event()
-        timer = threading.Timer(CALL_SECONDS, self._cut_off, (late,))
+        timer = threading.Timer(seconds, self._cut_off, (late,))
         timer.daemon = True
         timer.start()
         try:
             self._connection.send_bytes(to_frame({"do": do, **arguments}))
             answer = from_frame(self._connection.recv_bytes(MAX_FRAME_BYTES))
         except (EOFError, OSError) as error:
-            raise CutOffError(self._end(do, late.is_set())) from error
+            raise CutOffError(self._end(do, seconds if late.is_set() else None)) from error
         finally:
             timer.cancel()
         if "error" in answer:
@@ -103,14 +106,14 @@ class PluginProcess:
         late.set()
         self._process.kill()
 
-    def _end(self, do: str, late: bool) -> str:
+    def _end(self, do: str, late: float | None) -> str:
         # A crash closes the connection a moment before the process has ended; an answer too large does not.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         code = self._process.poll()
         self.close()
-        if late:
-            why = f"gave no answer to `{do}` within {CALL_SECONDS:g} s and was cut off"
+        if late is not None:
+            why = f"gave no answer to `{do}` within {late:g} s and was cut off"
         elif code is None:
             why = f"gave an answer to `{do}` that cannot be read and was cut off"
         elif code < 0:
