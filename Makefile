@@ -23,13 +23,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sidecar: about 5 minutes, results in demo-out/
 	$(BIN)/pathwatch demo --out demo-out
 
-test: $(READY) debian ## All tests
+test: $(READY) debian ## All tests but those of `make robustness`
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not robustness'
 
 quick: $(READY) debian ## The tests without the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not robustness'
 
-robustness: $(READY) ## Faults injected at length: kills, cuts, floods
+robustness: $(READY) ## Faults injected at length: kills, cuts, full disks, hostile input
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness
 
 FUZZ_SECONDS ?= 60
