@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from pathwatch.server.metrics.plugin import Metric
@@ -64,7 +66,17 @@ def load_policy(name: str, options: Mapping[str, str]) -> Policy:
     return policy
 
 
+def look_again() -> None:
+    """Forget what was installed: the packages are looked through once, which takes long."""
+    _installed.cache_clear()
+
+
 def _entry_points(kind: str) -> Mapping[str, EntryPoint]:
+    return _installed(kind, tuple(sys.path))
+
+
+@lru_cache(maxsize=16)
+def _installed(kind: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=kind)}
 
 

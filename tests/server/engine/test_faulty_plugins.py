@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from server_process import ServerProcess
 
 from pathwatch.client import Client, RoutingStream
 from pathwatch.server.config import Limits
-from pathwatch.server.phases.verdict import Phase
+from pathwatch.server.engine.hosting import process
+from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.phases.verdict import Checkpoint, Phase
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CODE = """
@@ -90,6 +93,27 @@ class HangsToRank(Detector):
     def rank(self, checkpoints, group):
         hang()
 
+class ForksAndHangs(Detector):
+    def update(self, step, round_):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+        hang()
+
+class CrashesInRank(Detector):
+    def rank(self, checkpoints, group):
+        os._exit(3)
+
+class SaysOddThings(Detector):
+    def update(self, step, round_):
+        reason = chr(0xD800) + chr(27) + "so much " * 1000
+        return {g: GroupVerdict(phase=Phase.LEARNING, since_step=0, reason=reason) for g in round_}
+
+class KnowsImpossibleSteps(Detector):
+    def update(self, step, round_):
+        return {g: GroupVerdict(phase=Phase.LEARNING, since_step=2**70, reason="") for g in round_}
+
 class Crashes(Detector):
     def update(self, step, round_):
         if step == 2:
@@ -145,6 +169,10 @@ always-hangs = faulty_plugins:AlwaysHangs
 waits = faulty_plugins:Waits
 hangs-to-rank = faulty_plugins:HangsToRank
 crashes = faulty_plugins:Crashes
+forks-and-hangs = faulty_plugins:ForksAndHangs
+crashes-in-rank = faulty_plugins:CrashesInRank
+says-odd-things = faulty_plugins:SaysOddThings
+knows-impossible-steps = faulty_plugins:KnowsImpossibleSteps
 leaves = faulty_plugins:Leaves
 hangs-when-made = faulty_plugins:HangsWhenMade
 
@@ -224,9 +252,6 @@ def test_a_policy_that_fails_lets_the_run_go_on(bench: Any, make_batch: Any, eve
 def test_a_detector_that_cannot_rank_chooses_no_checkpoint(
     bench: Any, make_batch: Any, eventually: Any
 ) -> None:
-    from pathwatch.server.engine.refusal import RefusedError
-    from pathwatch.server.phases.verdict import Checkpoint
-
     bench.create(detector="fails-to-rank")
     bench.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0)).result(30)
     play(bench, make_batch, eventually)
@@ -369,7 +394,11 @@ def test_one_that_always_hangs_is_given_up_and_other_runs_go_on(
     hanging.observe(make_batch(9))
     last = hanging.watermark(9)
     eventually(lambda: hanging.acked == last)
-    assert bench.engine.finish_run("run").result(30).state == run_pb2.RUN_STATE_FINISHED
+    # What waits is not thrown away: it is judged after a restart, and the run can be finished then.
+    with pytest.raises(RefusedError, match="'always-hangs' gave no answer"):
+        bench.engine.finish_run("run").result(30)
+    assert bench.view().run.state == run_pb2.RUN_STATE_ACTIVE
+    assert len(list(bench.store.batches("run"))) > 0
 
 
 @pytest.mark.slow
@@ -390,8 +419,6 @@ def test_a_metric_that_hangs_costs_its_own_values_and_is_started_again(
 def test_one_that_hangs_when_it_is_made_is_refused_and_holds_nobody_up(
     bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathwatch.server.engine.refusal import RefusedError
-
     monkeypatch.setattr("pathwatch.server.engine.hosting.process.LOAD_SECONDS", 4.0)
     config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="hangs-when-made")
     refused = bench.engine.create_run("run", config, 0)
@@ -410,8 +437,6 @@ def test_one_that_hangs_when_it_is_made_is_refused_and_holds_nobody_up(
 def test_a_checkpoint_ranking_that_hangs_keeps_what_was_best(
     bench: Any, make_batch: Any, eventually: Any
 ) -> None:
-    from pathwatch.server.phases.verdict import Checkpoint
-
     bench.create(detector="hangs-to-rank")
     play(bench, make_batch, eventually, steps=(1,))
     bench.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0)).result(30)
@@ -441,3 +466,100 @@ def test_a_hanging_plugin_ends_with_a_server_that_is_killed(
     server.kill()
     stream.close(0.1)
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_what_a_plugin_has_started_does_not_keep_it_alive(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    """Its own processes hold the other end of the connection; they do not count."""
+    bench.create(detector="forks-and-hangs")
+    play(bench, make_batch, eventually, steps=(1,))
+    assert "'forks-and-hangs' gave no answer to `update` within 4 s" in bench.view().last_signal.reason
+
+
+@pytest.mark.slow
+def test_a_ranking_that_nobody_survives_costs_no_round_and_is_named(
+    bench: Any, make_batch: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.create(detector="crashes-in-rank")
+    play(bench, make_batch, eventually, steps=(1,))
+    with pytest.raises(RefusedError, match="'crashes-in-rank' ended its process in `rank`"):
+        bench.engine.rank_checkpoints("run", None, 0).result(30)
+    play(bench, make_batch, eventually, steps=(2,))
+    assert [window.judged for window in bench.store.windows("run")] == [True] * 4
+    assert bench.view().windows["math"].phase == Phase.LEARNING
+    bench.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0)).result(30)
+    rank = bench.join(session="more")
+    for step in (3, 4, 5):
+        rank.observe(make_batch(step))
+        rank.watermark(step)
+    eventually(lambda: "cannot be judged" in caplog.text)
+    assert "cannot be judged: The plug-in 'crashes-in-rank' ended its process in `rank`" in caplog.text
+
+
+@pytest.mark.slow
+def test_words_of_a_plugin_are_made_fit_for_the_store(bench: Any, make_batch: Any, eventually: Any) -> None:
+    bench.create(detector="says-odd-things")
+    bench.create("other")
+    play(bench, make_batch, eventually, steps=(1,))
+    reason = bench.view().windows["math"].reason
+    assert reason.isprintable()
+    assert len(reason) < 2100
+    bench.engine.register_checkpoint("other", Checkpoint(step=1, tag="", attempt=0)).result(30)
+
+
+@pytest.mark.slow
+def test_a_verdict_of_an_impossible_step_is_a_failure_of_the_plugin(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create(detector="knows-impossible-steps")
+    play(bench, make_batch, eventually, steps=(1,))
+    (status, _) = bench.view().last_signal.groups
+    assert status.phase == Phase.UNKNOWN
+    assert "is no step" in status.reason
+
+
+def test_where_no_process_can_be_started_the_caller_hears_of_it(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(process.subprocess, "Popen", full)
+    files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RefusedError, match="no process can be started for the plug-in 'works'") as refused:
+        bench.create(detector="works")
+    assert refused.value.code == Code.INVALID_ARGUMENT
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+@pytest.mark.slow
+def test_many_ranks_that_create_one_run_load_its_plugins_once(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    real = process.subprocess.Popen
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", counted)
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="works")
+    answers = [bench.engine.create_run("run", config, 0) for _ in range(16)]
+    assert [answer.result(60)[1] for answer in answers].count(True) == 1
+    assert len(started) <= 3  # one to look, one more that came before the run was committed, the judge's
+
+
+def test_packages_are_looked_through_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathwatch.server import plugins
+
+    plugins.look_again()
+    looked = []
+    real = plugins.entry_points
+    monkeypatch.setattr(plugins, "entry_points", lambda **group: looked.append(group) or real(**group))
+    with pytest.raises(RefusedError, match="unknown-0"):
+        bench.create(metrics=[f"unknown-{i}" for i in range(32)])
+    assert len(looked) <= 3

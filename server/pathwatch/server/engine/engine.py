@@ -75,6 +75,7 @@ class Engine:
         """Runs that changed since the last commit."""
         self._ready: set[str] = set()
         """Runs whose state is committed and that may have work to hand out."""
+        self._checking = threading.Lock()
         self._failing = False
         self._views: Mapping[str, RunView] = {}
         self._listeners: tuple[Callable[[str], None], ...] = ()
@@ -82,6 +83,7 @@ class Engine:
 
     def start(self) -> None:
         """Recover all runs from the store and begin. Raises StoreError."""
+        plugins.look_again()
         for row in self._store.runs():
             self._runs[row.name] = recover(row, self._shared)
         self._views = {name: run.view() for name, run in self._runs.items()}
@@ -136,12 +138,19 @@ class Engine:
         create = partial(self._answering, future, partial(self._create, future, name, full, attempt))
 
         def check_first() -> None:
-            if problems := plugin_violations(full):
+            try:
+                with self._checking:  # of many ranks that create one run, the first is enough
+                    problems = [] if name in self._views else plugin_violations(full)
+            except Exception as error:
+                log.exception("the plug-ins of run %r cannot be checked", name)
+                settle(future, error)
+                return
+            if problems:
                 settle(future, _refusal(problems))
             else:
                 self._submit(name, create)
 
-        if name in self._views or hosts_nothing(full):
+        if name in self._views or violations(name, full, self._limits) or hosts_nothing(full):
             self._submit(name, create)
         else:  # plug-ins of others may hang when they are loaded
             threading.Thread(target=check_first, name="pathwatch-plugin-check", daemon=True).start()
@@ -233,8 +242,8 @@ class Engine:
             return False
         check_limits(config, self._limits)
         problems = violations(name, config, self._limits)
-        if hosts_nothing(config):
-            problems += plugin_violations(config)
+        if not problems and hosts_nothing(config):
+            problems = plugin_violations(config)
         if problems:
             raise _refusal(problems)
         if len(self._runs) >= self._limits.runs:

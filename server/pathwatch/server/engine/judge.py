@@ -85,8 +85,8 @@ class Judge:
         self._policy = open_policy(config.policy, config.policy_options)
         self.metrics = _open_metrics(config.metrics)
         """Further metrics by plug-in name."""
-        self.lost = False
-        """Whether detector or policy were cut off: what they remembered is gone, a fresh judge is needed."""
+        self.lost: str | None = None
+        """How detector or policy were cut off: what they remembered is gone, a fresh judge is needed."""
         self._epsilon = {group.group: group.epsilon or None for group in config.groups}
         self._memorization: dict[str, MemorizationTracker] = {}
         self._last = NOTHING_JUDGED
@@ -204,7 +204,7 @@ class Judge:
         try:
             return call()
         except CutOffError as error:
-            self.lost = True
+            self.lost = self.lost or str(error)
             raise PluginLostError(str(error)) from error
         except HostedError as error:
             raise PluginFailureError(f"The {kind} plug-in failed: {error}") from error

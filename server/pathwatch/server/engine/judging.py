@@ -12,6 +12,7 @@ from typing import TypeAlias
 from pathwatch.server import plugins
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.geometries import Geometries
+from pathwatch.server.engine.hosting.process import CutOffError
 from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
 from pathwatch.server.engine.outbox import settle
 from pathwatch.server.engine.refusal import Code, RefusedError
@@ -103,6 +104,11 @@ class JudgingQueue:
         return sum(job.nbytes for job in (*self._todo, self._running) if isinstance(job, _ClosedRound))
 
     @property
+    def broken(self) -> str | None:
+        """Why no round can be judged before the server restarts; None = all is well."""
+        return self._broken
+
+    @property
     def has_rounds(self) -> bool:
         """Whether verdicts are still to come."""
         rewound = any(isinstance(job, _Rewind) for job in self._todo)
@@ -184,7 +190,9 @@ class JudgingQueue:
 
     def _count_failure(self, why: object) -> None:
         self._failures += 1
-        if self._failures < MAX_FAILURES and not isinstance(why, plugins.PluginError):
+        # What is not installed will not be there in a moment; what was slow to load may be quicker.
+        hopeless = isinstance(why, plugins.PluginError) and not isinstance(why.__cause__, CutOffError)
+        if self._failures < MAX_FAILURES and not hopeless:
             return
         self._broken = f"run {self._run!r} cannot be judged: {why}; restart the server when that is mended"
         log.error("%s", self._broken)
@@ -218,6 +226,9 @@ class JudgingQueue:
         rewound, self._rewinding = self._rewinding, False
         self._rebuilding = False
         self._judge = judge
+        if judge.lost:  # in ranking the checkpoints; the rounds were taken
+            self.close()
+            self._count_failure(judge.lost)
         if rewound:
             self._on_rebuilt(judge.last, windows)
 
@@ -239,7 +250,7 @@ class JudgingQueue:
         self._on_judged(judged, closed_at)
         if judge.lost:
             self.close()
-            self._count_failure(judged.judgement.decision.reason)
+            self._count_failure(judge.lost)
         else:
             self._failures = 0
 
@@ -251,10 +262,15 @@ class JudgingQueue:
                 answer: list[RankedCheckpoint] | Exception = RefusedError(Code.INTERNAL, str(failure))
             else:
                 answer = ranked[: job.limit] if job.limit else ranked
-            return lambda: self._done_ranking(job, answer)
+            return lambda: self._done_ranking(job, answer, judge)
 
         return work
 
-    def _done_ranking(self, job: _RankRequest, answer: list[RankedCheckpoint] | Exception) -> None:
+    def _done_ranking(
+        self, job: _RankRequest, answer: list[RankedCheckpoint] | Exception, judge: Judge
+    ) -> None:
         self._running = None
         settle(job.future, answer)
+        if judge.lost:  # the next round is to find a plug-in that lives
+            self.close()
+            self._count_failure(judge.lost)

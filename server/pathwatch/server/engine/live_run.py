@@ -360,6 +360,8 @@ class LiveRun:
 
     def finish(self, future: Future[run_pb2.Run]) -> None:
         """Close what is open; the future gets the run when all of it is judged."""
+        if self.judging.broken and not self._row.finished:
+            raise RefusedError(Code.FAILED_PRECONDITION, self.judging.broken)
         if self._row.finished:
             self._answer_finished(future)
         elif self._finishing is not None:
@@ -488,6 +490,12 @@ class LiveRun:
 
     def _finish_when_judged(self) -> None:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:
+            return
+        if self.judging.broken:
+            # What is not judged yet is judged after a restart; the run can be finished then.
+            for future in self._finishing:
+                settle(future, RefusedError(Code.FAILED_PRECONDITION, self.judging.broken))
+            self._finishing = None
             return
         self._update(finished=True)
         self.geometries = Geometries()

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from pathwatch.server.engine.arrays import pack, unpack
+from pathwatch.server.engine.checks import MAX_STEP
+from pathwatch.server.engine.refusal import one_line
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 from pathwatch.server.phases.verdict import (
     Action,
@@ -20,6 +22,8 @@ from pathwatch.server.phases.verdict import (
     RankedCheckpoint,
 )
 
+MAX_REASON = 2000
+"""Characters of a reason; a plug-in's words are made fit for the store and for terminals."""
 ARRAY = "array:"
 """Stands, with its name, for an array in the JSON part of a frame."""
 
@@ -74,11 +78,19 @@ def from_verdicts(verdicts: Mapping[str, GroupVerdict]) -> dict[str, Any]:
 
 
 def to_verdicts(value: Mapping[str, Any]) -> dict[str, GroupVerdict]:
-    """The verdicts that `from_verdicts` was given. ValueError for a phase there is not."""
-    return {
-        group: GroupVerdict(**{**fields_, "phase": Phase(fields_["phase"])})
-        for group, fields_ in value.items()
-    }
+    """The verdicts that `from_verdicts` was given. ValueError for a phase or step there is not."""
+    return {group: _to_verdict(**fields_) for group, fields_ in value.items()}
+
+
+def _to_verdict(phase: int, since_step: int, reason: str, numbers: Mapping[str, float]) -> GroupVerdict:
+    if not -1 <= since_step <= MAX_STEP:
+        raise ValueError(f"since_step is {since_step}, which is no step")
+    return GroupVerdict(
+        phase=Phase(phase),
+        since_step=since_step,
+        reason=one_line(reason, MAX_REASON),
+        numbers={one_line(name): number for name, number in numbers.items()},
+    )
 
 
 def from_decision(decision: Decision) -> dict[str, Any]:
@@ -88,7 +100,7 @@ def from_decision(decision: Decision) -> dict[str, Any]:
 
 def to_decision(value: Mapping[str, Any]) -> Decision:
     """The decision that `from_decision` was given. ValueError for an action there is not."""
-    return Decision(action=Action(value["action"]), reason=value["reason"])
+    return Decision(action=Action(value["action"]), reason=one_line(value["reason"], MAX_REASON))
 
 
 def from_checkpoints(checkpoints: Sequence[Checkpoint]) -> list[dict[str, Any]]:
@@ -113,8 +125,12 @@ def from_ranking(ranking: Sequence[RankedCheckpoint]) -> list[dict[str, Any]]:
 def to_ranking(value: Sequence[Mapping[str, Any]]) -> list[RankedCheckpoint]:
     """The ranking that `from_ranking` was given."""
     return [
-        RankedCheckpoint(**{**fields_, "checkpoint": Checkpoint(**fields_["checkpoint"])})
-        for fields_ in value
+        RankedCheckpoint(
+            checkpoint=Checkpoint(**place["checkpoint"]),
+            score=place["score"],
+            reason=one_line(place["reason"], MAX_REASON),
+        )
+        for place in value
     ]
 
 

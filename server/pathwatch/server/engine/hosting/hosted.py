@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathwatch.server import plugins
 from pathwatch.server.engine.hosting import frames
 from pathwatch.server.engine.hosting.process import HostedError, PluginProcess
+from pathwatch.server.engine.refusal import one_line
 from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 from pathwatch.server.phases.verdict import (
@@ -77,13 +78,13 @@ class HostedMetric:
         if self._process.ended and self._restarts < MAX_RESTARTS:
             self._restarts += 1
             self._process = _start(plugins.METRICS, self._name, {})
-        values: dict[str, float] = self._process.call(
+        values = self._process.call(
             "compute",
             window=frames.from_window(window),
             others=[frames.from_window(other) for other in others],
             geometry=frames.from_geometry(geometry),
         )
-        return values
+        return {one_line(name): value for name, value in values.items()}
 
     def close(self) -> None:
         """End the process."""

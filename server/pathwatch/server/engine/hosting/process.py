@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,21 +45,24 @@ class PluginProcess:
         # Ends with this process, however it ends, and with it the plug-in's process, hanging or not.
         lifeline, life = os.pipe()
         self._life = os.fdopen(life, "wb")
-        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [
-                sys.executable,
-                "-m",
-                "pathwatch.server.engine.hosting",
-                str(theirs.fileno()),
-                str(lifeline),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno() if _is_open(sys.stderr) else subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), lifeline),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        theirs.close()
-        os.close(lifeline)
+        module = "pathwatch.server.engine.hosting"
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                [sys.executable, "-m", module, str(theirs.fileno()), str(lifeline)],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _is_open(sys.stderr) else subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), lifeline),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                # Of its own, so that it can be ended with all it has started, and Ctrl-C does not reach it.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._connection.close()
+            self._life.close()
+            raise HostedError(f"no process can be started for the plug-in {name!r}: {error}") from error
+        finally:
+            theirs.close()
+            os.close(lifeline)
         try:
             self.call("load", kind=kind, name=name, options=options)
         except HostedError:
@@ -97,14 +101,21 @@ class PluginProcess:
         with self._closing:
             if self._ended is None:
                 self._ended = f"The plug-in {self._name!r} was closed."
-            self._process.kill()
+            self._kill()
             self._process.wait()
             self._connection.close()
             self._life.close()
 
     def _cut_off(self, late: threading.Event) -> None:
         late.set()
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        # What it has started may have left its group and hold the other end: only this wakes who waits here.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
 
     def _end(self, do: str, late: float | None) -> str:
         # A crash closes the connection a moment before the process has ended; an answer too large does not.
