@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pathwatch.server import failpoints
+from pathwatch.server.store import sqlite_snapshots
 from pathwatch.server.store.interface import Store, StoreError
 from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.server.store.sqlite_check import snapshot_findings
+from pathwatch.server.store.sqlite_damage import way_back
 from pathwatch.server.store.sqlite_folder import FILE_NAME
+from pathwatch.server.store.sqlite_restore import restore
 from pathwatch.server.store.sqlite_snapshots import (
     FOLDER_NAME,
     KEPT,
@@ -128,6 +134,50 @@ def test_a_damaged_snapshot_is_passed_over(tmp_path: Path, fill: Fill, overwrite
     assert snapshot_problem(older.path) is None
     assert snapshot_problem(newer.path) is not None
     assert snapshots.newest_good() == older
+
+
+def test_a_copy_that_cannot_be_read_is_no_damage(
+    tmp_path: Path,
+    fill: Fill,
+    eventually: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Somebody removes the copy before it is checked, or there is no file descriptor left."""
+    copied = Snapshots._copy
+
+    def copy(self: Snapshots, database: Path, part: Path, *rest: Any) -> None:
+        copied(self, database, part, *rest)
+        part.unlink()
+
+    monkeypatch.setattr(Snapshots, "_copy", copy)
+    with closing(SqliteStore(tmp_path, snapshot_seconds=0.1)) as store:
+        fill(store, range(2))
+        eventually(lambda: "no snapshot" in caplog.text)
+        fill(store, range(2, 4))
+        assert store.runs()[0].step == 3
+    assert "SQLITE_CANTOPEN" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+def test_snapshots_that_cannot_be_read_are_not_called_damaged(
+    tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(tmp_path)) as store:
+        fill(store, range(2))
+        Snapshots(tmp_path).take(tmp_path / FILE_NAME)
+
+    def fail(*_: object) -> list[str]:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
+        raise error
+
+    monkeypatch.setattr(sqlite_snapshots, "integrity_problems", fail)
+    assert "snapshots cannot be read: disk I/O error" in way_back(tmp_path)
+    with pytest.raises(StoreError, match=r"cannot be read: disk I/O error \(SQLITE_IOERR\)"):
+        restore(tmp_path)
+    with pytest.raises(StoreError, match=r"cannot read .*000001"):
+        list(snapshot_findings(tmp_path))
 
 
 def test_a_snapshot_never_takes_the_last_of_the_disk(

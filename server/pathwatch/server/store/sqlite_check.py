@@ -70,10 +70,14 @@ def database_findings(path: Path) -> Iterator[Finding]:
 
 
 def snapshot_findings(folder: Path) -> Iterator[Finding]:
-    """What is wrong with the snapshots of a data folder."""
+    """What is wrong with the snapshots of a data folder. Raises StoreError where one cannot be read."""
     snapshots = Snapshots(folder)
     for snapshot in snapshots.all():
-        if problem := snapshot_problem(snapshot.path):
+        try:
+            problem = snapshot_problem(snapshot.path)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read {snapshot.path}: {describe(error)}") from error
+        if problem:
             yield Finding(
                 item=str(snapshot.path),
                 severity=Severity.WRONG,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 from pathlib import Path
 
+from pathwatch.server.store.sqlite_connection import describe
 from pathwatch.server.store.sqlite_snapshots import Snapshots
 
 
@@ -15,7 +17,13 @@ def damage_message(path: Path, what: str) -> str:
 
 def way_back(folder: Path) -> str:
     """How to put the newest good snapshot of a data folder in place."""
-    snapshot = Snapshots(folder).newest_good()
+    try:
+        snapshot = Snapshots(folder).newest_good()
+    except sqlite3.Error as error:
+        return (
+            f"snapshots cannot be read: {describe(error)}; with the server stopped, "
+            f"`pathwatch fsck {shlex.quote(str(folder))}` looks at them again"
+        )
     if snapshot is None:
         return (
             "there is no good snapshot: with the server stopped, restore a copy of your own, or move the "

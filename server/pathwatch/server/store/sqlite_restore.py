@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathwatch.server.store.interface import StoreError
-from pathwatch.server.store.sqlite_connection import beside
+from pathwatch.server.store.sqlite_connection import beside, describe
 from pathwatch.server.store.sqlite_folder import FILE_NAME, sync
 from pathwatch.server.store.sqlite_snapshots import Snapshot, Snapshots
 
@@ -29,7 +30,10 @@ def restore(folder: Path) -> Restored:
 
     Cut off anywhere, the folder holds the old database or the new one, and can be restored again.
     """
-    snapshot = Snapshots(folder).newest_good()
+    try:
+        snapshot = Snapshots(folder).newest_good()
+    except sqlite3.Error as error:
+        raise StoreError(f"snapshots of {folder} cannot be read: {describe(error)}") from error
     if snapshot is None:
         raise StoreError(f"{folder} has no good snapshot to restore")
     path = folder / FILE_NAME

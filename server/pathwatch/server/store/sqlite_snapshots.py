@@ -19,6 +19,7 @@ from pathwatch.server.store.sqlite_connection import (
     connect,
     describe,
     integrity_problems,
+    is_damage,
     read_only,
 )
 from pathwatch.server.store.sqlite_folder import sync
@@ -79,7 +80,7 @@ class Snapshots:
         return found
 
     def newest_good(self) -> Snapshot | None:
-        """The newest one that passes the check; reads it whole."""
+        """The newest one that passes the check; reads it whole. Raises sqlite3.Error where that fails."""
         return next((one for one in reversed(self.all()) if not snapshot_problem(one.path)), None)
 
     def leftovers(self) -> list[Path]:
@@ -164,12 +165,17 @@ class Snapshots:
 
 
 def snapshot_problem(path: Path) -> str | None:
-    """What is wrong with a snapshot; None = it is good. Reads it whole."""
+    """What is wrong with a snapshot; None = it is good. Reads it whole.
+
+    Raises sqlite3.Error where it cannot be read just now, which says nothing about it.
+    """
     try:
         with closing(connect(path, read_only(path))) as db:
             if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                 return "it is not a database of pathwatch"
             problems = integrity_problems(db)
     except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
         return describe(error)
     return problems[0] if problems else None
