@@ -170,6 +170,23 @@ def test_geometry_of_a_rewound_attempt_does_not_reach_the_next(held: HeldEngine)
     assert ["path_consistency" in row.metrics for row in held.store.windows("run")] == [True, False]
 
 
+def test_a_closed_round_keeps_its_geometry_where_the_next_attempt_has_one_of_that_step(
+    held: HeldEngine,
+) -> None:
+    create(held)
+    stream = held.open(0, 1, 0, "first")
+    stream.send(1, geometry_of(0, 10))
+    observe(stream, 2, 10)
+    second = held.open(0, 1, 1, "second")
+    second.send(1, geometry_of(1, 10))
+    observe(second, 2, 20)
+    held.settle()
+    held.crash()
+    held.compute()
+    assert held_steps(held) == [(0, 10), (1, 20)]
+    assert ["path_consistency" in row.metrics for row in held.store.windows("run")] == [True, True]
+
+
 def test_geometry_that_comes_late_counts_from_the_next_round_on(held: HeldEngine) -> None:
     """Rank 1 had not passed step 10 when it closed; whether it was judged in between makes no difference."""
     said = []

@@ -152,6 +152,15 @@ def test_batches_come_back_in_order_until_their_round_is_judged(store: Store) ->
     assert [row.batch for row in store.batches("other")] == [b"other"]
 
 
+def test_two_attempts_have_a_geometry_at_one_step(store: Store) -> None:
+    store.commit([geometry(10, content=b"first"), geometry(10, attempt=1, content=b"second")])
+    assert [row.geometry for row in store.geometries("run")] == [b"first", b"second"]
+    store.commit([Rewind(run="run", attempt=1, first_step=20, first_window_step=20)])
+    assert len(store.geometries("run")) == 2
+    store.commit([Rewind(run="run", attempt=1, first_step=10, first_window_step=10)])
+    assert [row.geometry for row in store.geometries("run")] == [b"second"]
+
+
 def test_the_geometry_in_force_is_kept_and_older_ones_go(store: Store) -> None:
     store.commit([geometry(step) for step in (0, 5, 10, 15)])
     store.commit([round_(12)])

@@ -57,7 +57,7 @@ class StoreReader(Protocol):
         ...
 
     def geometries(self, run: str) -> list[GeometryRow]:
-        """Geometries still needed, by step."""
+        """Geometries still needed, by attempt, then step."""
         ...
 
     def partial_rounds(self, run: str) -> list[PartialRoundRow]:

@@ -169,7 +169,7 @@ class PutBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutGeometry:
-    """Insert or replace the geometry of a step."""
+    """Insert or replace the geometry of a step of an attempt."""
 
     row: GeometryRow
 

@@ -1,6 +1,6 @@
 """Tables of the SQLite store."""
 
-VERSION = 3
+VERSION = 4
 """Raised with every change of the schema; kept in PRAGMA user_version."""
 APPLICATION_ID = 0x70617468
 """Marks the file as pathwatch's: "path" in ASCII."""
@@ -31,7 +31,20 @@ CREATE TABLE partial_rounds (
 );
 """
 
-MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS}
+_GEOMETRIES = """
+CREATE TABLE geometries (
+    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, geometry BLOB NOT NULL,
+    PRIMARY KEY (run, attempt, step)
+);
+"""
+_GEOMETRIES_BY_ATTEMPT = f"""
+ALTER TABLE geometries RENAME TO old_geometries;
+{_GEOMETRIES}
+INSERT INTO geometries SELECT run, attempt, step, geometry FROM old_geometries;
+DROP TABLE old_geometries;
+"""  # noqa: S608
+
+MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS, 3: _GEOMETRIES_BY_ATTEMPT}
 """What makes a file of each older version one of the next."""
 
 SCHEMA = f"""
@@ -53,10 +66,6 @@ CREATE TABLE batches (
     batch BLOB NOT NULL
 );
 CREATE INDEX batches_by_step ON batches (run, step);
-CREATE TABLE geometries (
-    run TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, geometry BLOB NOT NULL,
-    PRIMARY KEY (run, step)
-);
 CREATE TABLE windows (
     run TEXT NOT NULL, attempt INTEGER NOT NULL, first_step INTEGER NOT NULL, step INTEGER NOT NULL,
     "group" TEXT NOT NULL, partial INTEGER NOT NULL, judged INTEGER NOT NULL, phase INTEGER NOT NULL,
@@ -74,4 +83,4 @@ CREATE TABLE signals (
 CREATE TABLE last_signals (
     run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
 );
-{_OBSERVATIONS}{_PARTIAL_ROUNDS}"""
+{_GEOMETRIES}{_OBSERVATIONS}{_PARTIAL_ROUNDS}"""

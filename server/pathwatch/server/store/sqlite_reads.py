@@ -92,7 +92,7 @@ class SqliteReader:
     def geometries(self, run: str) -> list[GeometryRow]:
         with self._reader() as db:
             rows = db.execute(
-                "SELECT attempt, step, geometry FROM geometries WHERE run=? ORDER BY step", (run,)
+                "SELECT attempt, step, geometry FROM geometries WHERE run=? ORDER BY attempt, step", (run,)
             ).fetchall()
         return [GeometryRow(run=run, attempt=a, step=step, geometry=blob) for a, step, blob in rows]
 
