@@ -208,3 +208,24 @@ def test_large_messages_keep_their_place(service: Any, make_batch: Any) -> None:
         last = stream.send(watermark(step))
     assert stream.await_ack(last) == []
     assert stream.responses[-1].accepted_observations == 48_000
+
+
+@pytest.mark.slow
+def test_what_ends_a_stream_is_told_whenever_acknowledgements_come(service: Any) -> None:
+    """The last acknowledgement and a message that cannot be parsed at once: the call never ends well."""
+    service.create()
+    method = service.channel.stream_stream(
+        "/pathwatch.v1.RoutingService/StreamRouting",
+        response_deserializer=routing_pb2.StreamRoutingResponse.FromString,
+    )
+    for life in range(300):
+        hello = routing_pb2.StreamHello(run="run", world_size=1, session=f"life-{life}")
+        watermark = routing_pb2.Watermark(step=life)
+        requests = [
+            routing_pb2.StreamRoutingRequest(hello=hello).SerializeToString(),
+            routing_pb2.StreamRoutingRequest(sequence=1, watermark=watermark).SerializeToString(),
+            b"\xff" * 10,
+        ]
+        with pytest.raises(grpc.RpcError) as refused:
+            list(method(iter(requests), timeout=30))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

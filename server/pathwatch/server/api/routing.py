@@ -150,8 +150,8 @@ class _StreamCall:
                     self._flow.release(ack.size)
                     yield _response(ack)
                     reach("ack.sent")
-                case None if not self._reader.cancelled() and (error := self._reader.exception()):
-                    raise error
+            if self._reader.done() and not self._reader.cancelled() and (error := self._reader.exception()):
+                raise error  # an acknowledgement may have come between this and its None
             if self._reader.done() and self._flow.unacked == 0:
                 if self._draining:
                     await abort(context, SHUTTING_DOWN)
