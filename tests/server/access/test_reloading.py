@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,50 @@ def test_what_cannot_be_read_leaves_the_former_and_is_said_once(
     assert watched.value.current() == [3]
 
 
+def test_a_read_that_failed_is_tried_again_though_the_files_stay_the_same(
+    tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Too many open files, or rights that a chmod mends: else a withdrawn token would open doors for ever."""
+    path = tmp_path / "file"
+    path.write_text("1")
+
+    class Barred(Watched):
+        bars = False
+
+        def read(self) -> list[int]:
+            if self.bars:
+                raise PermissionError(13, "Permission denied")
+            return super().read()
+
+    watched = Barred(path)
+    replace_file(path, "2")
+    for round_ in range(2):
+        watched.bars = True
+        for _ in range(3):
+            clock[0] += reloading.CHECK_SECONDS
+            assert watched.value.current() == [1 + round_]
+        assert (watched.failures, len(caplog.records)) == (1 + round_, 1 + round_)
+        watched.bars = False
+        clock[0] += reloading.CHECK_SECONDS
+        assert watched.value.current() == [2 + round_]
+        replace_file(path, "3")
+
+
+def test_a_file_that_goes_and_comes_back_and_goes_is_said_twice(tmp_path: Path, clock: list[float]) -> None:
+    path, away = tmp_path / "file", tmp_path / "away"
+    path.write_text("1")
+    watched = Watched(path)
+    for failures in (1, 2):
+        path.rename(away)
+        for _ in range(2):
+            clock[0] += reloading.CHECK_SECONDS
+            assert watched.value.current() == [1]
+        assert watched.failures == failures
+        away.rename(path)
+        clock[0] += reloading.CHECK_SECONDS
+        assert watched.value.current() == [1]
+
+
 def test_links_that_are_swapped_as_kubernetes_does(tmp_path: Path, clock: list[float]) -> None:
     """Files are links into ..data, which is a link to a folder that a rename replaces."""
     for version in ("1", "2"):
@@ -141,6 +186,40 @@ def test_an_event_loop_is_not_held_up_by_reading(tmp_path: Path, clock: list[flo
     clock[0] += reloading.CHECK_SECONDS
     assert asyncio.run(ask()) == [2]
     assert read_in[1] is not threading.main_thread()
+
+
+def test_files_are_read_while_all_threads_of_the_loop_are_taken(tmp_path: Path, clock: list[float]) -> None:
+    """And calls that come meanwhile do not queue up behind the file."""
+    path = tmp_path / "file"
+    path.write_text("1")
+    reading, released = threading.Event(), threading.Event()
+
+    class Slow(Watched):
+        def read(self) -> list[int]:
+            if self.reads:
+                reading.set()
+                assert released.wait(30)
+            return super().read()
+
+    watched = Slow(path)
+    replace_file(path, "2")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        taken = loop.run_in_executor(None, released.wait, 30)
+        clock[0] += reloading.CHECK_SECONDS
+        first = asyncio.create_task(watched.value.newest())
+        while not reading.is_set():
+            await asyncio.sleep(0)
+            assert not taken.done()
+        assert await watched.value.newest() == [1]
+        assert not first.done()
+        released.set()
+        assert await first == [2]
+        await taken
+
+    asyncio.run(main())
 
 
 def test_what_cannot_be_read_at_first_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -36,14 +37,23 @@ class Reloaded(Generic[T]):
         self._failed = failed
         self._lock = threading.Lock()
         self._seen = self._signature()
+        self._said: _Signature | None = None
+        """Files that could not be read, and of which that was said."""
+        self._thread = ThreadPoolExecutor(1, "pathwatch-reload")
+        """Not the loop's: slow reads of others may hold all of that one's threads."""
+        self._look_under_way: Future[T] | None = None
         self._value = read()
         self._look_at = time.monotonic() + CHECK_SECONDS
 
     async def newest(self) -> T:
-        """As `current`, for an event loop: files are read in a thread."""
-        if self._is_due():
-            return await asyncio.to_thread(self.current)
-        return self._value
+        """As `current`, for an event loop: files are read in a thread of their own, for one call at a time.
+
+        A call that comes meanwhile gets what is at hand.
+        """
+        if not self._is_due() or (self._look_under_way is not None and not self._look_under_way.done()):
+            return self._value
+        self._look_under_way = self._thread.submit(self.current)
+        return await asyncio.wrap_future(self._look_under_way)
 
     def current(self) -> T:
         """The newest that could be read, at most a second old."""
@@ -61,17 +71,27 @@ class Reloaded(Generic[T]):
     def _look(self) -> None:
         signature = self._signature()
         if signature == self._seen:
+            self._said = None
             return
         try:
             value = self._read()
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            # Nothing was read, for want of files or of rights: that may end while the files stay as they are.
+            if signature != self._said:
+                self._said = signature
+                self._fail(error)
+            return
+        except ValueError as error:
             self._seen = signature
-            self._failed()
-            log.error("%s changed and cannot be used, the former stays in force: %s", self._what, error)
+            self._fail(error)
             return
         if self._signature() == signature:  # else it changed while it was read: next time
-            self._seen, self._value = signature, value
+            self._seen, self._said, self._value = signature, None, value
             log.info("%s changed: read again", self._what)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed()
+        log.error("%s changed and cannot be used, the former stays in force: %s", self._what, error)
 
     def _signature(self) -> _Signature:
         return tuple(map(_signature, self._files))
