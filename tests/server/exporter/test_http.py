@@ -207,6 +207,26 @@ def test_idle_connections_hold_up_nobody(
     assert get(address, "/metrics")[0] == 200
 
 
+def test_without_threads_to_be_had_no_room_is_lost(
+    start: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "CONNECTIONS", 2)
+    address = start()
+    begin = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if "process_request_thread" in thread.name:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", fail)
+        for _ in range(4):
+            with pytest.raises((http.client.HTTPException, ConnectionError)):
+                get(address, "/healthz")
+    assert get(address, "/healthz")[0] == 200
+
+
 def test_a_request_that_drips_is_cut_in_the_end(
     start: Callable[..., str],
     hanging: Callable[[str, bytes], socket.socket],

@@ -75,16 +75,18 @@ class Listener(ThreadingMixIn, WSGIServer):
                 return
         with self._lock:
             self._open[request] = time.monotonic()
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._give_back(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request, its answer, and room again."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                del self._open[request]
-            self._room.release()
+            self._give_back(request)
 
     def service_actions(self) -> None:
         """Called between connections, and every half second without any."""
@@ -96,6 +98,11 @@ class Listener(ThreadingMixIn, WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Broken connections are everyday, and no reason for a traceback on stderr."""
         log.debug("HTTP connection from %s failed", client_address, exc_info=True)
+
+    def _give_back(self, request: Any) -> None:
+        with self._lock:
+            del self._open[request]
+        self._room.release()
 
     def _cut(self, count: int) -> None:
         """End the oldest connections; their threads notice."""
