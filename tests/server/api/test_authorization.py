@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -404,6 +405,41 @@ def test_the_audit_log(guarded: Callable[..., Guarded], eventually: Callable[...
     assert [entry["run"] for entry in entries] == ["abc", None, None, "abc", "abc", "xyz"]
     assert all(entry["peer"].startswith("ipv4:127.0.0.1:") for entry in entries)
     assert "Bearer" not in (server.folder / "audit.log").read_text()
+
+
+def test_a_line_of_the_audit_log_is_not_as_long_as_the_caller_likes(
+    guarded: Callable[..., Guarded], eventually: Callable[..., Any]
+) -> None:
+    server = guarded()
+    job, ops = server.give("job", "ingest", runs=["abc"]), server.give("ops", "control")
+    request = run_pb2.GetRunRequest(name="é" * 400_000).SerializeToString()
+    for method, metadata, code in (
+        ("GetRun", job, grpc.StatusCode.PERMISSION_DENIED),
+        ("DeleteRun", ops, grpc.StatusCode.NOT_FOUND),
+    ):
+        assert server.code(f"/pathwatch.v1.RunService/{method}", metadata, request) is code
+        eventually(lambda code=code: server.audit and server.audit[-1]["outcome"] == code.name)
+        assert server.audit[-1]["run"].startswith("ééé")
+    assert all(len(line) < 10_000 for line in (server.folder / "audit.log").read_text().splitlines())
+
+
+def test_control_calls_that_fail_are_written_so_many_a_second(
+    guarded: Callable[..., Guarded], eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = guarded()
+    monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(audit, "REFUSALS_PER_SECOND", 3)
+    ops = server.give("ops", *SCOPES)
+    runs = run_pb2_grpc.RunServiceStub(server.channel)
+    for _ in range(10):
+        with pytest.raises(grpc.RpcError):
+            runs.DeleteRun(run_pb2.DeleteRunRequest(name="none"), metadata=ops)
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
+    runs.CreateRun(run_pb2.CreateRunRequest(name="abc", config=config), metadata=ops)
+    runs.DeleteRun(run_pb2.DeleteRunRequest(name="abc"), metadata=ops)
+    eventually(lambda: server.audit[-1]["outcome"] == "OK")
+    assert [entry["outcome"] for entry in server.audit] == ["NOT_FOUND"] * 3 + ["OK"]
+    assert server.audit[-1]["suppressed"] == 7
 
 
 def test_without_tokens_all_is_open_and_control_is_still_written_down(

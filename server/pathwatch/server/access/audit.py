@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger("pathwatch.server")
 
 REFUSALS_PER_SECOND = 20
-"""Refusals written; of more, only the number is: whoever knocks often must not fill the disk."""
+"""Refused and failed calls written; of more, only the number is: who knocks often must not fill the disk."""
 
 
 class AuditLog:
@@ -36,7 +36,10 @@ class AuditLog:
     def record(
         self, *, peer: str, token: str | None, method: str, run: str | None, outcome: str, refused: bool
     ) -> None:
-        """Write one line: `outcome` is the gRPC status, `token` the name of one, never the secret."""
+        """Write one line: `outcome` is the gRPC status, `token` the name of one, never the secret.
+
+        Calls that were `refused`, or failed, are written so many a second.
+        """
         entry: dict[str, object] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "peer": peer,

@@ -16,7 +16,7 @@ from pathwatch.server.access.reloading import Reloaded
 from pathwatch.server.access.tokens import Token, TokenTable
 from pathwatch.server.api.methods import RULES, Rule
 from pathwatch.server.api.status import abort
-from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.engine.refusal import Code, RefusedError, one_line
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -167,12 +167,8 @@ class _Guard:
             async with self._recorded(context):
                 raise refusal
 
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[self._inner.request_streaming, self._inner.response_streaming]
-        return make(refuse, None, self._inner.response_serializer)
+        # Of whatever kind the method is: a stream's requests are not read unless they are asked for.
+        return grpc.stream_stream_rpc_method_handler(refuse, None, self._inner.response_serializer)
 
     async def _unary_unary(self, request: Any, context: Context) -> Any:
         async with self._recorded(context):
@@ -215,24 +211,24 @@ class _Guard:
             self._record(context, refusal.code.name, refused=True)
             await abort(context, refusal)
         except asyncio.CancelledError:
-            self._record_control(context, "CANCELLED")
+            self._record_control(context, "CANCELLED")  # it may have been carried out all the same
             raise
         except Exception:
-            self._record_control(context, getattr(context.code(), "name", "UNKNOWN"))
+            self._record_control(context, getattr(context.code(), "name", "UNKNOWN"), refused=True)
             raise
         else:
             self._record_control(context, "OK")
 
-    def _record_control(self, context: Context, outcome: str) -> None:
+    def _record_control(self, context: Context, outcome: str, *, refused: bool = False) -> None:
         if self._pass.rule is not None and self._pass.rule.audited:
-            self._record(context, outcome, refused=False)
+            self._record(context, outcome, refused=refused)
 
     def _record(self, context: Context, outcome: str, *, refused: bool) -> None:
         self._audit.record(
             peer=context.peer(),
             token=self._pass.token.name if self._pass.token else None,
             method=self._pass.method,
-            run=self._pass.run,
+            run=None if self._pass.run is None else one_line(self._pass.run),
             outcome=outcome,
             refused=refused,
         )
