@@ -134,14 +134,45 @@ def test_too_much_that_waits_is_sent_away_at_once() -> None:
         in_flight = InFlight(SMALL)
         flow = Flow("run", SMALL, in_flight)
         await flow.acquire(100)
-        waiting = [asyncio.create_task(Flow("run", SMALL, in_flight).acquire(100)) for _ in range(5)]
+        waiting = [asyncio.create_task(Flow("run", SMALL, in_flight).acquire(100)) for _ in range(2)]
+        await settled()
+        assert in_flight.waiting == 200
+        with pytest.raises(LimitError, match="200 bytes of messages wait for room already"):
+            await Flow("run", SMALL, in_flight).acquire(100)
+        # The other half is for others, as long as there is any.
+        await Flow("other", SMALL, in_flight).acquire(100)
+        waiting += [asyncio.create_task(Flow(name, SMALL, in_flight).acquire(100)) for name in "abc"]
         await settled()
         assert in_flight.waiting == 500
         with pytest.raises(LimitError, match="500 bytes of messages wait for room already"):
-            await Flow("run", SMALL, in_flight).acquire(100)
+            await Flow("d", SMALL, in_flight).acquire(100)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        assert in_flight.waiting == 0
+
+    run(main)
+
+
+def test_messages_of_a_run_that_floods_are_in_nobody_elses_way() -> None:
+    """Forty streams of one run, with the limits as they are: much waits, the rest is sent away."""
+    message = 16 << 20
+
+    async def main() -> None:
+        limits = Limits()
+        in_flight = InFlight(limits)
+        flood = [asyncio.create_task(Flow("flood", limits, in_flight).acquire(message)) for _ in range(40)]
+        await settled()
+        assert in_flight.unacked == limits.unacked_bytes_per_run
+        assert any(task.done() and task.exception() for task in flood)
+        quiet = [asyncio.create_task(Flow("quiet", limits, in_flight).acquire(message)) for _ in range(12)]
+        await settled()
+        assert in_flight.unacked == 2 * limits.unacked_bytes_per_run
+        # Beyond its room it may wait, too.
+        assert not any(task.done() for task in quiet[8:])
+        for task in flood + quiet:
+            task.cancel()
+        await asyncio.gather(*flood, *quiet, return_exceptions=True)
         assert in_flight.waiting == 0
 
     run(main)

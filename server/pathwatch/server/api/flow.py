@@ -27,16 +27,26 @@ class InFlight:
 
     def __init__(self, limits: Limits) -> None:
         self.unacked = 0
-        self.waiting = 0
-        """Bytes of messages that wait for room."""
         self._limits = limits
         self._by_run: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
+        """Run → bytes of its messages that wait for room; a run without any is not there."""
         self._waiters: dict[str, deque[_Waiter]] = {}
         """Runs in the order of their turns; a run without waiters is not there."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of messages that wait for room."""
+        return sum(self._waiting.values())
+
     def has_room(self, run: str, size: int) -> bool:
-        """Whether a message fits, and nobody waits; one message of a run, and one at all, always fits."""
-        return not self._waiters and self._fits(run, size)
+        """Whether a message fits, and overtakes none; one message of a run, and one at all, always fits."""
+        # Those who wait for room that their own run takes are in nobody else's way.
+        return (
+            run not in self._waiters
+            and self._fits(run, size)
+            and not any(self._fits_run(other, queue[0].size) for other, queue in self._waiters.items())
+        )
 
     def take(self, run: str, size: int) -> None:
         """Count a message."""
@@ -54,20 +64,30 @@ class InFlight:
         self._admit()
 
     @contextlib.contextmanager
-    def wait(self, size: int) -> Iterator[None]:
-        """Hold a message that waits. Raises LimitError where too many do."""
-        most = self._limits.waiting_bytes
-        if self.waiting and self.waiting + size > most:
+    def wait(self, run: str, size: int) -> Iterator[None]:
+        """Hold a message that waits. Raises LimitError where too many do.
+
+        Half of the bound is free to whoever comes first; the other half is for runs of which nothing waits,
+        or less than their fair share of the first.
+        """
+        most, held = self._limits.waiting_bytes, self._waiting.get(run, 0)
+        total, half = self.waiting + size, self._limits.waiting_bytes // 2
+        sharing = len(self._waiting) + (not held)
+        is_past_share = held and total > half and held + size > half // sharing
+        if self.waiting and (total > most or is_past_share):
             raise LimitError(
                 "waiting_bytes",
-                f"{self.waiting} bytes of messages wait for room already, at most {most} may; send it later",
+                f"{self.waiting} bytes of messages wait for room already, {held} of this run; at most {most} "
+                "may, past half of it only those of runs below their fair share; send it later",
                 retry_seconds=SOON,
             )
-        self.waiting += size
+        self._waiting[run] = held + size
         try:
             yield
         finally:
-            self.waiting -= size
+            self._waiting[run] -= size
+            if not self._waiting[run]:
+                del self._waiting[run]
 
     async def admit(self, run: str, size: int, flow: Flow) -> None:
         """Count a message once it is its run's turn and there is room.
@@ -148,7 +168,7 @@ class Flow:
         if self._fits(size) and self._in_flight.has_room(self._run, size):
             self._in_flight.take(self._run, size)
         else:
-            with self._in_flight.wait(size):
+            with self._in_flight.wait(self._run, size):
                 while not self._fits(size):
                     self._released.clear()
                     await self._released.wait()
