@@ -59,6 +59,22 @@ def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
         ({"tokens": Path("none.yaml")}, "tokens: cannot read none.yaml: No such file"),
         ({"http_tokens": Path(__file__)}, "http_tokens: .*test_config.py: .*is not readable as YAML"),
         ({"audit_log": Path("/nowhere/audit.log")}, "audit_log: there is no folder /nowhere"),
+        ({"limits": Limits(calls=2**28 + 1)}, "limits.calls: must be at most 268435456"),
+        ({"limits": Limits(health_calls=10**12)}, "limits.health_calls: must be at most 268435456"),
+        ({"limits": Limits(connections=10**400)}, "limits.connections: must be at most 268435456"),
+        ({"limits": Limits(hello_seconds=10**400)}, "limits.hello_seconds: must be at most 9007199254740991"),
+        ({"limits": Limits(answer_rows=2**63)}, "limits.answer_rows: must be at most 9007199254740991"),
+        (
+            {
+                "limits": Limits(
+                    message_bytes=2**30,
+                    unacked_bytes_per_stream=2**30,
+                    unacked_bytes_per_run=2**30,
+                    unacked_bytes=2**30,
+                )
+            },
+            "limits.message_bytes: must be at most 1073741823",
+        ),
         ({"listen": "50051"}, "listen: '50051' is not HOST:PORT"),
         ({"http": "127.0.0.1:http"}, "http: .*port must be a number"),
         ({"http": "127.0.0.1:70000"}, "http: .*port must be a number"),

@@ -12,9 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pathwatch.client.retry_info import is_lasting, retry_delay
 from pathwatch.server.config import Limits
+from pathwatch.server.config.limits import limit_problems
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
@@ -107,6 +109,19 @@ def test_every_limit_has_a_test() -> None:
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+def test_a_server_with_the_largest_valid_limits_works(serve: Any, make_batch: Any) -> None:
+    """What `--check` lets through must not end in an overflow somewhere else."""
+    values = {item.name: 2**53 - 1 for item in fields(Limits)}
+    values |= dict.fromkeys(("connections", "streams", "watchers", "calls", "health_calls"), 2**28)
+    limits = Limits(**values | {"message_bytes": 2**30 - 1})
+    assert limit_problems(limits) == []
+    service = serve(limits)
+    service.create()
+    works(service, make_batch, "run")
+    answer = service.signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run"), timeout=30)
+    assert not answer.windows
+
+
 def test_limit_connections(serve: Any) -> None:
     service = serve(Limits(connections=2))
     service.create()
@@ -138,6 +153,31 @@ def test_limit_calls(serve: Any, eventually: Any, make_batch: Any) -> None:
     assert service.get().name == "run"
     assert metric(service, "calls") == 2
     works(service, make_batch, "run")
+
+
+def test_limit_health_calls(serve: Any, eventually: Any, make_batch: Any) -> None:
+    """Health is open to everyone: whoever fills its room takes nothing from those who have work to do."""
+    service = serve(Limits(calls=1, health_calls=2))
+    service.create()
+    health = health_pb2_grpc.HealthStub(service.channel)
+    watches = [health.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(2)]
+    for watch in watches:
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    error = refused(lambda: health.Check(health_pb2.HealthCheckRequest(), timeout=30))
+    assert "2 calls of health are open" in error.details()
+    assert metric(service, "health_calls") == 1
+    assert service.get().name == "run"
+    works(service, make_batch, "run")
+    watches[0].cancel()
+
+    def answers() -> bool:
+        try:
+            health.Check(health_pb2.HealthCheckRequest(), timeout=30)
+        except grpc.RpcError:
+            return False
+        return True
+
+    eventually(answers)
 
 
 def test_limit_watchers(serve: Any, eventually: Any) -> None:
@@ -274,12 +314,34 @@ def test_limit_name_length(serve: Any, make_batch: Any) -> None:
         assert error.value.code() is Code.INVALID_ARGUMENT
     stream = service.stream()
     stream.hello(session="longer")
-    assert "1 to 5" in stream.error().details()
+    assert "hello.session: has 6 characters, at most 5" in stream.error().details()
     stream = service.stream()
     stream.hello(session="short")
     (rejection,) = stream.await_ack(stream.send(make_batch(1, "longer")))
     assert "1 to 5" in rejection.message
     assert stream.await_ack(stream.send(make_batch(1, "short"))) == []
+
+
+@pytest.mark.parametrize("missing", ["run", "session", "group"])
+def test_names_are_not_empty(serve: Any, make_batch: Any, missing: str) -> None:
+    service = serve()
+    service.create()
+    stream = service.stream()
+    match missing:
+        case "run":
+            with pytest.raises(grpc.RpcError, match="must be 1 to 128 characters") as error:
+                service.create("")
+            assert error.value.code() is Code.INVALID_ARGUMENT
+            stream.hello("")
+            assert stream.error().code() is Code.NOT_FOUND
+        case "session":
+            stream.hello(session="")
+            assert "hello.session: is empty" in stream.error().details()
+        case "group":
+            stream.hello()
+            (rejection,) = stream.await_ack(stream.send(make_batch(1, "")))
+            assert (rejection.field, rejection.code) == ("batch.group", Code.INVALID_ARGUMENT.value[0])
+    works(service, make_batch, "run")
 
 
 def test_limit_checkpoints_per_run(serve: Any) -> None:
@@ -440,7 +502,7 @@ def test_limit_open_windows_per_run(serve: Any, make_batch: Any) -> None:
     assert "step 4 would open window 4" in ends(stream).details()
     again = service.stream()
     again.hello()
-    again.send(routing_pb2.Watermark(step=3), sequence=4)
+    again.await_ack(again.send(routing_pb2.Watermark(step=3), sequence=4))
     last = again.send(make_batch(4), sequence=5)
     assert again.await_ack(last) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,7 +13,7 @@ import grpc
 
 from pathwatch.server.api.status import abort
 from pathwatch.server.config import Limits
-from pathwatch.server.engine.refusal import SOON, LimitError
+from pathwatch.server.engine.refusal import SOON, Code, LimitError, RefusedError
 from pathwatch.server.engine.stats import Stats
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -21,7 +22,7 @@ _LIMIT_OF = {
     "/pathwatch.v1.RoutingService/StreamRouting": "streams",
     "/pathwatch.v1.SignalService/WatchSignals": "watchers",
 }
-_WHAT = {"streams": "streams", "watchers": "watches", "calls": "calls"}
+_WHAT = {"streams": "streams", "watchers": "watches", "calls": "calls", "health_calls": "calls of health"}
 
 
 class Admission(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -29,6 +30,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
 
     def __init__(self, limits: Limits, stats: Stats) -> None:
         self._stats = stats
+        self._seconds = limits.hello_seconds
         self._most: dict[str, int] = {name: getattr(limits, name) for name in _WHAT}
         self._open = dict.fromkeys(_WHAT, 0)
 
@@ -41,18 +43,18 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
-        limit = _LIMIT_OF.get(handler_call_details.method, "calls")
+        method = handler_call_details.method
+        # Open to everyone, and a watch lasts: it must not take the room of those who have a token.
+        limit = "health_calls" if method.startswith("/grpc.health.") else _LIMIT_OF.get(method, "calls")
 
-        async def one(request: Any, context: Context) -> Any:
+        async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             with self._counted(limit) as refusal:
                 if refusal:
                     await abort(context, refusal)
-                return await handler.unary_unary(request, context)
-
-        async def many(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._counted(limit) as refusal:
-                if refusal:
-                    await abort(context, refusal)
+                request = requests if handler.request_streaming else await self._only(requests, context)
+                if not handler.response_streaming:
+                    yield await handler.unary_unary(request, context)
+                    return
                 call = handler.stream_stream if handler.request_streaming else handler.unary_stream
                 answering = call(request, context)
                 if inspect.iscoroutine(answering):  # it writes to the context, as grpc_health does
@@ -62,12 +64,23 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
                     async for response in responses:
                         yield response
 
-        codecs = (handler.request_deserializer, handler.response_serializer)
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(many, *codecs)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(many, *codecs)
-        return grpc.unary_unary_rpc_method_handler(one, *codecs)
+        # A call of one request looks the same on the wire. As one of a stream it comes here before that is
+        # read: it is counted, and refused, while its caller has sent nothing, or 64 MB.
+        return grpc.stream_stream_rpc_method_handler(
+            serve, handler.request_deserializer, handler.response_serializer
+        )
+
+    async def _only(self, requests: AsyncIterator[Any], context: Context) -> Any:
+        """The request of a call that has one."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                request = await anext(requests, None)
+        except TimeoutError:
+            late = f"no request came within {self._seconds} s"
+            await abort(context, RefusedError(Code.DEADLINE_EXCEEDED, late))
+        if request is None:
+            await abort(context, RefusedError(Code.INVALID_ARGUMENT, "the call ended without a request"))
+        return request
 
     @contextlib.contextmanager
     def _counted(self, limit: str) -> Iterator[LimitError | None]:

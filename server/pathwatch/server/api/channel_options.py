@@ -23,7 +23,10 @@ def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int]
         # Before anything is known of who connects.
         ("grpc.max_allowed_incoming_connections", limits.connections),
         # What all connections together may have open, one need not exceed.
-        ("grpc.max_concurrent_streams", limits.streams + limits.watchers + limits.calls),
+        (
+            "grpc.max_concurrent_streams",
+            limits.streams + limits.watchers + limits.calls + limits.health_calls,
+        ),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -11,6 +11,12 @@ MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
 
 _SIZE = re.compile(r"(\d+)(?:([KMG])i?B?)?", re.IGNORECASE)
+_MOST = 2**53 - 1
+"""Largest value of a bound: databases, clocks and floats still count so far."""
+_GRPC_MOST = {"message_bytes": (1 << 30) - 1} | dict.fromkeys(
+    ("connections", "streams", "watchers", "calls", "health_calls"), 1 << 28
+)
+"""Largest value of what gRPC is told: twice the first and all of the others together have to fit 32 bits."""
 _FACTORS = {"": 1, "K": 1 << 10, "M": MEBIBYTE, "G": GIBIBYTE}
 
 
@@ -25,7 +31,7 @@ class Past(enum.Enum):
     WAITS = "the stream is not read on until there is room"
     ACKS = "acknowledgements wait, which slows the senders"
     CONNECTION = "the connection is closed at once; gRPC tries again later"
-    TIME = "the stream ends with DEADLINE_EXCEEDED"
+    TIME = "the call ends with DEADLINE_EXCEEDED"
     INVALID = "the call or message is refused with INVALID_ARGUMENT: no waiting helps"
     OLDEST = "the one not used for longest is forgotten"
 
@@ -51,12 +57,15 @@ class Limits:
 
     connections: int = _bound(4096, "connections", "open on the gRPC port", Past.CONNECTION)
     calls: int = _bound(
-        256, "calls", "under way other than streams and watchers, health and reflection included", Past.CALL
+        256, "calls", "under way other than streams, watchers and health; reflection included", Past.CALL
     )
+    health_calls: int = _bound(256, "calls", "of health under way, which need no token", Past.CALL)
     watchers: int = _bound(1024, "calls", "of WatchSignals open", Past.CALL)
     streams: int = _bound(2048, "calls", "of StreamRouting open, before their hello too", Past.CALL)
     streams_per_run: int = _bound(1024, "calls", "of StreamRouting open for one run", Past.CALL)
-    hello_seconds: int = _bound(10, "seconds", "from the start of a stream to its hello", Past.TIME)
+    hello_seconds: int = _bound(
+        10, "seconds", "from the start of a call to its request, or of a stream to its hello", Past.TIME
+    )
 
     runs: int = _bound(1000, "runs", "kept, finished ones included", Past.CALL)
     layers: int = _bound(256, "layers", "L of a run", Past.CALL)
@@ -87,7 +96,11 @@ class Limits:
         512 * MEBIBYTE, "bytes", "read from all streams and not acknowledged", Past.WAITS
     )
     waiting_bytes: int = _bound(
-        256 * MEBIBYTE, "bytes", "of messages that wait for room under the three bounds above", Past.STREAM
+        256 * MEBIBYTE,
+        "bytes",
+        "of messages that wait for room under the three bounds above; past half of it only of runs below "
+        "their fair share",
+        Past.STREAM,
     )
     waiting_seconds: int = _bound(30, "seconds", "that a stream waits for room that others take", Past.STREAM)
 
@@ -152,6 +165,10 @@ def limit_problems(limits: Limits) -> list[str]:
     ):
         if getattr(limits, inner) > getattr(limits, outer):
             problems.append(f"limits.{inner}: is more than {outer}, {getattr(limits, outer)}")
+    for item in fields(limits):
+        most = _GRPC_MOST.get(item.name, _MOST)
+        if getattr(limits, item.name) > most:
+            problems.append(f"limits.{item.name}: must be at most {most}")
     return problems
 
 
