@@ -78,6 +78,13 @@ def test_an_attempt_far_ahead_ends_nobody(bench: Any, make_batch: Any, eventuall
     assert bench.view().run.attempt == 0
 
 
+def test_a_new_run_does_not_begin_at_an_attempt_that_none_can_follow(bench: Any) -> None:
+    with pytest.raises(RefusedError) as refused:
+        bench.create("new", attempt=2**32 - 1)
+    assert (refused.value.code, refused.value.field) == (Code.INVALID_ARGUMENT, "attempt")
+    assert bench.create("new", attempt=999).attempt == 999
+
+
 def test_an_attempt_a_little_ahead_is_taken(bench: Any) -> None:
     bench.create()
     bench.join(attempt=1000)

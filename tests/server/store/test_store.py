@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pathwatch.server.phases.verdict import Checkpoint, Phase
-from pathwatch.server.store.interface import Store, StoreError
+from pathwatch.server.store.interface import Store, StoreError, UnstorableError
 from pathwatch.server.store.rows import (
     BatchRow,
     BeginAttempt,
@@ -142,6 +142,17 @@ def test_a_commit_is_all_or_nothing(store: Store) -> None:
     assert list(store.batches("run")) == []
     store.commit([PutRun(row=RUN)])
     assert store.runs() == [RUN]
+
+
+@pytest.mark.parametrize("value", ["lone surrogate", "beyond 64 bits"])
+def test_a_value_that_cannot_be_stored_is_told_from_a_full_disk(store: Store, value: str) -> None:
+    bad = checkpoint(1, tag="\ud800") if value == "lone surrogate" else checkpoint(2**63)
+    store.commit([PutRun(row=RUN)])
+    with pytest.raises(UnstorableError, match="now or ever"):
+        store.commit([batch(1), bad])
+    assert list(store.batches("run")) == []
+    store.commit([batch(2)])
+    assert [row.step for row in store.batches("run")] == [2]
 
 
 def test_batches_come_back_in_order_until_their_round_is_judged(store: Store) -> None:

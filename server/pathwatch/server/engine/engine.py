@@ -17,11 +17,14 @@ from typing import TypeVar
 
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
+from pathwatch.server.engine.attempt import check_next_attempt
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.commands import Command, CommandQueue
+from pathwatch.server.engine.committing import commit
 from pathwatch.server.engine.kept_bytes import KeptBytes
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
+from pathwatch.server.engine.quarantine import Quarantine
 from pathwatch.server.engine.recovery import recover
 from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
 from pathwatch.server.engine.run_config import (
@@ -71,6 +74,7 @@ class Engine:
         self._commands = CommandQueue()
         self._pool = pool or ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
         self._runs: dict[str, LiveRun] = {}
+        self._quarantine = Quarantine(self._clock.steady)
         self._touched: set[str] = set()
         """Runs that changed since the last commit."""
         self._ready: set[str] = set()
@@ -192,7 +196,7 @@ class Engine:
 
         def act(run: LiveRun) -> None:
             action(run)
-            self._outbox.effects.append(lambda: settle(future, run.view()))
+            self._outbox.effects.append(lambda: settle(future, run.dropped or run.view()))
 
         self._submit(name, partial(self._on_run, future, name, act))
         return future
@@ -212,11 +216,23 @@ class Engine:
             settle(future, error)
 
     def _with_run(self, name: str, action: Callable[[LiveRun], None]) -> None:
+        self._quarantine.check(name)
         run = self._runs.get(name)
         if run is None:
             raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}; create it first")
         self._touched.add(name)
-        action(run)
+        self._changing(name, partial(action, run))
+
+    def _changing(self, name: str, change: Callable[[], None]) -> None:
+        """Change a run; if that fails in the middle, the run is taken up again from the store."""
+        try:
+            change()
+        except RefusedError:
+            raise
+        except Exception:
+            self._quarantine.interrupted(name)
+            self._touched.add(name)
+            raise
 
     def _create(
         self,
@@ -225,10 +241,11 @@ class Engine:
         config: run_pb2.RunConfig,
         attempt: int,
     ) -> None:
+        self._quarantine.check(name)
         created = self._create_or_find(name, config, attempt)
         self._touched.add(name)
         run = self._runs[name]
-        self._outbox.effects.append(lambda: settle(future, (run.view().run, created)))
+        self._outbox.effects.append(lambda: settle(future, run.dropped or (run.view().run, created)))
 
     def _create_or_find(self, name: str, config: run_pb2.RunConfig, attempt: int) -> bool:
         if run := self._runs.get(name):
@@ -240,6 +257,7 @@ class Engine:
             if attempt > run.row.attempt:
                 run.start_attempt(attempt)
             return False
+        check_next_attempt(attempt, -1)
         check_limits(config, self._limits)
         problems = violations(name, config, self._limits)
         if not problems and hosts_nothing(config):
@@ -267,9 +285,11 @@ class Engine:
 
     def _delete(self, future: Future[None], name: str) -> None:
         run = self._runs.pop(name, None)
-        if run is None:
+        if run is None and name not in self._quarantine.closed:
             raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
-        run.drop()
+        if run is not None:
+            run.drop(RefusedError(Code.NOT_FOUND, f"run {name!r} was deleted"))
+        self._quarantine.forget(name)
         self._shared.kept.set(name, 0)
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))
@@ -280,19 +300,22 @@ class Engine:
         while not self._commands.finished:
             for command in self._commands.take(self._timeout()):
                 self._apply(command)
-            for name, run in self._runs.items():
+            for name, run in self._trusted_runs():
                 deadline = run.next_deadline()
                 if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):
                     self._touched.add(name)
-                    run.close_ready()
+                    self._apply(partial(self._changing, name, run.close_ready))
             self._commit()
             if not self._commands.closed:
                 self._hand_out_jobs()
 
+    def _trusted_runs(self) -> list[tuple[str, LiveRun]]:
+        return [(name, run) for name, run in self._runs.items() if name not in self._quarantine.hit]
+
     def _timeout(self) -> float | None:
         if self._touched and not self._failing:
             return 0.0
-        deadlines = [d for run in self._runs.values() if (d := run.next_deadline()) is not None]
+        deadlines = [d for _, run in self._trusted_runs() if (d := run.next_deadline()) is not None]
         waits = [max(0.0, min(deadlines) - self._clock.steady())] if deadlines else []
         if self._failing:
             waits.append(RETRY_SECONDS)
@@ -304,15 +327,16 @@ class Engine:
         except RefusedError:
             pass  # a message for a run that was deleted while it waited
         except Exception:
-            log.exception("a fault of the service; the message or result at hand is lost")
+            log.exception("a fault of the service; what was at hand is not done")
 
     def _commit(self) -> None:
         """Make everything durable, then let everyone know; on failure nobody hears and it is tried again."""
-        for name in self._touched & self._runs.keys():
-            self._runs[name].flush()
+        for name, run in self._trusted_runs():
+            if name in self._touched:
+                self._apply(partial(self._changing, name, run.flush))
         if self._outbox.writes:
             try:
-                self._store.commit(self._outbox.writes)
+                unstorable = commit(self._store, self._outbox.writes, self._quarantine.hit)
             except StoreError as error:
                 self.stats.commit_failures += 1
                 if not self._failing:
@@ -322,14 +346,15 @@ class Engine:
             if self._failing:
                 log.warning("the store can be written again")
                 self._failing = False
-            self._outbox.writes.clear()
+            for name, reason in unstorable.items():
+                self._quarantine.unstorable(name, reason)
         touched = self._touched
-        self._touched = set()
+        self._touched = self._take_up_again()
         views = dict(self._views)
         for name in touched:
             if name in self._runs:
                 views[name] = self._runs[name].view()
-            else:
+            elif name not in self._quarantine.closed:
                 views.pop(name, None)
         self._views = views
         effects = self._outbox.effects[:]
@@ -339,30 +364,55 @@ class Engine:
         for name in touched:
             for listener in self._listeners:
                 self._apply(partial(listener, name))
-        self._ready |= touched
+        self._ready |= touched - self._touched
+
+    def _take_up_again(self) -> set[str]:
+        """Runs that were hit, as at a start; the runs that are there again."""
+        again = set()
+        for name, refusal in self._quarantine.hit.items():
+            if run := self._runs.pop(name, None):
+                run.drop(refusal)
+            self._shared.kept.set(name, 0)
+            try:
+                row = next((row for row in self._store.runs() if row.name == name), None)
+                if row is None:
+                    continue
+                if self._quarantine.may_go_on(name):
+                    self._runs[name] = recover(row, self._shared)
+                    again.add(name)
+                    log.warning("run %r is taken up again from the store", name)
+                else:
+                    self._quarantine.close(name, "a fault of the service came again and again")
+            except Exception as error:
+                log.exception("run %r cannot be taken up again", name)
+                self._quarantine.close(name, str(error))
+        self._quarantine.hit.clear()
+        return again
 
     def _hand_out_jobs(self) -> None:
         if self._failing:
             return
         for name in self._ready & self._runs.keys():
-            run = self._runs[name]
-            if job := run.next_job():
-                self._pool.submit(job).add_done_callback(partial(self._job_done, name, run))
+            self._apply(partial(self._changing, name, partial(self._hand_out_job, name, self._runs[name])))
         self._ready = set()
+
+    def _hand_out_job(self, name: str, run: LiveRun) -> None:
+        if job := run.next_job():
+            self._pool.submit(job).add_done_callback(partial(self._job_done, name, run))
 
     def _job_done(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
         """In a pool thread: bring the result to the writer."""
         self._commands.put_urgent(partial(self._take_result, name, run, done))
 
     def _take_result(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
-        if done.cancelled() or self._runs.get(name) is not run:
+        if done.cancelled() or self._runs.get(name) is not run or name in self._quarantine.hit:
             return
         self._touched.add(name)
         error = done.exception()
         if error is None:
-            done.result()()
+            self._changing(name, done.result())
         elif isinstance(error, Exception):
-            run.job_failed(error)
+            self._changing(name, partial(run.job_failed, error))
         else:
             raise error
 

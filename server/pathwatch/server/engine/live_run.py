@@ -83,6 +83,8 @@ class LiveRun:
         self._cadence = Cadence()
         self._streams = StreamSet()
         self._finishing: list[Future[run_pb2.Run]] | None = None
+        self.dropped: RefusedError | None = None
+        """Why nothing of the run counts any more that is not committed; None = it does."""
 
     @classmethod
     def create(cls, row: RunRow, shared: Shared) -> LiveRun:
@@ -382,15 +384,15 @@ class LiveRun:
         )
 
     def _answer_finished(self, future: Future[run_pb2.Run]) -> None:
-        self._shared.outbox.effects.append(lambda: settle(future, self.view().run))
+        self._shared.outbox.effects.append(lambda: settle(future, self.dropped or self.view().run))
 
-    def drop(self) -> None:
-        """The run is deleted: end its streams, answer who waits."""
-        gone = RefusedError(Code.NOT_FOUND, f"run {self._row.name!r} was deleted")
-        self._streams.end_all(gone)
-        self.judging.drop(gone)
+    def drop(self, refusal: RefusedError) -> None:
+        """The run is deleted or given up: end its streams, answer who waits."""
+        self.dropped = refusal
+        self._streams.end_all(refusal)
+        self.judging.drop(refusal)
         for future in self._finishing or []:
-            settle(future, gone)
+            settle(future, refusal)
 
     # Rounds and what is said after them.
 

@@ -25,6 +25,10 @@ class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which and what to do."""
 
 
+class UnstorableError(StoreError):
+    """The store can never take a value that was to be written; to try again is no use."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """Windows and signals that belong together, read at one moment."""
@@ -107,7 +111,8 @@ class Store(StoreReader, Protocol):
     """Durable state. `commit` is called by one thread."""
 
     def commit(self, writes: Sequence[Write]) -> None:
-        """Apply all writes in order, durably, or none of them: then StoreError."""
+        """Apply all writes in order, durably, or none of them: then StoreError, and UnstorableError where
+        one of them holds a value that the store can never take."""
         ...
 
     def close(self) -> None:

@@ -253,3 +253,14 @@ Write = (
     | DeleteRun
 )
 """A change; a commit applies a sequence of them in order, all or none."""
+
+
+def run_of(write: Write) -> str:
+    """Name of the run that a write changes."""
+    match write:
+        case PutRun(row=run):
+            return run.name
+        case PutRank() | PutSession() | PutBatch() | PutGeometry() | PutPartialRound() | PutSignal():
+            return write.row.run
+        case _:
+            return write.run

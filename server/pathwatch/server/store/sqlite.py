@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathwatch.server.failpoints import reach
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import StoreError, UnstorableError
 from pathwatch.server.store.rows import Write
 from pathwatch.server.store.sqlite_damage import damage_message
 from pathwatch.server.store.sqlite_folder import FILE_NAME, FolderLock, make_folder
@@ -20,6 +20,9 @@ from pathwatch.server.store.sqlite_snapshots import Snapshots
 from pathwatch.server.store.sqlite_writes import apply
 
 log = logging.getLogger("pathwatch.server")
+
+_OF_A_VALUE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""Errors that say nothing of file and disk; text and integers beyond SQLite raise others, of Python."""
 
 
 class SqliteStore(SqliteReader):
@@ -63,9 +66,15 @@ class SqliteStore(SqliteReader):
             reach("commit.before")
             db.execute("COMMIT")
             reach("commit.after")
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+            if isinstance(error, StoreError):
+                raise
+            if isinstance(error, _OF_A_VALUE) or not isinstance(error, sqlite3.Error | OSError | MemoryError):
+                raise UnstorableError(
+                    f"cannot write to {self._path}, now or ever: {type(error).__name__}: {error}"
+                ) from error
             # On a full disk the log may still be copied into pages that the database has, and begin anew.
             with contextlib.suppress(sqlite3.Error):
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,0 +1,68 @@
+"""Runs whose state in memory is not to be trusted, because something failed in the middle."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from pathwatch.server.engine.refusal import Code, RefusedError
+
+log = logging.getLogger("pathwatch.server")
+
+MAX_FAULTS = 3
+"""After so many faults within `FAULT_SECONDS` a run is not taken up again before the server restarts."""
+FAULT_SECONDS = 60.0
+
+
+class Quarantine:
+    """Used by the writer thread only."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now` is a steady clock, in seconds."""
+        self.hit: dict[str, RefusedError] = {}
+        """Runs that are to be taken up again from the store, and what whoever waits for them hears."""
+        self.closed: dict[str, RefusedError] = {}
+        """Runs that are not taken up again before the server restarts, and what is said of them."""
+        self._now = now
+        self._faults: dict[str, deque[float]] = {}
+
+    def check(self, run: str) -> None:
+        """Raises RefusedError where nothing may be done to the run."""
+        refusal = self.hit.get(run) or self.closed.get(run)
+        if refusal is not None:
+            raise refusal
+
+    def interrupted(self, run: str) -> None:
+        """A change to the run failed in the middle: what is not acknowledged is to come again."""
+        self.hit[run] = RefusedError(
+            Code.UNAVAILABLE,
+            f"a fault of the service: run {run!r} is taken up again from what is stored; "
+            "send again what is not acknowledged",
+        )
+
+    def unstorable(self, run: str, error: Exception) -> None:
+        """What the run has become cannot be stored."""
+        log.error("run %r: what changed since the last commit can never be stored", run, exc_info=error)
+        self.hit[run] = RefusedError(
+            Code.INTERNAL,
+            f"a fault of the service: what changed of run {run!r} cannot be stored, and is dropped: {error}",
+        )
+
+    def may_go_on(self, run: str) -> bool:
+        """Whether a run that was hit is to be taken up again; counts the fault."""
+        faults = self._faults.setdefault(run, deque(maxlen=MAX_FAULTS))
+        faults.append(self._now())
+        return len(faults) < MAX_FAULTS or faults[-1] - faults[0] > FAULT_SECONDS
+
+    def close(self, run: str, why: str) -> None:
+        """The run is left as it is stored."""
+        log.error("run %r takes nothing before the server is restarted: %s", run, why)
+        self.closed[run] = RefusedError(
+            Code.INTERNAL, f"run {run!r} takes nothing before the server is restarted: {why}"
+        )
+
+    def forget(self, run: str) -> None:
+        """The run is deleted."""
+        self.closed.pop(run, None)
+        self._faults.pop(run, None)
