@@ -194,6 +194,7 @@ class Sidecar(
     def RegisterCheckpoint(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._answer(request, context)
         if self.checkpoint_refusals:
+            context.set_trailing_metadata(self.refusal_metadata)
             context.abort(*self.checkpoint_refusals.pop(0))
         self.checkpoints.append(request)
         self.events.append(f"checkpoint {request.checkpoint.step}")

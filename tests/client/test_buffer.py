@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, Queue
 
 import hypothesis.strategies as st
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pathwatch.client.backlog import Segment
 from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.messages import OVERHEAD, Message
 from pathwatch.v1 import routing_pb2
@@ -233,3 +235,45 @@ class AgainstModel(RuleBasedStateMachine):
 
 
 TestAgainstModel: Callable[..., None] = AgainstModel.TestCase
+
+
+class Holds(threading.Condition):
+    """Remembers how much was settled under each hold."""
+
+    def __init__(self, settled: Callable[[], int]) -> None:
+        super().__init__()
+        self._settled = settled
+        self._before = 0
+        self.largest = 0
+
+    def __exit__(self, *exception: object) -> None:
+        self.largest = max(self.largest, self._settled() - self._before)
+        self._before = self._settled()
+        super().__exit__(*exception)
+
+
+def test_one_answer_that_settles_thousands_does_not_keep_training_from_the_lock():
+    buffer = SendBuffer(4000 * (OVERHEAD + 100))
+    for step in range(3000):
+        assert buffer.add(message(step))
+    generation = buffer.rewind()
+    last = take_all(buffer, generation, 3000)[-1]
+    holds = buffer._changed = Holds(lambda: buffer._counts.acked)
+    assert len(buffer.acknowledge(last.sequence)) == 3000
+    assert buffer.wait_empty(0)
+    assert 0 < holds.largest <= 100
+
+
+def test_spooling_thousands_does_not_keep_training_from_the_lock():
+    buffer = SendBuffer(4000 * (OVERHEAD + 100))
+    for step in range(3000):
+        assert buffer.add(message(step))
+    buffer.spool_from(-1, lambda: None)
+    chosen = buffer.to_spool(1 << 30)
+    assert len(chosen) == 3000
+    segment = Segment(path=Path("none"), seed=0, start=0, nbytes=0)
+    holds = buffer._changed = Holds(lambda: segment.samples)
+    buffer.spooled(segment, [(m, place) for place, m in enumerate(chosen, start=1)])
+    assert segment.samples == 3000
+    assert buffer.nbytes == 0
+    assert 0 < holds.largest <= 100

@@ -1,5 +1,6 @@
 """Who may be spoken to, and how."""
 
+import socket
 from pathlib import Path
 
 import grpc
@@ -25,6 +26,25 @@ def test_plaintext_on_loopback_is_not(address):
 
 def test_plaintext_anywhere_when_asked_for():
     Client("10.1.2.3:50051", credentials=Credentials(insecure=True)).close()
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [None, Credentials(token="abc"), Credentials(insecure=True, token="abc")],  # noqa: S106
+)
+def test_a_proxy_of_the_environment_hears_nothing_of_a_plaintext_connection(
+    sidecar, monkeypatch, credentials
+):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0)
+        for name in ("no_proxy", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with Client(sidecar.address, credentials=credentials, timeout=10) as client:
+            assert client.list_runs() == []
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from pathwatch.client import RoutingStream, Spool, spool_folder
+from pathwatch.client.spool_frames import header_bytes, read_frames, read_header
 from pathwatch.v1 import routing_pb2
 
 STEP_BYTES = 50_000
@@ -254,8 +255,8 @@ def test_damage_costs_what_is_damaged_and_is_said(
     eventually(lambda: files(tmp_path) == [])
 
 
-def test_a_file_whose_header_is_damaged_is_passed_over(
-    away: Any, streams: Streams, eventually: Any, tmp_path: Path
+def test_a_file_whose_header_is_damaged_is_left_alone_and_said(
+    away: Any, streams: Streams, eventually: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool_and_close(away.address, tmp_path, range(20), eventually)
     (path,) = files(tmp_path)
@@ -267,6 +268,72 @@ def test_a_file_whose_header_is_damaged_is_passed_over(
     fill(stream, range(20, 22))
     assert stream.flush(20)
     assert received(away) == expected(range(20, 22))
+    assert files(tmp_path) == [path]
+    assert stream.stats.spool_damages == 1
+    assert path.name in (stream.stats.spool_error or "")
+    assert caplog.text.count(path.name) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"run": None}, {"born": "yesterday"}, {"pid": []}, {"index": {}}])
+def test_one_malformed_header_costs_its_own_file_alone(
+    away: Any, streams: Streams, eventually: Any, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    spool_and_close(away.address, tmp_path, range(20), eventually)
+    (good,) = files(tmp_path)
+    with good.open("rb") as file:
+        fields, _, start = read_header(file)
+    strange = good.with_name(good.name.replace("-000000.", "-000001."))
+    strange.write_bytes(header_bytes(fields | wrong) + good.read_bytes()[start:])
+    away.start()
+    stream = streams(away.address, spool=Spool(tmp_path))
+    fill(stream, range(20, 22))
+    assert stream.flush(20)
+    assert received(away) == expected(range(22))
+    eventually(lambda: files(tmp_path) == [strange])
+    assert strange.name in (stream.stats.spool_error or "")
+
+
+def test_messages_on_disk_that_are_too_large_for_the_server_are_counted_and_said_once(
+    away: Any, streams: Streams, eventually: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool_and_close(away.address, tmp_path, range(20), eventually)
+    away.options = [("grpc.max_receive_message_length", 20_000)]
+    away.start()
+    stream = streams(away.address, spool=Spool(tmp_path))
+    assert stream.flush(20)
+    assert received(away) == [(step, "watermark") for step in range(20)]
+    assert stream.stats.dropped_observations == 20 * 10
+    said = [r.getMessage() for r in caplog.records if "larger than the server takes" in r.getMessage()]
+    assert len(said) == 1
+    eventually(lambda: files(tmp_path) == [])
+
+
+@pytest.mark.parametrize("fails", ["header", "frames"])
+def test_writes_that_fail_leave_no_files_that_nobody_counts(
+    away: Any, streams: Streams, eventually: Any, tmp_path: Path, monkeypatch: Any, fails: str
+) -> None:
+    failed = 0
+    full = True
+    write = os.write
+
+    def write_or_fail(descriptor: int, data: Any) -> int:
+        nonlocal failed
+        if full and (fails == "header" or len(data) > 10_000):
+            failed += 1
+            write(descriptor, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(spool_folder.os, "write", write_or_fail)
+    monkeypatch.setattr("pathwatch.client.spooler._RETRY", 0.01)
+    monkeypatch.setattr("pathwatch.client.spooler._TICK", 0.01)
+    stream = streams(away.address, buffer_bytes=MEMORY, spool=Spool(tmp_path))
+    fill(stream, range(10))
+    eventually(lambda: failed > 5)
+    full = False
+    eventually(settled(stream))
+    on_disk = sum(file.stat().st_size for file in files(tmp_path))
+    assert on_disk == stream.stats.spooled_bytes
 
 
 def test_a_full_disk_is_said_once_and_steps_are_dropped_and_counted_until_there_is_room(
@@ -405,6 +472,34 @@ def test_a_process_ends_though_its_disk_hangs(tmp_path: Path, hanging: str) -> N
     )
     assert "hangs" in done.stdout
     assert "trained" in done.stdout
+
+
+MANY = """
+import os, sys, threading, time
+import numpy as np
+from pathwatch.client import RoutingStream, Spool, spool_folder
+write = os.write
+def slowly(descriptor, data):
+    if threading.current_thread().name == "pathwatch-spool":
+        time.sleep(0.2)
+    return write(descriptor, data)
+spool_folder.os.write = slowly
+spool = Spool(sys.argv[1])
+streams = [RoutingStream("127.0.0.1:1", run="run", rank=rank, world_size=8, spool=spool) for rank in range(8)]
+for stream in streams:
+    stream.observe(step=1, group="math", sample_ids=[1], weights=np.full((1, 2, 4), 0.25, np.float32))
+"""
+
+
+@pytest.mark.slow
+def test_the_end_keeps_what_every_one_of_many_streams_holds(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MANY, str(tmp_path)], timeout=60, check=True)
+    kept = []
+    for path in files(tmp_path):
+        with path.open("rb") as file:
+            fields, seed, start = read_header(file)
+            kept += [fields["rank"] for item, _ in read_frames(file, seed, start, path.stat().st_size)]
+    assert sorted(kept) == list(range(8))
 
 
 def test_a_file_says_whose_it_is_and_is_for_its_owner_only(

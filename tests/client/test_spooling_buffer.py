@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pathwatch.client import backlog
 from pathwatch.client.backlog import Reading, Segment
 from pathwatch.client.buffer import SendBuffer
 from pathwatch.client.messages import OVERHEAD, Message
@@ -19,6 +22,14 @@ from pathwatch.v1 import routing_pb2, run_pb2
 SIZE = OVERHEAD + 100
 CAPACITY = 10 * SIZE
 FRAME = 10
+
+
+IN_FLIGHT = 8
+
+
+@pytest.fixture(autouse=True)
+def _few_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_MOST_IN_FLIGHT", IN_FLIGHT)
 
 
 class Answering(threading.Condition):
@@ -236,3 +247,120 @@ class Spooling(RuleBasedStateMachine):
 
 TestSpooling: Callable[..., None] = Spooling.TestCase
 TestSpooling.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("pathwatch.client.buffer.time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def spooled(buffer: SendBuffer) -> tuple[Segment, list[Message]]:
+    """All that is in memory goes to a file; the file, and what is read from it."""
+    buffer.spool_from(-1, lambda: None)
+    chosen = buffer.to_spool(1 << 30)
+    copies = [
+        replace(m, encode=routing_pb2.StreamRoutingRequest, before=None, after=None, done=True)
+        for m in chosen
+    ]
+    segment = Segment(path=Path("none"), seed=0, start=0, nbytes=0)
+    buffer.spooled(segment, [(m, FRAME * place) for place, m in enumerate(chosen, start=1)])
+    return segment, copies
+
+
+def batch(step: int, nbytes: int = 100) -> Message:
+    return Message(kind="batch", step=step, encode=routing_pb2.StreamRoutingRequest, nbytes=nbytes, samples=1)
+
+
+def test_a_wait_for_the_server_is_no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint waits for acknowledgements for minutes and is spooled then: nothing of it is given up."""
+    clock = Clock(monkeypatch)
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(batch(1))
+    buffer.add(Message(kind="checkpoint", step=1, checkpoint=run_pb2.Checkpoint(tag="x")))
+    generation = buffer.rewind()
+    sent = buffer.take(generation)
+    assert sent is not None
+    copies: list[Message] = []
+
+    def spool() -> None:
+        clock.now += 600
+        copies.extend(spooled(buffer)[1])
+
+    def load() -> None:
+        reading = buffer.reading()
+        assert reading is not None
+        buffer.loaded(reading, copies, reading.segment.nbytes)
+
+    events = iter([spool, load, lambda: buffer.acknowledge(sent.sequence)])
+    buffer._changed = Answering(lambda: next(events)())
+    taken = buffer.take(generation)
+    assert taken is not None
+    assert taken.checkpoint is not None
+    assert buffer.counts.dropped_observations == 0
+
+
+def test_what_is_in_flight_from_disk_is_bounded_and_a_silent_server_is_no_hung_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    buffer = SendBuffer(100 * SIZE)
+    for step in range(5 * IN_FLIGHT):
+        buffer.add(batch(step))
+    segment, copies = spooled(buffer)
+    in_flight: list[Message] = []
+    most = 0
+
+    def wait() -> None:
+        nonlocal most
+        if (reading := buffer.reading()) is not None:
+            buffer.loaded(reading, copies, segment.nbytes)
+            return
+        most = max(most, len(in_flight))
+        clock.now += 600
+        buffer.acknowledge(in_flight[-1].sequence)
+        in_flight.clear()
+
+    generation = buffer.rewind()
+    buffer._changed = Answering(wait)
+    for _ in range(5 * IN_FLIGHT):
+        message = buffer.take(generation)
+        assert message is not None
+        in_flight.append(message)
+        assert len(in_flight) <= IN_FLIGHT
+    buffer.acknowledge(in_flight[-1].sequence)
+    assert most == IN_FLIGHT
+    assert buffer.wait_empty(0)
+    assert buffer.counts.acked == 5 * IN_FLIGHT
+    assert buffer.counts.dropped_observations == 0
+
+
+def test_what_is_read_back_larger_than_the_server_takes_is_counted_once() -> None:
+    buffer = SendBuffer(CAPACITY)
+    for step, nbytes in enumerate((100, 5000, 100)):
+        buffer.add(batch(step, nbytes))
+    segment, copies = spooled(buffer)
+    buffer.limit(2000)
+    for found in (1, 0):
+        generation = buffer.rewind()
+        refused = []
+
+        def load() -> None:
+            reading = buffer.reading()
+            assert reading is not None
+            refused.append(buffer.loaded(reading, copies, segment.nbytes))  # noqa: B023
+
+        buffer._changed = Answering(load)
+        taken = [buffer.take(generation) for _ in range(2)]
+        assert [message.step for message in taken if message] == [0, 2]
+        assert refused == [found]
+    buffer.acknowledge(3)
+    assert buffer.wait_empty(0)
+    assert (buffer.counts.acked, buffer.counts.dropped_observations) == (2, 1)

@@ -313,17 +313,39 @@ def test_a_refused_stream_warns_once_keeps_all_and_recovers(
     assert len(sidecar.received("batch")) == 1
 
 
-def test_the_delay_a_server_asks_for_is_kept(sidecar, streams, observe, eventually):
+@pytest.fixture
+def in_a_while():
+    """Metadata that asks to wait for 1.5 s."""
     # google.rpc.Status{details: [Any{RetryInfo{retry_delay: 1.5 s}}]}, encoded by hand.
     duration = b"\x08\x01\x10\x80\xca\xb5\xee\x01"
     retry_info = b"\x0a" + bytes([len(duration)]) + duration
     url = b"type.googleapis.com/google.rpc.RetryInfo"
     detail = b"\x0a" + bytes([len(url)]) + url + b"\x12" + bytes([len(retry_info)]) + retry_info
     status = b"\x08\x08\x12\x04full\x1a" + bytes([len(detail)]) + detail
+    return (("grpc-status-details-bin", status),)
+
+
+def test_the_delay_a_server_asks_for_is_kept(sidecar, streams, observe, eventually, in_a_while):
     sidecar.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-    sidecar.refusal_metadata = (("grpc-status-details-bin", status),)
+    sidecar.refusal_metadata = in_a_while
     streams(sidecar.address)
     eventually(lambda: len(sidecar.hello_times) >= 2)
+    assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 1.5
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED])
+def test_a_refused_checkpoint_says_why_and_waits_as_long_as_it_is_asked_to(
+    sidecar, streams, caplog, in_a_while, code
+):
+    sidecar.checkpoint_refusals = [(code, "not this one")]
+    sidecar.refusal_metadata = in_a_while
+    stream = streams(sidecar.address)
+    stream.register_checkpoint(step=1, tag="one")
+    stream.watermark(2)
+    assert stream.flush(20)
+    assert sidecar.events == ["checkpoint 1", "watermark 2"]
+    assert stream.stats.last_error == "not this one"
+    assert "not this one" in caplog.text
     assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 1.5
 
 

@@ -1,6 +1,9 @@
 """Forked children, as DataLoader workers are: the stream is inert there and undisturbed in the parent."""
 
+import contextlib
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -107,3 +110,30 @@ def test_a_plain_fork_ends_cleanly_in_both(sidecar):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert [batch.step for batch in sidecar.received("batch")] == [1, 2]
+
+
+HELD = """
+import os, sys
+from pathwatch.client import RoutingStream
+
+stream = RoutingStream("127.0.0.1:1", run="run", watch=True)
+locks = [thread._stop._cond for thread in (stream._sender, stream._follower)]
+for lock in locks:  # as a thread that is just then in there
+    lock.acquire()
+child = os.fork()
+if child:
+    for lock in locks:
+        lock.release()
+    _, status = os.waitpid(child, 0)
+    stream.close(0.1)
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_child_ends_though_locks_were_held_when_it_was_forked():
+    with subprocess.Popen([sys.executable, "-c", HELD], start_new_session=True) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

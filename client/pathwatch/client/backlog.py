@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pathwatch.client.messages import Kind, Message
+from pathwatch.client.messages import InFlight, Kind, Message
+
+_MOST_IN_FLIGHT = 10_000
+"""Messages: beyond, acknowledgements are waited for, so that memory is bounded while none comes."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -76,7 +79,7 @@ class Backlog:
         self.loaded_bytes = 0
         """Bytes in memory: what was read and not yet sent."""
         self._rescued: deque[Message] = deque()
-        self._flying: deque[Message] = deque()
+        self._flying: deque[InFlight] = deque()
         self._ended: list[Segment] = []
         self._acked = 0
         self._registered = 0
@@ -106,6 +109,16 @@ class Backlog:
         return bool(self._flying)
 
     @property
+    def first_in_flight(self) -> InFlight | None:
+        """The oldest that was sent from disk and not acknowledged."""
+        return self._flying[0] if self._flying else None
+
+    @property
+    def awaits_acknowledgements(self) -> bool:
+        """Whether so much was sent that nothing more is until the server answers."""
+        return len(self._flying) >= _MOST_IN_FLIGHT
+
+    @property
     def waiting(self) -> bool:
         """Whether something must be sent before what is in memory."""
         self._forget_registered()
@@ -127,15 +140,7 @@ class Backlog:
 
     def fly(self, message: Message) -> None:
         """A message that is on disk was sent."""
-        self._flying.append(
-            Message(
-                kind=message.kind,
-                step=message.step,
-                sequence=message.sequence,
-                samples=message.samples,
-                done=True,
-            )
-        )
+        self._flying.append(InFlight(message.kind, message.sequence, message.samples))
 
     def reading(self, room: int) -> Reading | None:
         """What to read next, where less than `room` bytes wait to be sent."""
@@ -146,13 +151,19 @@ class Backlog:
         segment = self._unread[0]
         return Reading(segment, self._offset or segment.start, room)
 
-    def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> int:
-        """What was read, up to `offset`; observations among it that belong to dropped steps are counted."""
+    def loaded(
+        self, reading: Reading, messages: Iterable[Message], offset: int, largest: float
+    ) -> tuple[int, int]:
+        """What was read, up to `offset`.
+
+        Returns how many observations among it are lost, because they belong to dropped steps or to messages
+        of more than `largest` bytes, and how many such messages there are.
+        """
         if not self._unread or self._unread[0] is not reading.segment:
-            return 0
+            return 0, 0
         if (self._offset or reading.segment.start) != reading.offset:
-            return 0
-        lost = 0
+            return 0, 0
+        lost = too_large = 0
         last_message, last_checkpoint = self._found
         for message in messages:
             if message.sequence <= max(last_message, last_checkpoint):
@@ -162,6 +173,11 @@ class Backlog:
             if self._is_dropped(message):
                 reading.segment.counted.add(message.sequence)
                 lost += message.samples
+                continue
+            if message.nbytes > largest and message.sequence > max(self.sent, self._registered):
+                reading.segment.counted.add(message.sequence)
+                lost += message.samples
+                too_large += 1
                 continue
             if message.kind == "checkpoint":
                 last_checkpoint = message.sequence
@@ -182,7 +198,7 @@ class Backlog:
             self._read.append(segment)
             self._start_segment()
             self._settle()
-        return lost
+        return lost, too_large
 
     def append(self, segment: Segment) -> None:
         """The segment is being written, after all others."""
@@ -209,7 +225,7 @@ class Backlog:
         self._start_segment()
         self.sent = self._acked
 
-    def acknowledge(self, sequence: int) -> list[Message]:
+    def acknowledge(self, sequence: int) -> list[InFlight]:
         """The server has all up to `sequence`; those of them that were sent from here on this connection."""
         self._acked = max(self._acked, sequence)
         self.sent = max(self.sent, sequence)

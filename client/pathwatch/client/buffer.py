@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -10,13 +11,17 @@ from dataclasses import dataclass, replace
 
 from pathwatch.client.backlog import Backlog, Reading, Segment
 from pathwatch.client.logs import QuietLogger
-from pathwatch.client.messages import OVERHEAD, Message, MessageQueue
+from pathwatch.client.messages import OVERHEAD, InFlight, Message, MessageQueue
 from pathwatch.client.step_counts import StepCounts
 
 _logger = QuietLogger("pathwatch.client")
 
 _HUNG = 60.0
 """Seconds without an answer of the file system after which what is on disk no longer holds up the rest."""
+_AT_ONCE = 50
+"""Messages settled under one hold of the lock, well under 1 ms: training adds messages under the same."""
+_BREATH = 1e-5
+"""Seconds between two such holds, for whoever waits for the lock to get it."""
 _READ_AHEAD = 1 << 20
 """Bytes read before they are sent."""
 _PATIENCE = 10.0
@@ -145,14 +150,19 @@ class SendBuffer:
             while True:
                 if self._closed or generation != self._generation:
                     return None
-                from_disk = self._reads = self._disk.waiting
-                message = self._disk.next if from_disk else self._next
+                full = self._disk.awaits_acknowledgements
+                from_disk = self._disk.waiting
+                self._reads = from_disk and not full
+                message = None if full else self._disk.next if from_disk else self._next
                 if message is not None and (message.kind != "checkpoint" or self._may_call()):
                     break
-                if message is not None or not from_disk:
-                    if message is None and self._ends:
+                if message is not None or full or not from_disk:
+                    if message is None and not full and self._ends:
                         return None
                     self._changed.wait()
+                    hung_at = (
+                        time.monotonic() + _HUNG
+                    )  # until here it was not the file system that is awaited
                 elif time.monotonic() < hung_at:
                     self._wake_spool()
                     self._changed.wait(hung_at - time.monotonic())
@@ -169,18 +179,11 @@ class SendBuffer:
                 self._counts.sent += 1
             return message
 
-    def acknowledge(self, sequence: int) -> list[Message]:
-        """Messages up to `sequence` are done with; those that were still held."""
-        with self._changed:
-            done = self._disk.acknowledge(sequence)
-            while (message := self._queue.first) is not None and 0 < message.sequence <= sequence:
-                self._release(message)
-                done.append(message)
-            self._counts.acked += len(done)
-            self._answered = True
-            if done:
-                self._progress = time.monotonic()
-            self._disk_changed()
+    def acknowledge(self, sequence: int) -> list[Message | InFlight]:
+        """Messages up to `sequence` are done with; those that were still held or in flight."""
+        done: list[Message | InFlight] = []
+        while self._acknowledge_some(sequence, done):
+            time.sleep(_BREATH)
         return done
 
     def discard(self, message: Message) -> None:
@@ -247,32 +250,26 @@ class SendBuffer:
 
     def spooled(self, segment: Segment, written: Iterable[tuple[Message, int]]) -> None:
         """Messages stand in a segment now, each up to the offset beside it: memory lets go of them."""
-        with self._changed:
-            for message, end in written:
-                samples = 0 if message.done else message.samples
-                segment.note(message.kind, message.step, message.sequence, samples, end)
-                if message.done:  # acknowledged or dropped meanwhile
-                    segment.counted.add(message.sequence)
-                    continue
-                if message.kind != "checkpoint" and message.sequence <= self._disk.sent:
-                    self._disk.fly(message)
-                encode = message.encode
-                self._release(message)
-                message.encode = encode  # it may be about to be sent
-            self._disk.append(segment)
-            self._disk_changed()
+        left = iter(written)
+        while some := list(itertools.islice(left, _AT_ONCE)):
+            self._spooled_some(segment, some)
+            time.sleep(_BREATH)
 
     def reading(self) -> Reading | None:
         """What to read from disk, if more of it is to be sent soon."""
         with self._changed:
             return self._disk.reading(self._read_ahead) if self._reads and not self._closed else None
 
-    def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> None:
-        """What was read, up to `offset`."""
+    def loaded(self, reading: Reading, messages: Iterable[Message], offset: int) -> int:
+        """What was read, up to `offset`; how many of the messages are larger than the server takes.
+
+        Those are let go of, and what was observed in them is counted as dropped.
+        """
         with self._changed:
-            fitting = [message for message in messages if message.nbytes <= self._server_takes]
-            self._counts.dropped_observations += self._disk.loaded(reading, fitting, offset)
+            lost, too_large = self._disk.loaded(reading, messages, offset, self._server_takes)
+            self._counts.dropped_observations += lost
             self._disk_changed()
+            return too_large
 
     @property
     def segments(self) -> list[Segment]:
@@ -302,6 +299,41 @@ class SendBuffer:
             self._counts.dropped_observations += samples
             if segment is not None:
                 segment.samples -= samples
+
+    # Inside: a little at a time.
+
+    def _acknowledge_some(self, sequence: int, done: list[Message | InFlight]) -> bool:
+        """Settle a few of the messages up to `sequence`, the oldest; whether there may be more."""
+        with self._changed:
+            first = self._disk.first_in_flight or self._queue.first
+            through = sequence if first is None else min(sequence, (first.sequence or sequence) + _AT_ONCE)
+            now: list[Message | InFlight] = [*self._disk.acknowledge(through)]
+            while (message := self._queue.first) is not None and 0 < message.sequence <= through:
+                self._release(message)
+                now.append(message)
+            self._counts.acked += len(now)
+            self._answered = True
+            if now:
+                self._progress = time.monotonic()
+            self._disk_changed()
+            done.extend(now)
+            return through < sequence
+
+    def _spooled_some(self, segment: Segment, written: Iterable[tuple[Message, int]]) -> None:
+        with self._changed:
+            for message, end in written:
+                samples = 0 if message.done else message.samples
+                segment.note(message.kind, message.step, message.sequence, samples, end)
+                if message.done:  # acknowledged or dropped meanwhile
+                    segment.counted.add(message.sequence)
+                    continue
+                if message.kind != "checkpoint" and message.sequence <= self._disk.sent:
+                    self._disk.fly(message)
+                encode = message.encode
+                self._release(message)
+                message.encode = encode  # it may be about to be sent
+            self._disk.append(segment)
+            self._disk_changed()
 
     # Inside, under the lock.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def open_channel(
                 f"refusing plaintext to {address}: give Credentials(root_ca=…) for TLS, "
                 "or Credentials(insecure=True) on a network you trust"
             )
-        return grpc.insecure_channel(address, options=options)
+        return _plain(address, options)
     if (credentials.cert is None) != (credentials.key is None):
         raise ValueError("credentials: cert and key belong together, one of them is missing")
     asks_for_tls = credentials.tls or credentials.root_ca is not None or credentials.cert is not None
@@ -103,7 +103,7 @@ def open_channel(
     token = _token(credentials)
     # Off loopback TLS is the default. On it no public authority certifies anybody, and nobody listens in.
     if credentials.insecure or (_is_loopback(host) and not asks_for_tls):
-        channel = grpc.insecure_channel(address, options=options)
+        channel = _plain(address, options)
     else:
         tls = grpc.ssl_channel_credentials(
             root_certificates=_content(credentials.root_ca),
@@ -112,6 +112,11 @@ def open_channel(
         )
         channel = grpc.secure_channel(address, tls, options=options)
     return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
+
+
+def _plain(address: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+    """Straight to the address: a proxy that `http_proxy` names would get the plaintext, token included."""
+    return grpc.insecure_channel(address, options=(*options, ("grpc.enable_http_proxy", 0)))
 
 
 def _token(credentials: Credentials) -> str | None:

@@ -28,6 +28,8 @@ class Sorted:
     """To be delivered, in this order, before anything of this life."""
     outdated: Sequence[Segment]
     """Of no use any more: the server takes nothing of older attempts, or of another world size."""
+    unreadable: Sequence[Path]
+    """They do not say whose they are."""
 
 
 def sort_leftovers(
@@ -38,7 +40,8 @@ def sort_leftovers(
     `is_open`: whether a session of this process is in use. `wait`: waits so many seconds. Files of lives that
     go on, of later attempts and of other ranks and runs are left alone.
     """
-    files = sorted(folder.found(), key=lambda file: (file.born, file.identity.session, file.index))
+    found, unreadable = folder.found()
+    files = sorted(found, key=lambda file: (file.born, file.identity.session, file.index))
     files = [file for file in files if file.identity.attempt <= identity.attempt]
     sessions = [list(group) for _, group in itertools.groupby(files, lambda file: file.identity.session)]
     ended = _ended(sessions, is_open, wait)
@@ -54,7 +57,7 @@ def sort_leftovers(
             adopted.append(Session(whose, SendBuffer(0, leftovers=segments)))
         else:
             outdated.extend(segments)
-    return Sorted(adopted=adopted, outdated=outdated)
+    return Sorted(adopted=adopted, outdated=outdated, unreadable=unreadable)
 
 
 def _ended(

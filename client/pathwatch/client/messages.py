@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pathwatch.v1 import routing_pb2, run_pb2
 
@@ -42,6 +42,14 @@ class Message:
     def of_a_step(self) -> bool:
         """Whether it is part of what a step says: it goes when the step is dropped."""
         return self.kind in {"batch", "geometry"}
+
+
+class InFlight(NamedTuple):
+    """All that is remembered of a message that is on disk, was sent, and is not acknowledged."""
+
+    kind: Kind
+    sequence: int
+    samples: int
 
 
 class MessageQueue:

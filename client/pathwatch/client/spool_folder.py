@@ -6,12 +6,11 @@ renamed, and no file stays open between two calls. So it works on network file s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pathwatch.client.backlog import Segment
 from pathwatch.client.session import Identity
@@ -27,6 +26,11 @@ from pathwatch.client.spool_frames import (
 from pathwatch.client.spool_life import Life
 
 _SUFFIX = ".spool"
+_FIELDS = {
+    **dict.fromkeys(("run", "session", "host", "boot", "namespace", "started"), str),
+    **dict.fromkeys(("attempt", "rank", "world_size", "born", "index", "pid"), int),
+}
+"""What a header must say, and of which type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +90,39 @@ class SpoolFolder:
             }
         )
         self._index += 1
-        write_at_end(path, header, create=True)
+        try:
+            write_at_end(path, header, create=True)
+        except FileExistsError:
+            raise
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         return Segment(path=path, seed=seed_of(header), start=len(header), nbytes=len(header))
 
-    def found(self) -> Iterator[SpoolFile]:
+    def found(self) -> tuple[list[SpoolFile], list[Path]]:
         """Files of this rank of the run, whichever life wrote them, in no order.
 
-        Raises OSError. Those whose header cannot be read (damaged, or not yet written) are passed over.
+        Beside them those that do not say whose they are: unreadable, damaged there, or not yet written.
+        Raises OSError.
         """
+        files: list[SpoolFile] = []
+        unreadable: list[Path] = []
         if not self._folder.is_dir():
-            return
+            return files, unreadable
         for entry in os.scandir(self._folder):
             if entry.name.startswith(self._prefix) and entry.name.endswith(_SUFFIX):
-                file = _opened(Path(entry.path))
-                if file is not None and file.identity.run == self._identity.run:
-                    yield file
+                path = Path(entry.path)
+                try:
+                    file = _opened(path)
+                except FileNotFoundError:  # delivered by whoever wrote it
+                    continue
+                except (OSError, SpoolFormatError):
+                    unreadable.append(path)
+                    continue
+                if file.identity.run == self._identity.run:
+                    files.append(file)
+        return files, unreadable
 
 
 def write_at_end(path: Path, data: bytes, *, create: bool = False) -> None:
@@ -162,18 +184,11 @@ def checkpoint_frames(segment: Segment) -> list[Frame]:
         return [item for item, _ in items if isinstance(item, Frame) and item.kind == "checkpoint"]
 
 
-def _opened(path: Path) -> SpoolFile | None:
-    try:
-        with path.open("rb") as file:
-            fields, seed, start = read_header(file)
-    except FileNotFoundError:  # delivered by whoever wrote it
-        return None
-    except SpoolFormatError:
-        return None
-    return _file(path, fields, Segment(path=path, seed=seed, start=start, nbytes=start))
-
-
-def _file(path: Path, fields: dict[str, Any], segment: Segment) -> SpoolFile:
+def _opened(path: Path) -> SpoolFile:
+    with path.open("rb") as file:
+        fields, seed, start = read_header(file)
+    if wrong := [name for name, kind in _FIELDS.items() if not isinstance(fields.get(name), kind)]:
+        raise SpoolFormatError(f"its header lacks {', '.join(wrong)}")
     return SpoolFile(
         path=path,
         identity=Identity(
@@ -186,5 +201,5 @@ def _file(path: Path, fields: dict[str, Any], segment: Segment) -> SpoolFile:
         life=Life.of(fields),
         born=fields["born"],
         index=fields["index"],
-        segment=segment,
+        segment=Segment(path=path, seed=seed, start=start, nbytes=start),
     )

@@ -174,6 +174,15 @@ class Spooler:
                 len(found.outdated),
                 self._outdated.dropped_observations,
             )
+        if found.unreadable:
+            self.damaged += len(found.unreadable)
+            names = ", ".join(path.name for path in found.unreadable[:3])
+            more = len(found.unreadable) - 3
+            self._fail(
+                "header",
+                f"cannot tell whose {names}{f' and {more} more' if more > 0 else ''} is: left alone, "
+                f"and what it holds is not delivered; remove it from {found.unreadable[0].parent}",
+            )
         if not self._given_up:
             self._leftovers = found.adopted
 
@@ -202,6 +211,7 @@ class Spooler:
     def _write(self, messages: Sequence[Message]) -> bool:
         """Move messages to disk; False if that failed, they stay in memory then."""
         frames = [(message, frame) for message in messages if (frame := self._frame(message)) is not None]
+        segment = None
         try:
             self._make_room(sum(len(frame.payload) + _FRAMING for _, frame in frames))
             if self._current is not None and self._current.nbytes >= self._segment_bytes:
@@ -213,6 +223,8 @@ class Spooler:
         except OSError as error:
             # What a failed write left behind must stay at the end of its file.
             self._current = None
+            if segment is not None and segment not in self._buffer.segments:  # nobody will ever look at it
+                self._delete(segment)
             self._fail("write", f"cannot write: {_words(error)}; memory drops its oldest steps")
             return False
         ends = itertools.accumulate(map(len, data), initial=segment.nbytes)
@@ -291,7 +303,10 @@ class Spooler:
             where = f"{segment.path.name} is damaged before byte {read.offset}"
             self._fail("damage", f"{where}; what is whole in it is delivered")
         segment.checked = max(segment.checked, read.offset)
-        buffer.loaded(reading, messages, read.offset)
+        if buffer.loaded(reading, messages, read.offset):
+            self._say(
+                "large", f"{segment.path.name} holds messages larger than the server takes: dropped, counted"
+            )
         return True
 
     def _delete_ended(self, buffer: SendBuffer) -> None:
@@ -309,6 +324,9 @@ class Spooler:
     def _fail(self, kind: str, text: str) -> None:
         """Say it, once until the next success."""
         self.last_error = text
+        self._say(kind, text)
+
+    def _say(self, kind: str, text: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
             _logger.warning("pathwatch: spool: %s", text)

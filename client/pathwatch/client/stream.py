@@ -105,6 +105,7 @@ class RoutingStream:
         self._run = run
         self._signal: signal_pb2.Signal | None = None
         self._closed = False
+        self._inert = False
         self._warned_full = False
         self._buffer = SendBuffer(buffer_bytes)
         self._spooler = (
@@ -268,10 +269,16 @@ class RoutingStream:
         return self._buffer.wait_empty(timeout / 2)
 
     def _end_threads(self, deadline: float) -> None:
+        if self._inert:
+            return
         follower_ended = self._follower is None or self._follower.stop(max(0.0, deadline - time.monotonic()))
         left = max(0.0, deadline - time.monotonic())
         if self._sender.stop(left, grace=left / 2) and follower_ended:
             _open_streams.discard(self)
+
+    def _keep_all(self) -> None:
+        if self._spooler is not None:
+            self._spooler.keep_all()
 
     def _guarded(self, kind: str, add: Callable[[], None]) -> None:
         if self._closed:
@@ -335,7 +342,7 @@ class RoutingStream:
 
     def _become_inert(self) -> None:
         """In a forked child: there is no thread, and a lock may be held for ever; touch neither again."""
-        self._closed = True
+        self._closed = self._inert = True
         self._uplink.abandon()
         self._spooler = None
         self._buffer = SendBuffer(0)
@@ -348,7 +355,11 @@ _open_streams: set[RoutingStream] = set()
 
 def _close_all() -> None:
     deadline = time.monotonic() + _EXIT_TIMEOUT
-    for stream in list(_open_streams):
+    streams = list(_open_streams)
+    if len(streams) > 1:  # the first may take nearly all the time there is
+        for stream in streams:
+            stream._keep_all()
+    for stream in streams:
         stream.close(max(0.0, deadline - time.monotonic()))
         stream._end_threads(deadline)
 

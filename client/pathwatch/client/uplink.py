@@ -60,6 +60,7 @@ class Uplink:
         self._lock = threading.Lock()
         self._call = 0
         self._greeted = -1
+        self._failure: Exception | None = None
         self.created = threading.Event()
         """The run has been created, where that is ours to do."""
         self.connections = 0
@@ -101,6 +102,7 @@ class Uplink:
         """One call: deliver what is in a session's buffer; what earlier lives left ends it by itself."""
         hello = self._hello(session)
         self._call += 1
+        self._failure = None
         requests = self._requests(connection, hello, session, self._call, session.buffer.rewind())
         call = connection.routing.StreamRouting(requests)
         try:
@@ -108,6 +110,8 @@ class Uplink:
                 answered()
                 self._take_in(session, response)
         except grpc.RpcError as error:
+            if isinstance(self._failure, grpc.RpcError):  # for which we closed the connection ourselves
+                raise self._failure from None
             self._notice_limit(session, error)
             raise
         finally:
@@ -147,7 +151,10 @@ class Uplink:
         self.connections += session is self._own
         while (message := session.buffer.take(generation)) is not None:
             if message.checkpoint is not None:
-                if not self._register(connection, session, message):
+                failure = self._register(connection, session, message)
+                if failure is not None:
+                    if self._call == number:
+                        self._failure = failure
                     connection.close()
                     return
                 continue
@@ -181,20 +188,20 @@ class Uplink:
             client_version=version("pathwatch"),
         )
 
-    def _register(self, connection: Connection, session: Session, message: Message) -> bool:
-        """Register a checkpoint in its place among the messages; False if the connection failed."""
+    def _register(self, connection: Connection, session: Session, message: Message) -> Exception | None:
+        """Register a checkpoint in its place among the messages; what keeps it from being tried now."""
         request = run_pb2.RegisterCheckpointRequest(run=session.identity.run, checkpoint=message.checkpoint)
         try:
             connection.runs.RegisterCheckpoint(request, timeout=_CALL_TIMEOUT)
         except grpc.RpcError as error:
             # A full register of checkpoints must not hold up the observations behind it.
             if status_of(error)[0] in _RETRIED and not is_lasting(error):
-                return False
+                return error
             self.reject(message.kind, "", str(explain(error, "the sidecar")))
-        except ValueError:  # the channel was closed meanwhile
-            return False
+        except ValueError as error:  # the channel was closed meanwhile
+            return error
         session.buffer.discard(message)
-        return True
+        return None
 
     def _take_in(self, session: Session, response: routing_pb2.StreamRoutingResponse) -> None:
         kinds = {m.sequence: m.kind for m in session.buffer.acknowledge(response.acked_sequence)}
