@@ -92,7 +92,9 @@ def test_a_run_deleted_while_it_is_read_is_not_taken_for_whole(
     request = signal_pb2.GetObservationsRequest(run="run")
 
     async def read(engine: Engine, store: SqliteStore) -> None:
-        rounds = SignalService(engine, store, ConnectionAge(0)).GetObservations(request, CallContext())  # type: ignore[arg-type]
+        rounds = SignalService(engine, store, Limits(), ConnectionAge(0)).GetObservations(
+            request, CallContext()
+        )  # type: ignore[arg-type]
         assert (await anext(rounds)).round.step == 10
         await asyncio.wrap_future(engine.delete_run("run"))
         await anext(rounds)
