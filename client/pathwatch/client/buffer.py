@@ -160,9 +160,7 @@ class SendBuffer:
                     if message is None and not full and self._ends:
                         return None
                     self._changed.wait()
-                    hung_at = (
-                        time.monotonic() + _HUNG
-                    )  # until here it was not the file system that is awaited
+                    hung_at = time.monotonic() + _HUNG  # so far it was not the disk that was awaited
                 elif time.monotonic() < hung_at:
                     self._wake_spool()
                     self._changed.wait(hung_at - time.monotonic())
