@@ -171,3 +171,11 @@ def test_a_process_exits_within_5_s_when_the_server_hangs(silent_port):
     done, seconds = run_script(f"127.0.0.1:{silent_port}")
     assert done.returncode == 0
     assert seconds < 5
+
+
+def test_a_stream_that_is_closed_does_not_come_back(sidecar, streams, observe):
+    for life in range(40):
+        stream = streams(sidecar.address, session=f"life-{life}")
+        observe(stream, step=life)
+        stream.close()
+    assert len(sidecar.hellos) == 40

@@ -76,14 +76,18 @@ class Reconnecting:
         """No more waiting: a connection that is down gets one last attempt, at once."""
         self._hurry.set()
 
+    def finish(self) -> None:
+        """No attempt after the one under way."""
+        self._stop.set()
+        self._hurry.set()
+
     def stop(self, timeout: float, grace: float = 0.0) -> bool:
         """End the thread within `timeout` seconds: by itself within `grace`, else by closing its connection.
 
         False when it has not ended yet; it may be asked again.
         """
         deadline = time.monotonic() + timeout
-        self._stop.set()
-        self._hurry.set()
+        self.finish()
         self._thread.join(grace)
         if self._thread.is_alive():
             if (connection := self._connection) is not None:

@@ -246,6 +246,7 @@ class RoutingStream:
         self._sender.hurry()
         # Part of the time is kept for taking the connection down.
         delivered = self._deliver_last(timeout * 0.8)
+        self._sender.finish()  # before the buffer ends the call well, which else is taken up again
         self._buffer.close()
         if self._spooler is not None:
             self._spooler.close(max(0.0, deadline - time.monotonic()) / 2)
