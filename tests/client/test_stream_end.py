@@ -176,7 +176,7 @@ def test_a_process_exits_within_5_s_when_the_server_hangs(silent_port):
 def test_a_stream_that_is_closed_does_not_come_back(sidecar, streams, observe, monkeypatch):
     monkeypatch.setattr("pathwatch.client.reconnect._FIRST_DELAY", 0.0)  # however short, it was a good life
     for life in range(40):
-        stream = streams(sidecar.address, session=f"life-{life}")
+        stream = streams(sidecar.address, session=f"life-{life}", watch=True)
         observe(stream, step=life)
         stream.close()
     assert len(sidecar.hellos) == 40
