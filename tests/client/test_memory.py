@@ -11,7 +11,7 @@ SCRIPT = """
 import gc, sys, tracemalloc
 import numpy as np
 from pathwatch.client import RoutingStream
-LIMIT = 4 << 20
+LIMIT = 12 << 20
 stream = RoutingStream("127.0.0.1:1", run="run", buffer_bytes=LIMIT)
 weights = np.full((1, 2, 4), 0.25, np.float32)
 optional = dict(token_counts=[9], target_token_counts=[8], target_weights=weights, targets=[1], visits=[0],
@@ -30,7 +30,7 @@ for step in range(20):
     observe(step)
 gc.collect()
 tracemalloc.start()
-for step in range(20, 40 if sys.argv[1] == "OLMoE" else 5_000):
+for step in range(20, 40 if sys.argv[1] == "OLMoE" else 15_000):
     observe(step)
 assert stream.stats.dropped_steps
 gc.collect()
@@ -44,5 +44,5 @@ def test_what_is_held_is_within_the_bound(size: str) -> None:
     told = subprocess.run(
         [sys.executable, "-c", SCRIPT, size], capture_output=True, text=True, timeout=120, check=True
     )
-    # Beside what is held, the thread and its connection take some hundred kilobytes.
-    assert float(told.stdout) <= 1.125
+    # What the thread and its connection take, some hundred kilobytes, is not counted against the bound.
+    assert float(told.stdout) <= 1.05

@@ -11,6 +11,7 @@ from pathlib import Path
 from pathwatch.server.failpoints import reach
 from pathwatch.server.store.interface import StoreError, UnstorableError
 from pathwatch.server.store.rows import Write
+from pathwatch.server.store.sqlite_connection import ERRORS
 from pathwatch.server.store.sqlite_damage import damage_message
 from pathwatch.server.store.sqlite_folder import FILE_NAME, FolderLock, make_folder
 from pathwatch.server.store.sqlite_opening import open_database
@@ -71,7 +72,7 @@ class SqliteStore(SqliteReader):
                 db.execute("ROLLBACK")
             if isinstance(error, StoreError):
                 raise
-            if isinstance(error, _OF_A_VALUE) or not isinstance(error, sqlite3.Error | OSError | MemoryError):
+            if isinstance(error, _OF_A_VALUE) or not isinstance(error, (*ERRORS, OSError, MemoryError)):
                 raise UnstorableError(
                     f"cannot write to {self._path}, now or ever: {type(error).__name__}: {error}"
                 ) from error

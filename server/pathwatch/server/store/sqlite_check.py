@@ -11,6 +11,7 @@ from pathwatch.server.store.finding import Finding, Severity
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.schema import TABLES_OF_A_RUN, VERSION
 from pathwatch.server.store.sqlite_connection import (
+    ERRORS,
     connect,
     describe,
     integrity_problems,
@@ -63,7 +64,7 @@ def database_findings(path: Path) -> Iterator[Finding]:
                 )
                 return
             yield from _row_findings(db)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         if not is_damage(error):
             raise StoreError(f"cannot read {path}: {describe(error)}") from error
         yield _damage(str(path), describe(error), _RESTORE)
@@ -75,7 +76,7 @@ def snapshot_findings(folder: Path) -> Iterator[Finding]:
     for snapshot in snapshots.all():
         try:
             problem = snapshot_problem(snapshot.path)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise StoreError(f"cannot read {snapshot.path}: {describe(error)}") from error
         if problem:
             yield Finding(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a database raises; the latter where a message quotes a damaged name that is no text."""
 READ_WRITE = "mode=rw"
 """Never makes a file: one that has gone is an error, not an empty database."""
 
@@ -34,6 +36,8 @@ def read_only(path: Path) -> str:
 
 def is_damage(error: Exception) -> bool:
     """Whether the file is not as SQLite wrote it; not so where it cannot be read or written just now."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -51,7 +55,7 @@ def integrity_problems(db: sqlite3.Connection) -> list[str]:
     """
     try:
         lines = [str(line) for (line,) in db.execute("PRAGMA integrity_check")]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not is_damage(error):
             raise
         return [describe(error)]

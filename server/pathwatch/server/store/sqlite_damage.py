@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import sqlite3
 from pathlib import Path
 
-from pathwatch.server.store.sqlite_connection import describe
+from pathwatch.server.store.sqlite_connection import ERRORS, describe
 from pathwatch.server.store.sqlite_snapshots import Snapshots
 
 
@@ -19,7 +18,7 @@ def way_back(folder: Path) -> str:
     """How to put the newest good snapshot of a data folder in place."""
     try:
         snapshot = Snapshots(folder).newest_good()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         return (
             f"snapshots cannot be read: {describe(error)}; with the server stopped, "
             f"`pathwatch fsck {shlex.quote(str(folder))}` looks at them again"

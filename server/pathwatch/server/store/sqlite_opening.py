@@ -10,7 +10,7 @@ from pathlib import Path
 from pathwatch.server.failpoints import reach
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
-from pathwatch.server.store.sqlite_connection import connect, describe, integrity_problems, is_damage
+from pathwatch.server.store.sqlite_connection import ERRORS, connect, describe, integrity_problems, is_damage
 from pathwatch.server.store.sqlite_damage import damage_message, way_back
 from pathwatch.server.store.sqlite_folder import make_file, make_private
 from pathwatch.server.store.sqlite_snapshots import SnapshotError, Snapshots
@@ -40,7 +40,7 @@ def open_database(path: Path, snapshots: Snapshots) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except (sqlite3.Error, OSError) as error:
+    except (*ERRORS, OSError) as error:
         if is_damage(error):
             raise StoreError(damage_message(path, describe(error))) from error
         raise StoreError(f"cannot open {path}: {describe(error)}{_full_disk(path)}") from error
@@ -106,7 +106,7 @@ def _empty_the_log(db: sqlite3.Connection, path: Path) -> None:
     """
     try:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         if is_damage(error):
             raise
         log.warning("the log of %s cannot be emptied: %s", path, describe(error))

@@ -20,7 +20,7 @@ from pathwatch.server.store.rows import (
     SignalRow,
     WindowRow,
 )
-from pathwatch.server.store.sqlite_connection import READ_WRITE, connect, describe, is_damage
+from pathwatch.server.store.sqlite_connection import ERRORS, READ_WRITE, connect, describe, is_damage
 from pathwatch.server.store.sqlite_damage import damage_message
 from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, from_json, to_run, to_window
 
@@ -50,7 +50,7 @@ class SqliteReader:
             with contextlib.closing(connect(self._path, self._access)) as db:
                 db.execute("BEGIN")
                 yield db
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise self._failure("read", error) from error
 
     def runs(self) -> list[RunRow]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathwatch.server.store.interface import StoreError
-from pathwatch.server.store.sqlite_connection import beside, describe
+from pathwatch.server.store.sqlite_connection import ERRORS, beside, describe
 from pathwatch.server.store.sqlite_folder import FILE_NAME, sync
 from pathwatch.server.store.sqlite_snapshots import Snapshot, Snapshots
 
@@ -32,7 +31,7 @@ def restore(folder: Path) -> Restored:
     """
     try:
         snapshot = Snapshots(folder).newest_good()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StoreError(f"snapshots of {folder} cannot be read: {describe(error)}") from error
     if snapshot is None:
         raise StoreError(f"{folder} has no good snapshot to restore")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pathwatch.server.store.sqlite_connection import describe
+from pathwatch.server.store.sqlite_connection import ERRORS, describe
 from pathwatch.server.store.sqlite_snapshots import DamagedCopyError, SnapshotError, Snapshots
 
 log = logging.getLogger("pathwatch.server")
@@ -67,7 +66,7 @@ class SnapshotThread:
             snapshot = self._snapshots.take(self._database, stopping=self._stop.is_set, unhurried=True)
         except DamagedCopyError as error:
             self._damaged(str(error))
-        except (SnapshotError, sqlite3.Error, OSError) as error:
+        except (SnapshotError, *ERRORS, OSError) as error:
             if not self._stop.is_set():
                 log.warning("no snapshot of %s was taken: %s", self._database, describe(error))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +14,7 @@ from pathlib import Path
 from pathwatch.server.failpoints import reach
 from pathwatch.server.store.schema import APPLICATION_ID
 from pathwatch.server.store.sqlite_connection import (
+    ERRORS,
     beside,
     connect,
     describe,
@@ -174,7 +174,7 @@ def snapshot_problem(path: Path) -> str | None:
             if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
                 return "it is not a database of pathwatch"
             problems = integrity_problems(db)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         if not is_damage(error):
             raise
         return describe(error)
