@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -512,3 +513,28 @@ def test_of_a_rank_that_is_started_again_and_again_the_newest_sessions_stay(
     eventually(closed(bench, 1))
     assert (forgotten.acked, again.ended is not None) == (last, True)
     assert bench.view().windows["math"].metrics["window_samples"] == 8 * 8
+
+
+def test_a_job_that_catches_up_is_not_told_that_too_many_windows_are_open(
+    make_bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    """Windows and the watermarks that end them, all taken by the writer at once."""
+    bench = make_bench(limits=Limits(open_windows_per_run=2))
+    bench.create()
+    rank = bench.join()
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(run: str) -> None:
+        reached.set()
+        assert go_on.wait(30)
+
+    bench.engine.listen(hold)
+    rank.watermark(0)
+    assert reached.wait(30)  # the writer waits here, and what follows comes in one batch
+    for step in range(1, 21):
+        rank.observe(make_batch(step))
+        rank.watermark(step)
+    go_on.set()
+    eventually(closed(bench, 20))
+    assert rank.ended is None
+    assert len(list(bench.store.windows("run"))) == 20

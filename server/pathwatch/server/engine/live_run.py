@@ -235,8 +235,12 @@ class LiveRun:
         self._advise(stream, block.group)
 
     def _check_windows(self, step: int) -> None:
-        held, most = self.sketch.open_windows, self._shared.limits.open_windows_per_run
-        if held >= most and self.sketch.opens_window(step):
+        most = self._shared.limits.open_windows_per_run
+        if self.sketch.open_windows < most or not self.sketch.opens_window(step):
+            return
+        # Watermarks may have come just before: a job that catches up sends hundreds of windows at once.
+        self.close_ready()
+        if (held := self.sketch.open_windows) >= most:
             raise OverloadError(
                 "open_windows_per_run",
                 f"step {step} would open window {held + 1}; at most {most} are open at a time: "
