@@ -26,8 +26,11 @@ demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sideca
 test: $(READY) debian ## All tests but those of `make robustness`
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not robustness'
 
-quick: $(READY) debian ## The tests without the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not robustness'
+# Rooms whose tests import a whole training framework each.
+FRAMEWORKS := deepspeed lightning pytorch transformers
+
+quick: $(READY) debian ## The tests without the slow ones, and without those of the frameworks
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not robustness' --ignore=tests/examples $(FRAMEWORKS:%=--ignore=tests/integrations/%)
 
 robustness: $(READY) ## Faults injected at length: kills, cuts, full disks, hostile input
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness
