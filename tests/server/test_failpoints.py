@@ -56,9 +56,10 @@ def test_the_process_dies_at_the_place_and_time_asked_for() -> None:
 def test_other_threads_go_on_while_one_stalls() -> None:
     code, heard = reached("b=stall", REACH_BESIDE_A_TALKER)
     assert code == -signal.SIGKILL
-    assert "a" in heard
-    assert "b" not in heard
-    assert heard.count("still here") > 1
+    said = "".join(heard)  # lines of two threads may run into each other
+    assert "a" in said
+    assert "b" not in said
+    assert said.count("still here") > 1
 
 
 def test_an_error_is_raised_once() -> None:

@@ -329,5 +329,9 @@ def test_killed_in_the_middle(tmp_path: Path, fill: Fill, content: Content) -> N
 
 
 def test_no_thread_is_left(tmp_path: Path, open_store: Callable[[], Store]) -> None:
-    SqliteStore(tmp_path, snapshot_seconds=0.01).close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "pathwatch-snapshots"]
+    others = set(threading.enumerate())
+    store = SqliteStore(tmp_path, snapshot_seconds=0.01)
+    ours = set(threading.enumerate()) - others
+    assert [thread.name for thread in ours] == ["pathwatch-snapshots"]
+    store.close()
+    assert not ours & set(threading.enumerate())
