@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.robustness)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_workers_disturb_nobody(sidecar, tmp_path, method, when):
     script = tmp_path / "train.py"

@@ -105,7 +105,7 @@ def test_a_frozen_network_is_noticed_while_the_job_runs_and_said_once(
     assert [batch.step for batch in sidecar.received("batch")] == [0, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 def test_a_slow_network_does_not_end_connection_after_connection(
     sidecar, streams, observe, quick_pings, waits
 ):

@@ -405,6 +405,6 @@ class ShortDelivery(RealDelivery):
 
 
 TestShortDelivery = pytest.mark.slow(ShortDelivery.TestCase)
-TestShortDelivery.settings = sized(3)
+TestShortDelivery.settings = sized(2)
 TestDelivery = pytest.mark.robustness(pytest.mark.timeout(900)(RealDelivery.TestCase))
 TestDelivery.settings = sized(15)

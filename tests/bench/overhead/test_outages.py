@@ -8,7 +8,7 @@ from bench.overhead.outages import Sending, freezable
 from pathwatch.client import Client, PathwatchError
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 def test_the_sidecar_freezes_once_it_has_taken_something_and_thaws_when_detached() -> None:
     with freezable() as (address, process):
         variant = Sending("frozen", address, frozen=process)

@@ -334,7 +334,7 @@ def test_acks_are_held_back_while_too_many_rounds_wait(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 4.0)
+    monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 2.0)
 
 
 @pytest.mark.slow
@@ -342,11 +342,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plugins", "words"),
     [
-        ({"detector": "hangs-to-measure"}, "'hangs-to-measure' gave no answer to `measure` within 4 s"),
-        ({"detector": "hangs-to-update"}, "'hangs-to-update' gave no answer to `update` within 4 s"),
+        ({"detector": "hangs-to-measure"}, "'hangs-to-measure' gave no answer to `measure` within 2 s"),
+        ({"detector": "hangs-to-update"}, "'hangs-to-update' gave no answer to `update` within 2 s"),
         (
             {"detector": "works", "policy": "hangs-to-decide"},
-            "'hangs-to-decide' gave no answer to `decide` within 4 s",
+            "'hangs-to-decide' gave no answer to `decide` within 2 s",
         ),
         ({"detector": "crashes"}, "'crashes' crashed in `update` (SIGABRT)"),
         ({"detector": "leaves"}, "'leaves' ended its process in `update` (exit code 3)"),
@@ -476,7 +476,7 @@ def test_what_a_plugin_has_started_does_not_keep_it_alive(
     """Its own processes hold the other end of the connection; they do not count."""
     bench.create(detector="forks-and-hangs")
     play(bench, make_batch, eventually, steps=(1,))
-    assert "'forks-and-hangs' gave no answer to `update` within 4 s" in bench.view().last_signal.reason
+    assert "'forks-and-hangs' gave no answer to `update` within 2 s" in bench.view().last_signal.reason
 
 
 @pytest.mark.slow
