@@ -151,7 +151,9 @@ class Neighbour:
         pytest.param(12_000, 2, marks=[pytest.mark.robustness, pytest.mark.timeout(900)], id="12000"),
     ],
 )
-def test_hostile_messages(server: Server, capfd: pytest.CaptureFixture[str], count: int, seed: int) -> None:
+def test_hostile_messages(
+    server: Server, capfd: pytest.CaptureFixture[str], eventually: Any, count: int, seed: int
+) -> None:
     rng = random.Random(seed)  # noqa: S311
     neighbour = Neighbour(server.process.address)
     try:
@@ -169,6 +171,7 @@ def test_hostile_messages(server: Server, capfd: pytest.CaptureFixture[str], cou
     assert taken > count // 200, "no damage left a message valid: the other way was not tested"
     assert neighbour.steps > 20
     with Client(server.process.address) as client:
+        eventually(lambda: client.get_run("good").closed_step == neighbour.steps - 1)  # judged, too
         windows = client.get_metrics("good").windows
         assert [w.metrics["window_samples"] for w in windows] == [8.0] * neighbour.steps
     # It starts again with whatever it has stored.
