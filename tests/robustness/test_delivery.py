@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from chaos_proxy import ChaosProxy
 from delivery_oracle import Oracle, judgement_said, said, signal_said
-from hypothesis import HealthCheck, settings
+from histories import drawn
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sample_pieces import CAPACITY, EXPERTS, LAYERS, Piece, by_envelope, column, cut, geometry_of, message
@@ -388,23 +388,11 @@ def stored(data: Path) -> tuple[list[Any], signal_pb2.Signal]:
         store.close()
 
 
-def sized(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        # The same ones every time, so that a change is to blame for what fails; others with PATHWATCH_SEED.
-        derandomize="PATHWATCH_SEED" not in os.environ,
-        stateful_step_count=12,
-        deadline=None,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 class ShortDelivery(RealDelivery):
     pass
 
 
 TestShortDelivery = pytest.mark.slow(ShortDelivery.TestCase)
-TestShortDelivery.settings = sized(2)
+TestShortDelivery.settings = drawn(2, rules=12)
 TestDelivery = pytest.mark.robustness(pytest.mark.timeout(900)(RealDelivery.TestCase))
-TestDelivery.settings = sized(15)
+TestDelivery.settings = drawn(15, rules=12)

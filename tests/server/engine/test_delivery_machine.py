@@ -4,7 +4,6 @@ the order, a run comes to what the definitions make of what was delivered, bit f
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from delivery_oracle import Oracle, judgement_said, said, signal_said
 from held_engine import TIMEOUT, TOPOLOGY, HeldEngine, HeldStream, Sent
-from hypothesis import HealthCheck, settings
+from histories import drawn
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from sample_pieces import CAPACITY, EXPERTS, LAYERS, Piece, by_envelope, cut, geometry_of, message
@@ -356,23 +355,11 @@ def installed_packages_are_read_once() -> Iterator[None]:
         yield
 
 
-def sized(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        # The same ones every time, so that a change is to blame for what fails; others with PATHWATCH_SEED.
-        derandomize="PATHWATCH_SEED" not in os.environ,
-        stateful_step_count=40,
-        deadline=None,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 class DeliveryAtLength(Delivery):
     pass
 
 
 TestDelivery = pytest.mark.slow(Delivery.TestCase)
-TestDelivery.settings = sized(40)
+TestDelivery.settings = drawn(40, rules=40)
 TestDeliveryAtLength = pytest.mark.robustness(pytest.mark.timeout(900)(DeliveryAtLength.TestCase))
-TestDeliveryAtLength.settings = sized(500)
+TestDeliveryAtLength.settings = drawn(500, rules=40)
