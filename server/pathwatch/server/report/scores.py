@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,7 @@ def _csv_scores(lines: Iterator[str], value: str) -> dict[tuple[str, str], Score
     columns = rows.fieldnames or ()
     for wanted in ("step", value):
         if columns.count(wanted) != 1:
-            raise ScoresError(
-                f", line 1: wanted one column `{wanted}`; the header is {','.join(columns) or 'empty'}"
-            )
+            raise ScoresError(f", line 1: wanted one column `{wanted}`; the header is {_shown(columns)}")
     by_key: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         where = f", line {rows.line_num}"
@@ -98,3 +96,8 @@ def _series(scores: Mapping[int, float]) -> ScoreSeries:
     return ScoreSeries(
         steps_S=np.array(steps, dtype=np.int64), scores_S=np.array([scores[step] for step in steps])
     )
+
+
+def _shown(columns: Sequence[str]) -> str:
+    """A header in one line, whatever it holds."""
+    return " ".join(",".join(columns).split()) or "empty"
