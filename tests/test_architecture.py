@@ -54,6 +54,8 @@ ALLOWED = {
         "pathwatch.server.phases",
         "pathwatch.server.store",
     },
+    "pathwatch.server.changes": {"pathwatch.v1", "pathwatch.server.engine", "pathwatch.server.store"},
+    "pathwatch.server.web": {"pathwatch.server.access", "pathwatch.server.config"},
 }
 FOREIGN_TO = {
     "pathwatch.client": {"torch", "deepspeed", "transformers", "scipy", "click", "rich"},

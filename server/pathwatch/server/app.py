@@ -15,9 +15,11 @@ from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.config import AddressError, ServerConfig, access_warnings, check
 from pathwatch.server.engine.engine import Engine
-from pathwatch.server.exporter.http import HttpServer
+from pathwatch.server.exporter.endpoint import metrics_application, metrics_registry
+from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.server.web.server import HttpServer, Route
 
 log = logging.getLogger("pathwatch.server")
 
@@ -78,7 +80,9 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     engine.start()
     closing.callback(engine.stop)
     counts = AccessCounts()
-    http = HttpServer(config, engine, counts)
+    registry = metrics_registry(engine, counts)
+    routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]
+    http = HttpServer(config, routes, counts)
     closing.callback(http.close)
     return http, GrpcServer(config, engine, store, counts)
 

@@ -60,7 +60,7 @@ def test_a_message_sent_again_is_acked_and_changes_nothing(
     last = rank.observe(make_batch(1, "code"))
     eventually(lambda: rank.acked == last)
     assert len(list(bench.store.batches("run"))) == 2
-    assert bench.engine.stats.observations["duplicate"] == 8
+    assert bench.view().health.observations["duplicate"] == 8
     assert rank.last_ack.accepted == 24
 
 
@@ -76,7 +76,7 @@ def test_a_restart_remembers_what_it_acked(bench: Any, make_batch: Any, eventual
     assert again.acked == last
     again.sequence = last
     again.observe(make_batch(1), sequence=1)
-    eventually(lambda: bench.engine.stats.observations["duplicate"] == 8)
+    eventually(lambda: bench.view().health.observations["duplicate"] == 8)
     last = again.watermark(1)
     eventually(closed(bench, 1))
     assert again.acked == last
@@ -164,7 +164,7 @@ def test_a_missing_rank_makes_the_groups_unknown_and_the_run_go_on(
     assert "rank 1" in signal.groups[0].reason
     assert signal.action == signal_pb2.ACTION_CONTINUE
     ranks[1].observe(make_batch(5, first_id=8))
-    eventually(lambda: bench.engine.stats.observations["late"] == 8)
+    eventually(lambda: bench.view().health.observations["late"] == 8)
     for rank in ranks:
         rank.observe(make_batch(6, loss=2.0, first_id=8 * rank.stream.rank))
         rank.watermark(6)
@@ -216,7 +216,7 @@ def test_a_step_that_goes_back_needs_a_new_attempt(bench: Any, make_batch: Any, 
     ]
     assert "new attempt" in rank.rejected[0].message
     assert [row.step for row in bench.store.batches("run")] == [11]
-    assert bench.engine.stats.observations["rejected"] == 8
+    assert bench.view().health.observations["rejected"] == 8
 
 
 def test_groups_have_a_limit_and_the_stream_goes_on(
@@ -232,7 +232,7 @@ def test_groups_have_a_limit_and_the_stream_goes_on(
     assert [refusal.code for refusal in rank.rejected] == [Code.RESOURCE_EXHAUSTED]
     assert rank.rejected[0].field == "batch.group"
     assert list(bench.view().run.groups) == ["a", "b"]
-    assert bench.engine.stats.observations["accepted"] == 24
+    assert bench.view().health.observations["accepted"] == 24
 
 
 def test_a_rewind_supersedes_and_judges_as_if_it_had_gone_straight(
@@ -300,7 +300,7 @@ def test_a_rank_that_is_faster_to_connect_does_not_cut_the_rewind_short(
         rank.watermark(30)
     eventually(closed(bench, 30))
     assert [row.step for row in bench.store.windows("run")] == [10, 20, 30]
-    assert bench.engine.stats.observations["late"] == 0
+    assert bench.view().health.observations["late"] == 0
     bench.restart()
     assert [row.step for row in bench.store.windows("run")] == [10, 20, 30]
     assert [row.attempt for row in bench.store.windows("run")] == [0, 1, 1]
@@ -325,7 +325,7 @@ def test_a_second_stream_of_a_rank_takes_over(bench: Any, make_batch: Any, event
     last = second.observe(make_batch(1, first_id=8))
     eventually(lambda: second.acked == last)
     assert first.acked == 0
-    assert bench.engine.stats.observations["accepted"] == 8
+    assert bench.view().health.observations["accepted"] == 8
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_advice_spares_samples_that_would_not_be_kept(bench: Any, make_batch: An
     assert {(item.group, item.until_step) for item in advice} == {("math", 99)}
     thresholds = [item.threshold for item in advice]
     assert thresholds == sorted(thresholds, reverse=True)
-    assert bench.engine.stats.observations["beyond"] > 0
+    assert bench.view().health.observations["beyond"] > 0
 
 
 def test_late_data_of_an_older_window_is_not_given_the_newer_ones_advice(

@@ -181,7 +181,11 @@ def test_ingest_is_counted(server: BackgroundServer) -> None:
 def test_an_empty_run_has_its_step_and_age_only(server: BackgroundServer) -> None:
     found = samples(scrape(server))
     names = {name for name, of_name in found.items() for s in of_name if s.labels.get("run") == "empty"}
-    assert names == {"pathwatch_run_step", "pathwatch_state_age_seconds"}
+    assert names == {
+        "pathwatch_ingest_observations_total",
+        "pathwatch_run_step",
+        "pathwatch_state_age_seconds",
+    }
 
 
 def test_a_deleted_runs_series_vanish(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
 from pathwatch.server.engine.cadence import Cadence
 from pathwatch.server.engine.checks import check_step, check_text
 from pathwatch.server.engine.geometries import Geometries, geometry_bytes
+from pathwatch.server.engine.health import RESULTS, RunHealth
 from pathwatch.server.engine.judge import Judgement
 from pathwatch.server.engine.judging import Job, JudgingQueue
 from pathwatch.server.engine.outbox import settle
@@ -82,6 +83,9 @@ class LiveRun:
         self._row_changed = False
         self._cadence = Cadence()
         self._streams = StreamSet()
+        self._observations = dict.fromkeys(RESULTS, 0)
+        self._missing_ranks: tuple[int, ...] = ()
+        self._partial_rounds = 0
         self._finishing: list[Future[run_pb2.Run]] | None = None
         self.dropped: RefusedError | None = None
         """Why nothing of the run counts any more that is not committed; None = it does."""
@@ -137,14 +141,14 @@ class LiveRun:
         stats.bytes += message.size
         self._streams.owe(stream)
         if not 1 <= message.sequence <= MAX_SEQUENCE:
-            stats.observations["rejected"] += message.observations
+            self._observations["rejected"] += message.observations
             refusal = invalid(
                 "sequence", f"is {message.sequence}; messages after the hello count from 1, one by one"
             )
             stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
             return
         if self.attempt.is_duplicate(stream, message.sequence):
-            stats.observations["duplicate"] += message.observations
+            self._observations["duplicate"] += message.observations
             stream.accepted += message.observations
         else:
             try:
@@ -155,7 +159,7 @@ class LiveRun:
                 return
             except RefusedError as refusal:
                 stats.count_limit(refusal)
-                stats.observations["rejected"] += message.observations
+                self._observations["rejected"] += message.observations
                 stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
             self.attempt.applied(stream, message.sequence)
         stream.acked = max(stream.acked, message.sequence)
@@ -215,7 +219,7 @@ class LiveRun:
             result = self.sketch.add(block, self._shared.clock.steady())
         except SketchError as error:
             raise invalid(error.field, error.message, error.sample_id) from error
-        counts = self._shared.stats.observations
+        counts = self._observations
         counts["accepted"] += result.accepted
         counts["late"] += result.late
         counts["beyond"] += result.beyond
@@ -458,6 +462,8 @@ class LiveRun:
         self.geometries.forget_before(round_.attempt, round_.step)
         self._update(closed_step=round_.step)
         self.standing.take_windows(judged.windows)
+        self._missing_ranks = round_.missing_ranks
+        self._partial_rounds += bool(round_.missing_ranks)
         self._say(judged.judgement)
         reach("round.judged")
         clock, histogram = self._shared.clock, self._shared.stats.window_close
@@ -492,7 +498,14 @@ class LiveRun:
     def view(self) -> RunView:
         """The run as readers are to see it."""
         patience = self._cadence.patience(self.config.grace_seconds)
-        return view_of(self._row, self.config, self.standing, patience)
+        health = RunHealth(
+            observations=dict(self._observations),
+            connected_ranks=len(self._streams),
+            missing_ranks=self._missing_ranks,
+            partial_rounds=self._partial_rounds,
+            unjudged_rounds=self.judging.waiting_rounds,
+        )
+        return view_of(self._row, self.config, self.standing, patience, health)
 
     def _finish_when_judged(self) -> None:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:

@@ -13,7 +13,6 @@ log = logging.getLogger("pathwatch.server")
 
 CLOSE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds, seconds."""
-RESULTS = ("accepted", "late", "beyond", "duplicate", "rejected")
 
 
 @dataclass(slots=True)
@@ -42,8 +41,6 @@ class Histogram:
 class Stats:
     """Ingest and window counters."""
 
-    observations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
-    """Observations by result (RESULTS)."""
     bytes: int = 0
     """Serialized size of all messages of streams."""
     commit_failures: int = 0

@@ -16,6 +16,9 @@ class StreamSet:
         self._by_rank: dict[int, RankStream] = {}
         self._owing: list[RankStream] = []
 
+    def __len__(self) -> int:
+        return len(self._by_rank)
+
     def add(self, stream: RankStream) -> None:
         """A rank has opened a stream; an older one of the same rank is ended."""
         if older := self._by_rank.get(stream.rank):

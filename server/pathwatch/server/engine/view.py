@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pathwatch.server.engine.health import RunHealth
 from pathwatch.server.engine.signals import stale_signal
 from pathwatch.server.engine.standing import Standing
 from pathwatch.server.store.rows import RunRow, WindowRow
@@ -27,6 +28,7 @@ class RunView:
     """When data last came, seconds since the epoch."""
     patience: float
     """Seconds without data after which nobody knows what the run does."""
+    health: RunHealth
 
     def stale_at(self) -> float | None:
         """When the signal becomes stale if no data comes, seconds since the epoch; None = never."""
@@ -42,7 +44,9 @@ class RunView:
         return self.last_signal
 
 
-def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing, patience: float) -> RunView:
+def view_of(
+    row: RunRow, config: run_pb2.RunConfig, standing: Standing, patience: float, health: RunHealth
+) -> RunView:
     """What readers are to see from now on."""
     run = run_pb2.Run(
         name=row.name,
@@ -63,4 +67,5 @@ def view_of(row: RunRow, config: run_pb2.RunConfig, standing: Standing, patience
         phase_changes=standing.phase_changes,
         updated_at=row.updated_at,
         patience=patience,
+        health=health,
     )

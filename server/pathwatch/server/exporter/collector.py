@@ -31,6 +31,7 @@ class StateCollector(Collector):
         yield from _group_metrics(views)
         yield from _phases(views, now)
         yield from _runs(views, now)
+        yield from _observations(views)
         yield from _ingest(self._engine.stats)
 
 
@@ -113,16 +114,20 @@ def _runs(views: Iterable[RunView], now: float) -> Iterator[Metric]:
     yield from (step, stop, best, age)
 
 
-def _ingest(stats: Stats) -> Iterator[Metric]:
+def _observations(views: Iterable[RunView]) -> Iterator[Metric]:
     observations = CounterMetricFamily(
         PREFIX + "ingest_observations",
         "Observations received, by what became of them: accepted, late (window closed), "
         "beyond (not in the sketch), duplicate (message sent again), rejected (invalid).",
-        labels=["result"],
+        labels=["run", "result"],
     )
-    for result, count in stats.observations.items():
-        observations.add_metric([result], count)
+    for view in views:
+        for result, count in view.health.observations.items():
+            observations.add_metric([view.run.name, result], count)
     yield observations
+
+
+def _ingest(stats: Stats) -> Iterator[Metric]:
     yield CounterMetricFamily(
         PREFIX + "ingest_bytes", "Serialized bytes of all messages received on streams.", value=stats.bytes
     )

@@ -88,6 +88,10 @@ class StoreReader(Protocol):
         """The newest signal."""
         ...
 
+    def signals(self, run: str, *, after_revision: int = 0) -> list[SignalRow]:
+        """Signals with a revision > after_revision as they were first given, oldest first."""
+        ...
+
     def history(
         self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0, signal_limit: int = 0
     ) -> History:

@@ -20,7 +20,7 @@ import yaml
 from pathwatch.server.access import reloading
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig, TlsFiles
-from pathwatch.server.exporter import listener
+from pathwatch.server.web import listener
 
 Eventually = Callable[[Callable[[], Any]], Any]
 SECRETS = {

@@ -1,0 +1,120 @@
+"""A feed over a real store: everything once, in order, also what came while it did not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pathwatch.server.changes import feed
+from pathwatch.server.changes.diff import Change
+from pathwatch.server.changes.feed import ChangeFeed
+from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.rows import DeleteRun, PutSignal, SignalRow
+from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.v1 import signal_pb2
+
+Eventually = Callable[[Callable[[], Any]], Any]
+
+
+@dataclass
+class House:
+    """What a feed sees of an engine, and a store."""
+
+    store: SqliteStore
+    views: dict[str, SimpleNamespace] = field(default_factory=dict)
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+    told: list[Change] = field(default_factory=list)
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        self.listeners.append(listener)
+
+    def say(self, run: str, revision: int, best: int) -> None:
+        signal = signal_pb2.Signal(
+            run=run, revision=revision, step=revision, action=1, best_checkpoint_step=best
+        )
+        row = SignalRow(run=run, revision=revision, step=revision, signal=signal.SerializeToString())
+        self.store.commit([PutSignal(row=row)])
+        self.views = self.views | {run: SimpleNamespace(last_signal=signal)}
+
+    def delete(self, run: str) -> None:
+        self.store.commit([DeleteRun(run=run)])
+        self.views = {name: view for name, view in self.views.items() if name != run}
+
+    def notify(self, run: str) -> None:
+        for listener in self.listeners:
+            listener(run)
+
+    def feed(self, **seen: Any) -> ChangeFeed:
+        return ChangeFeed(self, self.store, self.told.append, **seen)  # type: ignore[arg-type]
+
+    def steps(self, run: str) -> list[tuple[int, Any]]:
+        return [(change.revision, change.after) for change in self.told if change.run == run]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    store = SqliteStore(tmp_path)
+    yield House(store)
+    store.close()
+
+
+def test_all_revisions_in_order_though_some_notices_are_missed(house: House) -> None:
+    house.say("old", 1, 10)
+    told = house.feed()
+    told.start()
+    for revision in range(1, 6):
+        house.say("new", revision, 100 + revision)
+    house.say("old", 2, 20)
+    house.notify("new")
+    house.notify("old")
+    told.close()
+    assert house.steps("new") == [(revision, 100 + revision) for revision in range(1, 6)]
+    assert house.steps("old") == [(2, 20)], "what was said before the feed is known"
+
+
+def test_where_the_consumer_remembers_it_hears_what_it_missed(house: House) -> None:
+    for revision in (1, 2, 3):
+        house.say("run", revision, revision)
+    told = house.feed(seen={"run": 1})
+    told.start()
+    told.close()
+    assert house.steps("run") == [(2, 2), (3, 3)]
+
+
+def test_a_run_made_anew_under_an_old_name(house: House) -> None:
+    for revision in (1, 2, 3):
+        house.say("run", revision, revision)
+    told = house.feed()
+    house.delete("run")
+    house.say("run", 1, 50)
+    told.start()
+    house.notify("run")
+    told.close()
+    assert house.steps("run") == [(1, 50)]
+
+
+def test_a_store_that_cannot_be_read_for_a_while(
+    house: House, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "RETRY_SECONDS", 0.01)
+    read, failures = house.store.signals, []
+
+    def fails_twice(run: str, *, after_revision: int = 0) -> list[SignalRow]:
+        if len(failures) < 2:
+            failures.append(run)
+            raise StoreError("the disk is away")
+        return read(run, after_revision=after_revision)
+
+    monkeypatch.setattr(house.store, "signals", fails_twice)
+    told = house.feed()
+    told.start()
+    house.say("run", 1, 5)
+    house.notify("run")
+    eventually(lambda: house.told)
+    told.close()
+    assert house.steps("run") == [(1, 5)]
