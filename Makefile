@@ -66,8 +66,12 @@ bench-overload: $(READY) ## Measures whether a run that floods slows another's s
 soak: $(READY) ## Full load for 20 minutes: memory below its bound, nothing grows; less with SOAK='--minutes 3'
 	$(BIN)/python bench/soak $(SOAK)
 
-debian: ## Installs the Debian packages that tests need: prometheus (promtool)
-	@command -v promtool >/dev/null || { \
+# What tests call of Debian: command → package.
+DEBIAN := promtool=prometheus chromium=chromium
+
+debian: ## Installs the Debian packages that tests need: prometheus (with promtool), chromium
+	@missing=(); for pair in $(DEBIAN); do command -v "$${pair%%=*}" >/dev/null || missing+=("$${pair##*=}"); done; \
+	  if [ $${#missing[@]} = 0 ]; then exit 0; fi; \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; \
-	  else echo "the tests need promtool: install the package 'prometheus' (apt-get install prometheus)" >&2; exit 1; fi; }
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}"; \
+	  else echo "the tests need Debian packages: apt-get install $${missing[*]}" >&2; exit 1; fi
