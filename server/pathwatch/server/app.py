@@ -13,9 +13,11 @@ from types import TracebackType
 
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.server import GrpcServer
+from pathwatch.server.changes.feed import ChangeFeed
 from pathwatch.server.config import AddressError, ServerConfig, access_warnings, check
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.endpoint import metrics_application, metrics_registry
+from pathwatch.server.logs.decisions import log_change, log_standing
 from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
@@ -78,7 +80,11 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     closing.callback(store.close)
     engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
     engine.start()
+    log_standing(engine.views.values())
+    decisions = ChangeFeed(engine, store, log_change)
+    closing.callback(decisions.close)
     closing.callback(engine.stop)
+    decisions.start()
     counts = AccessCounts()
     registry = metrics_registry(engine, counts)
     routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]

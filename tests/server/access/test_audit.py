@@ -92,4 +92,4 @@ def test_without_a_file_it_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> 
         AuditLog(None).record(**CALL, refused=False)
     (record,) = caplog.records
     assert record.name == "pathwatch.server.audit"
-    assert json.loads(record.getMessage())["outcome"] == "OK"
+    assert {key: getattr(record, key) for key in CALL} == CALL

@@ -20,7 +20,16 @@ SURFACE = {
     "serve": [
         *["--data", "--listen", "--http", "--store", "--snapshot-minutes"],
         *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
-        *["--audit-log", "--max-connection-age", "--insecure", "--limit", "--check", "--config"],
+        *[
+            "--audit-log",
+            "--max-connection-age",
+            "--insecure",
+            "--limit",
+            "--log-format",
+            "--log-level",
+            "--check",
+            "--config",
+        ],
     ],
     "fsck": ["FOLDER", "--restore", "--json", "--config"],
     "token": ["NAME", "--scope", "--run", "--expires", "--out", "--config"],

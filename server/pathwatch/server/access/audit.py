@@ -1,4 +1,4 @@
-"""Who changed what, and who was turned away: one JSON line each."""
+"""Who changed what, and who was turned away: one line each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class AuditLog:
         Calls that were `refused`, or failed, are written so many a second.
         """
         entry: dict[str, object] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "peer": peer,
             "token": token,
             "method": method,
@@ -53,7 +52,11 @@ class AuditLog:
             return
         if self._suppressed:
             entry["suppressed"], self._suppressed = self._suppressed, 0
-        self._log.info("%s", json.dumps(entry, ensure_ascii=True))
+        if self._handler is not None:
+            entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}
+            self._log.info("%s", json.dumps(entry, ensure_ascii=True))
+        else:
+            self._log.info("audit", extra=entry)
 
     def close(self) -> None:
         """Let go of the file."""

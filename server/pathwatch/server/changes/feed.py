@@ -84,7 +84,7 @@ class ChangeFeed:
         try:
             rows = self._store.signals(run, after_revision=seen - 1)
         except StoreError as error:
-            log.warning("changes of run %r cannot be told of yet: %s", run, error)
+            log.warning("changes of run %r cannot be told of yet: %s", run, error, extra={"run": run})
             return False
         signals = [signal_pb2.Signal.FromString(row.signal) for row in rows]
         for before, after in pairwise([None, *signals] if seen == 0 else signals):

@@ -82,6 +82,20 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     metavar="NAME=VALUE",
     help="A bound of the service, repeatable; --check lists them.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="How the log on stderr reads; auto = for people on a terminal, JSON lines elsewhere.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least severity that is logged.",
+)
 @click.option("--check", is_flag=True, help="Validate the configuration, list the limits and exit.")
 def command(
     data: Path,
@@ -99,6 +113,8 @@ def command(
     max_connection_age: float,
     insecure: bool,
     limit: tuple[str, ...],
+    log_format: str,
+    log_level: str,
     check: bool,
 ) -> None:
     """Run the sidecar until SIGTERM or Ctrl-C.
@@ -142,13 +158,22 @@ def command(
             value = f"{getattr(limits, name)} {meaning.unit}"
             click.echo(f"limits.{name}: {value} {meaning.what}; past it, {meaning.past.value}")
         return
-    require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
+    require(
+        "server",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "rapidfuzz",
+        "scipy",
+        "structlog",
+        "urllib3",
+    )
     import asyncio
-    import logging
 
     from pathwatch.server.app import Addresses, StartError, serve
+    from pathwatch.server.logs.setup import set_up_logging
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(log_format, log_level)
 
     def ready(addresses: Addresses) -> None:
         click.echo(f"grpc={addresses.grpc} http={addresses.http}")

@@ -146,7 +146,7 @@ class Engine:
                 with self._checking:  # of many ranks that create one run, the first is enough
                     problems = [] if name in self._views else plugin_violations(full)
             except Exception as error:
-                log.exception("the plug-ins of run %r cannot be checked", name)
+                log.exception("the plug-ins of run %r cannot be checked", name, extra={"run": name})
                 settle(future, error)
                 return
             if problems:
@@ -380,11 +380,11 @@ class Engine:
                 if self._quarantine.may_go_on(name):
                     self._runs[name] = recover(row, self._shared)
                     again.add(name)
-                    log.warning("run %r is taken up again from the store", name)
+                    log.warning("run %r is taken up again from the store", name, extra={"run": name})
                 else:
                     self._quarantine.close(name, "a fault of the service came again and again")
             except Exception as error:
-                log.exception("run %r cannot be taken up again", name)
+                log.exception("run %r cannot be taken up again", name, extra={"run": name})
                 self._quarantine.close(name, str(error))
         self._quarantine.hit.clear()
         return again

@@ -181,7 +181,13 @@ class JudgingQueue:
             settle(job.future, error)
             return
         if job is not None:
-            log.error("round %d of run %r could not be judged", job.round.step, self._run, exc_info=error)
+            log.error(
+                "round %d of run %r could not be judged",
+                job.round.step,
+                self._run,
+                exc_info=error,
+                extra={"run": self._run, "step": job.round.step},
+            )
             self._todo.appendleft(job)
         if self._rewinding:
             self._todo.appendleft(_Rewind())
@@ -195,7 +201,7 @@ class JudgingQueue:
         if self._failures < MAX_FAILURES and not hopeless:
             return
         self._broken = f"run {self._run!r} cannot be judged: {why}; restart the server when that is mended"
-        log.error("%s", self._broken)
+        log.error("%s", self._broken, extra={"run": self._run})
         self._drop_rounds_if_broken()
         self._on_broken(self._broken)
 

@@ -43,7 +43,12 @@ class Quarantine:
 
     def unstorable(self, run: str, error: Exception) -> None:
         """What the run has become cannot be stored."""
-        log.error("run %r: what changed since the last commit can never be stored", run, exc_info=error)
+        log.error(
+            "run %r: what changed since the last commit can never be stored",
+            run,
+            exc_info=error,
+            extra={"run": run},
+        )
         self.hit[run] = RefusedError(
             Code.INTERNAL,
             f"a fault of the service: what changed of run {run!r} cannot be stored, and is dropped: {error}",
@@ -57,7 +62,7 @@ class Quarantine:
 
     def close(self, run: str, why: str) -> None:
         """The run is left as it is stored."""
-        log.error("run %r takes nothing before the server is restarted: %s", run, why)
+        log.error("run %r takes nothing before the server is restarted: %s", run, why, extra={"run": run})
         self.closed[run] = RefusedError(
             Code.INTERNAL, f"run {run!r} takes nothing before the server is restarted: {why}"
         )

@@ -59,4 +59,6 @@ class Stats:
             before = self.limits_hit.get(refusal.limit, 0)
             self.limits_hit[refusal.limit] = before + 1
         if not before:
-            log.warning("limit %s: %s (more are only counted)", refusal.limit, refusal)
+            log.warning(
+                "limit %s: %s (more are only counted)", refusal.limit, refusal, extra={"limit": refusal.limit}
+            )
