@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from pathwatch.server.report.labels import load_labels
 pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).parents[2] / "data" / "traces"
+LINK = re.compile(r"^the run, while it trains: (http://127\.0\.0\.1:\d+/)#/runs/arithmetic\n", re.MULTILINE)
 JOB = """
 import argparse, os, shutil, sys, time
 from pathlib import Path
@@ -83,9 +86,23 @@ def left_over(folder: Path) -> list[psutil.Process]:
 
 
 def test_a_judged_run(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    out, err = (process := demo("ol_pair_s0", "pass", "--seed", "5")).communicate(timeout=240)
+    process = demo("ol_pair_s0", "pass", "--seed", "5")
+    assert process.stdout is not None
+    out = ""
+    while (link := LINK.search(out)) is None:
+        line = process.stdout.readline()
+        assert line, "the demo ended early"
+        out += line
+    assert f"status page {link[1]}, Prometheus {link[1]}metrics\n" in out
+    with urllib.request.urlopen(link[1], timeout=30) as page:  # noqa: S310 (http, see LINK)
+        assert page.status == 200
+    rest, err = process.communicate(timeout=240)
+    out += rest
     assert process.returncode == 0, out + err
-    assert "Prometheus http://127.0.0.1:" in out
+    assert (
+        "the run again: pathwatch serve --data out/data, then http://127.0.0.1:9464/#/runs/arithmetic\n"
+        in out
+    )
     assert "world size 2 seed 5" in (tmp_path / "out" / "train.log").read_text()
     assert left_over(tmp_path) == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +17,14 @@ from pathwatch.server.cli.following import Update, follow
 from pathwatch.server.cli.livetable import show
 from pathwatch.server.cli.outcome import judge
 from pathwatch.server.cli.processes import deepspeed_job, sidecar
+from pathwatch.server.config import ServerConfig
 from pathwatch.server.report.data import NothingToReportError, RunHistory, run_history
 from pathwatch.server.report.labels import LabelsError, load_labels
 from pathwatch.v1 import run_pb2
 
 RUN = "arithmetic"
+RUN_PATH = f"#/runs/{RUN}"
+"""Of the run on the status page."""
 BEGINS_WITHIN_SECONDS = 120.0
 """How long the job may take to make itself known."""
 JOB = Path("examples/arithmetic/train.py")
@@ -34,9 +39,8 @@ def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: 
     script = job_script()
     _clear(out)
     with sidecar(out / "data", out / "server.log") as server:
-        console.print(
-            f"sidecar: gRPC {server.grpc}, Prometheus http://{server.http}/metrics", highlight=False
-        )
+        page = f"http://{server.http}/"
+        _say(console, f"sidecar: gRPC {server.grpc}, status page {page}, Prometheus {page}metrics")
         arguments = ["--server", server.grpc, "--run", RUN, "--out", str(out), "--seed", str(seed)]
         if steps is not None:
             arguments += ["--steps", str(steps)]
@@ -44,8 +48,9 @@ def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: 
             deepspeed_job(script, arguments, workers=workers, log=out / "train.log") as job,
             Client(server.grpc) as client,
         ):
-            console.print(f"training: {workers} workers, log in {out / 'train.log'}", highlight=False)
+            _say(console, f"training: {workers} workers, log in {out / 'train.log'}")
             _await_run(client, job, out)
+            _say(console, f"the run, while it trains: {page}{RUN_PATH}")
             show(_until_job_ends(client, job), console)
             if job.wait() != 0:
                 raise DemoError(
@@ -56,7 +61,9 @@ def demonstrate(out: Path, console: Console, *, workers: int, seed: int, steps: 
         labels = load_labels(out / "labels.npz")
     except LabelsError as error:
         raise DemoError(f"the training job left no labels to judge by: {error}") from None
-    return judge(out, console, history, labels, seed=seed)
+    judged = judge(out, console, history, labels, seed=seed)
+    _say(console, _how_to_look_again(out / "data"))
+    return judged
 
 
 def job_script() -> Path:
@@ -65,6 +72,17 @@ def job_script() -> Path:
         if (root / JOB).is_file():
             return root / JOB
     raise DemoError(f"{JOB} was not found; run the demo in a clone of the pathwatch repository")
+
+
+def _say(console: Console, line: str) -> None:
+    """Addresses are not broken over lines: they are there to be clicked and copied."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _how_to_look_again(data: Path) -> str:
+    program = sys.argv[0] if Path(sys.argv[0]).name == "pathwatch" else "pathwatch"
+    command = shlex.join([program, "serve", "--data", str(data)])
+    return f"the run again: {command}, then http://{ServerConfig(data=data).http}/{RUN_PATH}"
 
 
 def _clear(out: Path) -> None:

@@ -1,0 +1,110 @@
+"""A browser, and servers with something to see in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Tab, chromium
+from playwright.sync_api import Browser, Page
+from recorded_run import RecordedRun, made_up, recorded
+
+from pathwatch.client import Client
+from pathwatch.server.app import BackgroundServer
+from pathwatch.server.config import ServerConfig
+
+OpenTab = Callable[..., Tab]
+FLEET = 50
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[OpenTab]:
+    """Opens tabs of a server; at the end of the test none of them may have had a problem."""
+    with ExitStack() as closing:
+        tabs: list[Tab] = []
+
+        def start(address: str, **options: Any) -> Tab:
+            tab = Tab(browser, address, **options)
+            closing.callback(tab.close)
+            tabs.append(tab)
+            return tab
+
+        yield start
+        assert [tab.problems for tab in tabs] == [[] for _ in tabs]
+
+
+@pytest.fixture
+def client(recorded_server: BackgroundServer) -> Iterator[Client]:
+    """What the gRPC API says of the recorded runs."""
+    with Client(recorded_server.grpc_address) as calls:
+        yield calls
+
+
+@pytest.fixture(scope="session")
+def recorded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
+    """Two recorded runs: `pair`, of two groups that generalize, is told to stop and finished; `text`, of four
+    groups that overfit, with distance per layer, goes on."""
+    with (
+        BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("recorded"))) as server,
+        RecordedRun(server.grpc_address, "pair", recorded("pair_s1")) as pair,
+        RecordedRun(server.grpc_address, "text", recorded("text_deferred_bS_s2"), per_layer=True) as text,
+    ):
+        pair.send()
+        text.send()
+        pair.wait_judged()
+        text.wait_judged()
+        pair.finish()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fleet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
+    """50 runs of several windows each, every fifth of them finished."""
+    with (
+        BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("fleet"))) as server,
+        ExitStack() as closing,
+    ):
+        runs = []
+        for number in range(FLEET):
+            run = RecordedRun(server.grpc_address, f"run-{number:02}", made_up(8, number))
+            runs.append(closing.enter_context(run))
+            run.send()
+        for number, run in enumerate(runs):
+            run.wait_judged()
+            if number % 5 == 0:
+                run.finish()
+        yield server
+
+
+@pytest.fixture
+def live_server(tmp_path: Path) -> Iterator[BackgroundServer]:
+    """Of this test alone; empty at first."""
+    with BackgroundServer(ServerConfig(data=tmp_path / "live")) as server:
+        yield server
+
+
+@pytest.fixture
+def half_way(live_server: BackgroundServer) -> Iterator[RecordedRun]:
+    """The run `live` on `live_server`, which stands before its first group generalizes."""
+    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0")) as run:
+        run.play(15)
+        yield run
+
+
+@pytest.fixture
+def field() -> Callable[..., str]:
+    """The text of a field of the page, within the first element of a selector; as a reader sees it."""
+
+    def read(page: Page, name: str, within: str = "body") -> str:
+        return page.locator(within).first.locator(f'[data-field="{name}"]').first.inner_text().strip()
+
+    return read
