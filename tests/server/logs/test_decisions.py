@@ -13,7 +13,7 @@ from serving import COMMAND, CONFIG, serving, train, wait
 from pathwatch.client import Client, RoutingStream
 
 Told = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-TRACE = Path(__file__).parents[2] / "data/traces/pair_s1.npz"
+TRACE = Path(__file__).parents[2] / "data/traces/text_deferred_bS_s2.npz"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def told(
     """Lines that `replay` printed, and lines that the server logged in two lives."""
     folder = tmp_path_factory.mktemp("decisions")
     with serving(folder / "data", folder / "log") as server:
-        command = [*COMMAND, "replay", TRACE, "--run", "pair", "--json", "--server", server.address]
+        command = [*COMMAND, "replay", TRACE, "--run", "text", "--json", "--server", server.address]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         stream = RoutingStream(server.address, run="open", config=CONFIG)
         train(stream, range(3))
@@ -50,12 +50,12 @@ def test_every_change_of_phase_has_one_line_with_its_evidence(
             if before != window["phase"]:
                 expected.append((window["step"], window["group"], before, window["phase"]))
             phases[window["group"]] = window["phase"]
-    lines = [line for line in logged if line["event"] == "phase changed" and line["run"] == "pair"]
+    lines = [line for line in logged if line["event"] == "phase changed" and line["run"] == "text"]
     assert [(e["step"], e["group"], e["before"], e["after"]) for e in lines] == expected
-    assert {after for _, _, _, after in expected} >= {"MEMORIZED", "GENERALIZING"}
+    assert {after for _, _, _, after in expected} >= {"LEARNING", "OVERFITTING"}
     for line in lines:
         assert line["reason"]
-        if line["after"] in {"GENERALIZING", "GENERALIZED"}:
+        if line["after"] == "OVERFITTING":
             assert line["evidence"]
             assert all(isinstance(value, float) for value in line["evidence"].values())
 
