@@ -186,6 +186,7 @@ def test_a_signal_said_again_replaces_the_last_but_not_history(store: Store) -> 
     assert [row.signal for row in store.history("run", after_step=-2).signals] == [b"first", b"given"]
     assert [row.signal for row in store.signals("run", after_revision=1)] == [b"given"]
     assert [row.revision for row in store.signals("run")] == [1, 2]
+    assert [row.revision for row in store.signals("run", limit=1)] == [1]
     assert store.last_signal("other") is None
 
 

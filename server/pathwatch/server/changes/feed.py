@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 
-from pathwatch.server.changes.diff import Change, changes
+from pathwatch.server.changes.diff import Change
+from pathwatch.server.changes.reading import changes_by_revision
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.store.interface import StoreError, StoreReader
-from pathwatch.v1 import signal_pb2
 
 log = logging.getLogger("pathwatch.server")
 
@@ -86,10 +85,8 @@ class ChangeFeed:
         except StoreError as error:
             log.warning("changes of run %r cannot be told of yet: %s", run, error, extra={"run": run})
             return False
-        signals = [signal_pb2.Signal.FromString(row.signal) for row in rows]
-        for before, after in pairwise([None, *signals] if seen == 0 else signals):
-            if after is not None:
-                for change in changes(before, after):
-                    self._consumer(change)
-                self._seen[run] = after.revision
+        for revision, told in changes_by_revision(rows, seen):
+            for change in told:
+                self._consumer(change)
+            self._seen[run] = revision
         return True

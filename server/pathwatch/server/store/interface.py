@@ -41,6 +41,20 @@ class History:
     """Newest judged step of the run; -1 = none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageInfo:
+    """Room taken and left where the state is kept."""
+
+    free_bytes: int
+    """Left on the file system, for this process."""
+    size_bytes: int
+    """Of the file system."""
+    database_bytes: int
+    """Of the database and its log."""
+    snapshot_taken_at: float | None
+    """When the newest snapshot was taken, seconds since the epoch; None = there is none."""
+
+
 class StoreReader(Protocol):
     """What is read of durable state, from any thread at any time. Every read may raise StoreError."""
 
@@ -88,8 +102,11 @@ class StoreReader(Protocol):
         """The newest signal."""
         ...
 
-    def signals(self, run: str, *, after_revision: int = 0) -> list[SignalRow]:
-        """Signals with a revision > after_revision as they were first given, oldest first."""
+    def signals(self, run: str, *, after_revision: int = 0, limit: int = 0) -> list[SignalRow]:
+        """Signals with a revision > after_revision as they were first given, oldest first.
+
+        At most `limit`, the first ones (0 = all).
+        """
         ...
 
     def history(
@@ -117,6 +134,10 @@ class Store(StoreReader, Protocol):
     def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in order, durably, or none of them: then StoreError, and UnstorableError where
         one of them holds a value that the store can never take."""
+        ...
+
+    def storage(self) -> StorageInfo:
+        """Room taken and left, from any thread at any time. Raises StoreError."""
         ...
 
     def close(self) -> None:

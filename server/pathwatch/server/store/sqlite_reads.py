@@ -154,11 +154,12 @@ class SqliteReader:
             row = db.execute("SELECT revision, step, signal FROM last_signals WHERE run=?", (run,)).fetchone()
         return row and SignalRow(run=run, revision=row[0], step=row[1], signal=row[2])
 
-    def signals(self, run: str, *, after_revision: int = 0) -> list[SignalRow]:
+    def signals(self, run: str, *, after_revision: int = 0, limit: int = 0) -> list[SignalRow]:
         with self._reader() as db:
             rows = db.execute(
-                "SELECT revision, step, signal FROM signals WHERE run=? AND revision>? ORDER BY revision",
-                (run, after_revision),
+                "SELECT revision, step, signal FROM signals WHERE run=? AND revision>? "
+                "ORDER BY revision LIMIT ?",
+                (run, after_revision, limit or -1),
             ).fetchall()
         return [SignalRow(run=run, revision=r, step=s, signal=blob) for r, s, blob in rows]
 
