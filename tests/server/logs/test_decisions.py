@@ -71,7 +71,9 @@ def test_every_change_of_action_has_one_line(told: Told) -> None:
     assert [(line["after"], line.get("stop_at_step")) for line in lines] == said[1:]
     assert said[-1][0] == "STOP"
     assert all(line["reason"] for line in lines)
-    chosen = [line for line in logged if line["event"] == "best checkpoint changed" and not line["group"]]
+    chosen = [line for line in logged if line["event"] == "best checkpoint changed"]
+    assert {line["group"] for line in chosen} == {""}, "groups' own are details"
+    chosen = [line for line in chosen if line["run"] == "text"]
     assert chosen[-1]["after"] == printed[-1]["best_checkpoint_step"]
 
 
