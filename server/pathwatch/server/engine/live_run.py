@@ -234,7 +234,7 @@ class LiveRun:
                 )
             )
         if block.group not in groups:
-            self._update(groups=tuple(sorted((*groups, block.group))))
+            self._update(groups=(*groups, block.group))
         self._saw(block.step)
         self._advise(stream, block.group)
 
@@ -505,7 +505,14 @@ class LiveRun:
             partial_rounds=self._partial_rounds,
             unjudged_rounds=self.judging.waiting_rounds,
         )
-        return view_of(self._row, self.config, self.standing, patience, health)
+        return view_of(
+            self._row,
+            self.config,
+            self.standing,
+            checkpoints=len(self.checkpoints),
+            patience=patience,
+            health=health,
+        )
 
     def _finish_when_judged(self) -> None:
         if self._finishing is None or self._row.finished or self.judging.has_rounds:

@@ -24,6 +24,10 @@ class RunView:
     """Newest window of each group, without evidence and losses."""
     phase_changes: Mapping[str, int]
     """Changes of phase of each group so far."""
+    groups: tuple[str, ...]
+    """Groups seen, in the order they came: one that comes later moves none before it."""
+    checkpoints: int
+    """Registered checkpoints that are not superseded."""
     updated_at: float
     """When data last came, seconds since the epoch."""
     patience: float
@@ -36,16 +40,26 @@ class RunView:
             return None
         return self.updated_at + self.patience
 
+    def is_stale(self, now: float) -> bool:
+        """Whether nobody knows any more what the run does at `now` (seconds since the epoch)."""
+        stale_at = self.stale_at()
+        return stale_at is not None and now > stale_at
+
     def signal(self, now: float) -> signal_pb2.Signal:
         """The signal as it reads at `now` (seconds since the epoch)."""
-        stale_at = self.stale_at()
-        if stale_at is not None and now > stale_at:
+        if self.is_stale(now):
             return stale_signal(self.last_signal, self.updated_at)
         return self.last_signal
 
 
 def view_of(
-    row: RunRow, config: run_pb2.RunConfig, standing: Standing, patience: float, health: RunHealth
+    row: RunRow,
+    config: run_pb2.RunConfig,
+    standing: Standing,
+    *,
+    checkpoints: int,
+    patience: float,
+    health: RunHealth,
 ) -> RunView:
     """What readers are to see from now on."""
     run = run_pb2.Run(
@@ -55,7 +69,7 @@ def view_of(
         attempt=row.attempt,
         step=row.step,
         world_size=row.world_size,
-        groups=row.groups,
+        groups=sorted(row.groups),
         closed_step=row.closed_step,
     )
     for stamp, seconds in ((run.created_at, row.created_at), (run.updated_at, row.updated_at)):
@@ -65,6 +79,8 @@ def view_of(
         last_signal=standing.signal,
         windows=standing.windows,
         phase_changes=standing.phase_changes,
+        groups=row.groups,
+        checkpoints=checkpoints,
         updated_at=row.updated_at,
         patience=patience,
         health=health,

@@ -25,6 +25,7 @@ class RunRow:
     """Newest step whose windows are closed and judged; -1 = none."""
     world_size: int
     groups: tuple[str, ...]
+    """In the order they came."""
     created_at: float
     """Seconds since the epoch."""
     updated_at: float

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathwatch.server.failpoints import reach
-from pathwatch.server.store.interface import StoreError, UnstorableError
+from pathwatch.server.store.interface import StorageInfo, StoreError, UnstorableError
 from pathwatch.server.store.rows import Write
 from pathwatch.server.store.sqlite_connection import ERRORS
 from pathwatch.server.store.sqlite_damage import damage_message
@@ -18,6 +18,7 @@ from pathwatch.server.store.sqlite_opening import open_database
 from pathwatch.server.store.sqlite_reads import SqliteReader
 from pathwatch.server.store.sqlite_snapshot_thread import SnapshotThread
 from pathwatch.server.store.sqlite_snapshots import Snapshots
+from pathwatch.server.store.sqlite_storage import storage_info
 from pathwatch.server.store.sqlite_writes import apply
 
 log = logging.getLogger("pathwatch.server")
@@ -40,13 +41,13 @@ class SqliteStore(SqliteReader):
         self._snapshot_thread: SnapshotThread | None = None
         self._commits = 0
         try:
-            snapshots = Snapshots(folder)
-            self._writer = open_database(self._path, snapshots)
+            self._snapshots = Snapshots(folder)
+            self._writer = open_database(self._path, self._snapshots)
             self._file = self._file_now()
             if snapshot_seconds:
                 self._snapshot_thread = SnapshotThread(
                     self._path,
-                    snapshots,
+                    self._snapshots,
                     snapshot_seconds,
                     changes=lambda: self._commits,
                     damaged=self._found_damaged,
@@ -81,6 +82,9 @@ class SqliteStore(SqliteReader):
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             raise self._failure("write", error) from error
         self._commits += 1
+
+    def storage(self) -> StorageInfo:
+        return storage_info(self._path, self._snapshots)
 
     def close(self) -> None:
         if self._snapshot_thread is not None:
