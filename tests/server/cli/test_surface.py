@@ -22,7 +22,10 @@ SURFACE = {
         *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
         *[
             "--audit-log",
+            "--webhooks",
+            "--public-url",
             "--max-connection-age",
+            "--finished-series-seconds",
             "--insecure",
             "--limit",
             "--log-format",

@@ -68,12 +68,27 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     help="Append control calls and refusals to this file, not to the log.",
 )
 @click.option(
+    "--webhooks",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file of whom to tell what changes (docs/notifications.md).",
+)
+@click.option("--public-url", default="", metavar="URL", help="Where people find the status page: for links.")
+@click.option(
     "--max-connection-age",
     type=float,
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
     help="How long connections last before clients come again, losing nothing; 0 = for ever.",
+)
+@click.option(
+    "--finished-series-seconds",
+    type=float,
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long /metrics still has a finished run, from its last data.",
 )
 @click.option("--insecure", is_flag=True, help="Allow plaintext on addresses that other machines reach.")
 @click.option(
@@ -110,7 +125,10 @@ def command(
     tokens: Path | None,
     http_tokens: Path | None,
     audit_log: Path | None,
+    webhooks: Path | None,
+    public_url: str,
     max_connection_age: float,
+    finished_series_seconds: float,
     insecure: bool,
     limit: tuple[str, ...],
     log_format: str,
@@ -146,7 +164,10 @@ def command(
         tokens=tokens,
         http_tokens=http_tokens,
         audit_log=audit_log,
+        webhooks=webhooks,
+        public_url=public_url,
         max_connection_age_seconds=max_connection_age,
+        finished_series_seconds=finished_series_seconds,
         limits=limits,
     )
     problems = configuration.check(config)

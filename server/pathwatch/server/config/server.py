@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pathwatch.server.config.access import access_problems
 from pathwatch.server.config.limits import Limits, limit_problems
+from pathwatch.server.config.notifications import notification_problems
 from pathwatch.server.config.tls import TlsFiles, tls_problems
 
 MAX_AGE_SECONDS = 7 * 86400
@@ -34,6 +35,10 @@ class ServerConfig:
     """YAML file of tokens; /metrics and the page need one with the scope read that is bound to no runs."""
     audit_log: Path | None = None
     """File that calls which finish or delete runs, and refused ones, are appended to; None = the log."""
+    webhooks: Path | None = None
+    """YAML file of whom to tell what changes; None = nobody. Read again when it changes."""
+    public_url: str = ""
+    """Where people find the status page, for links in what webhooks are sent; empty = no links."""
     store: str = "sqlite"
     """Where state is kept; only "sqlite" in this version."""
     snapshot_minutes: float = 60.0
@@ -44,6 +49,8 @@ class ServerConfig:
     """How long a connection lasts before its clients come again, give or take a tenth; 0 = for ever."""
     drain_seconds: float = 5.0
     """How long a stop waits for open calls to end."""
+    finished_series_seconds: float = 3600.0
+    """How long /metrics still has a finished run, from its last data."""
     limits: Limits = field(default_factory=Limits)
     """Bounds."""
 
@@ -54,6 +61,7 @@ def check(config: ServerConfig) -> list[str]:
         *access_problems(config),
         *_store_problems(config),
         *tls_problems(config.tls),
+        *notification_problems(config.webhooks, config.public_url),
         *limit_problems(config.limits),
         *_number_problems(config),
     ]
@@ -78,6 +86,8 @@ def _number_problems(config: ServerConfig) -> list[str]:
         problems.append("snapshot_minutes: must be a number of minutes, 0 or more (0 = never)")
     if not 0 <= config.max_connection_age_seconds <= MAX_AGE_SECONDS:
         problems.append("max_connection_age_seconds: must be at most 7 days, 604800, or 0 (= for ever)")
+    if not 0 <= config.finished_series_seconds < float("inf"):
+        problems.append("finished_series_seconds: must be a number of seconds, 0 or more")
     if not 0 <= config.drain_seconds < float("inf"):
         problems.append("drain_seconds: must be a number of seconds, 0 or more")
     return problems
