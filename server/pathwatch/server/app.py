@@ -70,6 +70,7 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
         await grpc_server.start()
         http.start()
         ready(Addresses(grpc=grpc_server.address, http=http.address))
+        log.info("status page: %s://%s/", "https" if config.http_tls else "http", http.address)
         await stop.wait()
         log.info("draining")
 

@@ -40,6 +40,7 @@ def test_it_says_where_it_is_and_drains_when_told(tmp_path: Path) -> None:
         process.wait()
     assert process.returncode == 0, errors
     assert rest == ""
+    assert f"status page: http://{ready[2]}/" in errors
     assert "Traceback" not in errors
 
 
