@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, Response, sync_playwright
 
 PATIENCE_MILLISECONDS = 30_000
 _OPTIONS = (
@@ -62,6 +62,7 @@ class Tab:
         self.context.on("request", self._see_request)
         self.context.on("requestfailed", self._see_failure)
         self.context.on("response", self._see_response)
+        self.context.on("dialog", self._see_dialog)
         self.page: Page = self.context.new_page()
 
     def open(self, path: str = "/#/") -> Page:
@@ -76,7 +77,7 @@ class Tab:
     @property
     def problems(self) -> list[str]:
         """Errors and warnings of the console (violations of the content security policy are such),
-        exceptions, failed requests, requests to other hosts."""
+        exceptions, dialogs, failed requests, requests to other hosts."""
         return [said for said in self._problems if not any(re.search(rule, said) for rule in self._allowed)]
 
     def asked(self, path: str) -> list[Request]:
@@ -91,6 +92,10 @@ class Tab:
         if message.type in {"error", "warning"}:
             where = message.location.get("url", "")
             self._problems.append(f"console {message.type}: {message.text} ({where})")
+
+    def _see_dialog(self, dialog: Dialog) -> None:
+        self._problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _see_request(self, request: Request) -> None:
         self.requests.append(request)

@@ -45,20 +45,33 @@ class RecordedRun:
     """
 
     def __init__(
-        self, address: str, name: str, trace: Trace, *, attempt: int = 0, per_layer: bool = False
+        self,
+        address: str,
+        name: str,
+        trace: Trace,
+        *,
+        attempt: int = 0,
+        first: int = 0,
+        world_size: int = 1,
+        grace_seconds: float = 0,
+        per_layer: bool = False,
     ) -> None:
+        """`first`: how many steps of the trace are left out. `world_size` above one: the other ranks never
+        come. `grace_seconds`: 0 = the service's default."""
         self.name = name
         self._address = address
         self._trace = trace
-        self._next = 0
+        self._attempt = attempt
+        self._next = first
         config = run_pb2.RunConfig(
             topology=run_pb2.Topology(layers=trace.layers, experts=trace.experts),
             mode=run_pb2.OBSERVATION_MODE_PROBE,
             per_layer=per_layer,
+            grace_seconds=grace_seconds,
         )
         with Client(address) as client:
             client.create_run(name, config, attempt=attempt)
-        self._stream = RoutingStream(address, run=name, attempt=attempt)
+        self._stream = RoutingStream(address, run=name, attempt=attempt, world_size=world_size)
 
     def __enter__(self) -> RecordedRun:
         return self
@@ -91,7 +104,7 @@ class RecordedRun:
         last = int(self._trace.steps_T[self._next - 1])
         deadline = time.monotonic() + PATIENCE_SECONDS
         with Client(self._address) as client:
-            while (run := client.get_run(self.name)).closed_step < last:
+            while (run := client.get_run(self.name)).closed_step < last or run.attempt != self._attempt:
                 assert time.monotonic() < deadline, f"{run.name} is judged up to {run.closed_step} of {last}"
                 time.sleep(0.02)
 

@@ -36,12 +36,13 @@ class Serving:
         log: Path,
         *options: str,
         listen: str = "127.0.0.1:0",
+        http: str = "127.0.0.1:0",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
         with log.open("a") as errors:
             self.process = subprocess.Popen(
-                [*COMMAND, "serve", "--data", data, "--listen", listen, "--http", "127.0.0.1:0", *options],
+                [*COMMAND, "serve", "--data", data, "--listen", listen, "--http", http, *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -52,7 +53,7 @@ class Serving:
         if ready is None:
             # Killed before it answered, as some tests want it.
             assert self.process.wait(60) == -signal.SIGKILL, log.read_text()
-        self.address, self._http = ready.groups() if ready else (listen, "")
+        self.address, self.http = ready.groups() if ready else (listen, http)
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end; also of one that has ended already."""
@@ -61,12 +62,17 @@ class Serving:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
+    def scrape(self, series: str) -> float | None:
+        """Value of a series, as Prometheus would read it; None where there is none."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=30) as page:
+            found = re.search(rf"^{re.escape(series)} (\S+)$", page.read().decode(), re.MULTILINE)
+        return None if found is None else float(found[1])
+
     def commit_failures(self) -> int:
         """As Prometheus would read it."""
-        with urllib.request.urlopen(f"http://{self._http}/metrics", timeout=30) as page:
-            found = re.search(r"^pathwatch_commit_failures_total (\S+)$", page.read().decode(), re.MULTILINE)
-        assert found is not None
-        return int(float(found[1]))
+        failures = self.scrape("pathwatch_commit_failures_total")
+        assert failures is not None
+        return int(failures)
 
     def stop(self) -> None:
         """SIGTERM; nothing that it logged was a surprise."""

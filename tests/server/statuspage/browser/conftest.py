@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import Tab, chromium
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 from recorded_run import RecordedRun, made_up, recorded
 
 from pathwatch.client import Client
@@ -51,17 +51,18 @@ def client(recorded_server: BackgroundServer) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def recorded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
-    """Two recorded runs: `pair`, of two groups that generalize, is told to stop and finished; `text`, of four
-    groups that overfit, with distance per layer, goes on."""
+    """Three recorded runs: `pair`, of two groups that generalize, is told to stop and finished; `other` has
+    the same groups and goes on; `text`, of four groups that overfit, with distance per layer, goes on."""
     with (
         BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("recorded"))) as server,
         RecordedRun(server.grpc_address, "pair", recorded("pair_s1")) as pair,
+        RecordedRun(server.grpc_address, "other", recorded("ol_pair_s0")) as other,
         RecordedRun(server.grpc_address, "text", recorded("text_deferred_bS_s2"), per_layer=True) as text,
     ):
-        pair.send()
-        text.send()
-        pair.wait_judged()
-        text.wait_judged()
+        for run in (pair, other, text):
+            run.send()
+        for run in (pair, other, text):
+            run.wait_judged()
         pair.finish()
         yield server
 
@@ -98,13 +99,3 @@ def half_way(live_server: BackgroundServer) -> Iterator[RecordedRun]:
     with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0")) as run:
         run.play(15)
         yield run
-
-
-@pytest.fixture
-def field() -> Callable[..., str]:
-    """The text of a field of the page, within the first element of a selector; as a reader sees it."""
-
-    def read(page: Page, name: str, within: str = "body") -> str:
-        return page.locator(within).first.locator(f'[data-field="{name}"]').first.inner_text().strip()
-
-    return read

@@ -19,6 +19,8 @@ PAGES = {
     "/console.js": "console.warn('beware')",
     "/raises": "<script src='/raises.js'></script>",
     "/raises.js": "setTimeout(() => { throw new Error('broken') })",
+    "/asks": "<script src='/asks.js'></script>",
+    "/asks.js": "setTimeout(() => alert('well?'))",
     "/missing": "<script src='/nowhere.js'></script>",
     "/inline": "<script>document.title = 'bad'</script>",
     "/style": "<p style='color: red'>red</p>",
@@ -58,6 +60,7 @@ def site() -> Iterator[str]:
     [
         ("/console", "console warning: beware"),
         ("/raises", "error: broken"),
+        ("/asks", "dialog: well?"),
         ("/missing", "status 404: "),
         ("/inline", "Content Security Policy"),
         ("/style", "Content Security Policy"),
