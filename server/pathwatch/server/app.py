@@ -87,7 +87,7 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     closing.callback(engine.stop)
     decisions.start()
     counts = AccessCounts()
-    registry = metrics_registry(engine, counts)
+    registry = metrics_registry(config, engine, store, counts)
     routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]
     http = HttpServer(config, routes, counts)
     closing.callback(http.close)

@@ -393,6 +393,23 @@ def test_limit_answer_rows(serve: Any, make_batch: Any, eventually: Any) -> None
     assert [window.step for window in ask(after_step=6).windows] == [7, 8]
 
 
+def test_limit_series_groups(serve: Any, make_batch: Any, eventually: Any) -> None:
+    """Nobody hears of it: it is about what /metrics says."""
+    service = serve(Limits(series_groups=2))
+    service.create()
+    stream = service.stream()
+    stream.hello()
+    for group in ("b", "d", "a", "c"):
+        stream.send(make_batch(1, group))
+    assert stream.await_ack(stream.send(routing_pb2.Watermark(step=1))) == []
+    samples = 'pathwatch_window_samples{{run="run",group="{}"}}'.format
+    eventually(lambda: series(service, samples("b")) == series(service, samples("d")) == 8)
+    assert series(service, samples("other")) == 16
+    assert series(service, samples("a")) == series(service, samples("c")) == 0
+    assert series(service, 'pathwatch_other_groups{run="run"}') == 2
+    stream.finish()
+
+
 def test_limit_message_bytes(serve: Any, make_batch: Any) -> None:
     service = serve(Limits(message_bytes=10_000))
     service.create()

@@ -161,7 +161,8 @@ def signal_phase_name(phase: Any) -> str:
 
 
 def test_labels_are_few(server: BackgroundServer) -> None:
-    allowed = {"run", "group", "layer", "phase", "result", "le", "listener", "reason", "file"}
+    allowed = {"run", "group", "layer", "phase", "action", "result", "le", "listener", "reason", "file"}
+    allowed |= {"mode", "layers", "experts", "policy"}  # of pathwatch_run_info, one series per run
     for name, of_name in samples(scrape(server)).items():
         if name.startswith("pathwatch_"):
             assert all(set(sample.labels) <= allowed for sample in of_name), name
@@ -178,14 +179,13 @@ def test_ingest_is_counted(server: BackgroundServer) -> None:
     assert buckets[-1] == 5
 
 
-def test_an_empty_run_has_its_step_and_age_only(server: BackgroundServer) -> None:
+def test_an_empty_run_has_no_series_of_groups(server: BackgroundServer) -> None:
     found = samples(scrape(server))
-    names = {name for name, of_name in found.items() for s in of_name if s.labels.get("run") == "empty"}
-    assert names == {
-        "pathwatch_ingest_observations_total",
-        "pathwatch_run_step",
-        "pathwatch_state_age_seconds",
-    }
+    of_run = [s for of_name in found.values() for s in of_name if s.labels.get("run") == "empty"]
+    assert not any("group" in s.labels for s in of_run)
+    values = {s.name: s.value for s in of_run}
+    assert (values["pathwatch_run_step"], values["pathwatch_run_closed_step"]) == (-1, -1)
+    assert "pathwatch_run_stop_at_step" not in values
 
 
 def test_a_deleted_runs_series_vanish(tmp_path: Path) -> None:
@@ -224,14 +224,6 @@ def test_a_silent_runs_groups_are_unknown(tmp_path: Path, eventually: Any) -> No
 
 def test_the_process_is_watched_too(server: BackgroundServer) -> None:
     assert "process_resident_memory_bytes" in samples(scrape(server))
-
-
-def test_people_find_a_list_of_runs(server: BackgroundServer) -> None:
-    with urllib.request.urlopen(f"http://{server.http_address}/", timeout=30) as response:
-        page = response.read().decode()
-    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "<td>run</td><td>finished</td><td>40</td>" in page
-    assert "<td>empty</td><td>active</td><td>-1</td>" in page
 
 
 def test_health_and_unknown_paths(server: BackgroundServer) -> None:

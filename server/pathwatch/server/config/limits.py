@@ -34,6 +34,7 @@ class Past(enum.Enum):
     TIME = "the call ends with DEADLINE_EXCEEDED"
     INVALID = "the call or message is refused with INVALID_ARGUMENT: no waiting helps"
     OLDEST = "the one not used for longest is forgotten"
+    FOLDED = "further groups share the series of one named `other` (docs/metrics.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,9 @@ class Limits:
     checkpoints_per_run: int = _bound(10_000, "checkpoints", "registered in one run", Past.CALL)
     tag_length: int = _bound(4096, "characters", "of a checkpoint's tag", Past.INVALID)
     answer_rows: int = _bound(200_000, "rows", "windows and signals in one answer of GetMetrics", Past.CALL)
+    series_groups: int = _bound(
+        32, "groups", "of one run with series of their own on /metrics, those that came first", Past.FOLDED
+    )
 
     message_bytes: int = _bound(
         32 * MEBIBYTE,

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, make_wsgi_app
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.config import ServerConfig
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.access_collector import AccessCollector
-from pathwatch.server.exporter.collector import StateCollector
+from pathwatch.server.exporter.ingest_collector import IngestCollector
+from pathwatch.server.exporter.scrapes import Scrapes
+from pathwatch.server.exporter.state_collector import StateCollector
+from pathwatch.server.exporter.storage_collector import StorageCollector
+from pathwatch.server.store.interface import Store
+from pathwatch.server.web.answers import answer, answer_text
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def metrics_registry(engine: Engine, counts: AccessCounts) -> CollectorRegistry:
+def metrics_registry(
+    config: ServerConfig, engine: Engine, store: Store, counts: AccessCounts
+) -> CollectorRegistry:
     """Everything this process publishes."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StateCollector(engine))
+    registry.register(
+        StateCollector(
+            engine,
+            series_groups=config.limits.series_groups,
+            finished_series_seconds=config.finished_series_seconds,
+        )
+    )
+    registry.register(IngestCollector(engine.stats))
+    registry.register(StorageCollector(store, engine.now))
     registry.register(AccessCollector(counts))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -27,5 +44,16 @@ def metrics_registry(engine: Engine, counts: AccessCounts) -> CollectorRegistry:
 
 def metrics_application(registry: CollectorRegistry) -> WSGIApplication:
     """Answers a scrape in the text format or in OpenMetrics, as the scraper asks for."""
-    application: WSGIApplication = make_wsgi_app(registry)
+    scrapes = Scrapes(registry)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET":
+            allow = [("Allow", "GET")]
+            return answer_text(start_response, "405 Method Not Allowed", "use GET\n", headers=allow)
+        scrape = scrapes.answer(environ.get("HTTP_ACCEPT", ""), environ.get("HTTP_ACCEPT_ENCODING", ""))
+        headers = [("Vary", "Accept, Accept-Encoding")]
+        if scrape.is_gzip:
+            headers.append(("Content-Encoding", "gzip"))
+        return answer(start_response, "200 OK", scrape.body, scrape.content_type, headers=headers)
+
     return application

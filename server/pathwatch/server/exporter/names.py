@@ -59,9 +59,24 @@ _THRESHOLD = re.compile(r"path_distance_tau_(\d+)_(\d+)")
 _RESERVED = ("_total", "_bucket", "_count", "_sum", "_info", "_created")
 
 
+_TAKEN = frozenset(
+    {
+        *("layer_path_distance", "window_step", "window_partial", "window_close_seconds"),
+        *("group_phase", "group_phase_since_step", "phase_changes", "best_checkpoint_step", "checkpoints"),
+        *("run", "run_action", "run_step", "run_closed_step", "run_attempt", "run_active", "run_stale"),
+        *("run_stop_at_step", "state_age_seconds", "expected_ranks", "connected_ranks", "missing_ranks"),
+        *("partial_rounds", "unjudged_rounds", "ingest_observations", "ingest_bytes", "other_groups"),
+        *("data_folder_free_bytes", "data_folder_size_bytes", "database_bytes", "snapshot_age_seconds"),
+        *("commit_failures", "limit_refusals", "refused_calls", "reload_failures"),
+        *("webhook_deliveries", "webhook_pending"),
+    }
+)
+"""Families that are no metrics of groups."""
+
+
 def is_metric_name(name: str) -> bool:
-    """Whether a metric plug-in's name can be published as a gauge."""
-    return bool(_NAME.fullmatch(name)) and not name.endswith(_RESERVED)
+    """Whether a metric's name can be published as a gauge: a plug-in may bring any."""
+    return bool(_NAME.fullmatch(name)) and not name.endswith(_RESERVED) and name not in _TAKEN
 
 
 def help_text(name: str) -> str:

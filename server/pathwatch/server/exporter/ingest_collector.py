@@ -1,0 +1,49 @@
+"""What the process received, refused and made durable, all runs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pathwatch.server.engine.stats import Stats
+from pathwatch.server.exporter.names import PREFIX
+
+
+class IngestCollector(Collector):
+    """Reads the engine's counts at every scrape."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, each once."""
+        stats = self._stats
+        yield CounterMetricFamily(
+            PREFIX + "ingest_bytes",
+            "Bytes of all messages received on streams.",
+            value=stats.bytes,
+        )
+        limits = CounterMetricFamily(
+            PREFIX + "limit_refusals",
+            "Refusals past a limit, by the limit (docs/operations.md); lower = better.",
+            labels=["limit"],
+        )
+        for limit, count in sorted(stats.limits_hit.items()):
+            limits.add_metric([limit], count)
+        yield limits
+        yield CounterMetricFamily(
+            PREFIX + "commit_failures",
+            "Transactions that could not be written; nothing is acknowledged meanwhile. 0 = good.",
+            value=stats.commit_failures,
+        )
+        yield HistogramMetricFamily(
+            PREFIX + "window_close_seconds",
+            "Seconds from the close of a round of windows to its durable verdict; lower = faster.",
+            buckets=[
+                ("+Inf" if bound == float("inf") else str(bound), count)
+                for bound, count in stats.window_close.cumulative()
+            ],
+            sum_value=stats.window_close.total,
+        )

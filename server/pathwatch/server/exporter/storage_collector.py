@@ -1,0 +1,55 @@
+"""Room taken and left where the state is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pathwatch.server.exporter.names import PREFIX
+from pathwatch.server.store.interface import Store, StoreError
+
+log = logging.getLogger("pathwatch.server")
+
+
+class StorageCollector(Collector):
+    """Asks the store at every scrape; what cannot be looked at has no series."""
+
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        """`now` gives seconds since the epoch."""
+        self._store = store
+        self._now = now
+        self._failing = False
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, each once."""
+        free = GaugeMetricFamily(
+            PREFIX + "data_folder_free_bytes",
+            "Free bytes of the file system that holds the data folder; higher = better.",
+        )
+        size = GaugeMetricFamily(
+            PREFIX + "data_folder_size_bytes", "Size of the file system that holds the data folder, in bytes."
+        )
+        database = GaugeMetricFamily(
+            PREFIX + "database_bytes", "Size of the database and its write-ahead log, in bytes."
+        )
+        age = GaugeMetricFamily(
+            PREFIX + "snapshot_age_seconds",
+            "Seconds since the newest snapshot of the database was taken; lower = fresher, absent = none.",
+        )
+        try:
+            storage = self._store.storage()
+        except StoreError as error:
+            if not self._failing:
+                log.warning("%s; /metrics goes without it", error)
+            self._failing = True
+        else:
+            self._failing = False
+            free.add_metric([], storage.free_bytes)
+            size.add_metric([], storage.size_bytes)
+            database.add_metric([], storage.database_bytes)
+            if storage.snapshot_taken_at is not None:
+                age.add_metric([], max(0.0, self._now() - storage.snapshot_taken_at))
+        yield from (free, size, database, age)
