@@ -1,0 +1,78 @@
+// @ts-check
+// What is advised, and why, in words.
+
+import { h, setAttribute, setStep, setText } from "./dom.js";
+import { ago, preciseDate } from "./format.js";
+import { icon } from "./icons.js";
+import { ACTIONS } from "./words.js";
+
+export class Banner {
+  /** @param {import("./clock.js").ServerClock} clock */
+  constructor(clock) {
+    this._clock = clock;
+    this._symbol = h("span", { class: "verdict-symbol" });
+    this._action = h("span", { "data-field": "action" });
+    this._stop = h("span", { "data-field": "stop-at-step" });
+    this._stopPart = h("span", { class: "verdict-stop" }, " at step ", this._stop);
+    this._meaning = h("p", { class: "verdict-meaning" });
+    this._reason = h("span", { "data-field": "reason" });
+    this._best = h("span", { "data-field": "best-checkpoint" });
+    this._step = h("span", { "data-field": "step" });
+    this._state = h("span", { "data-field": "state" });
+    this._attempt = h("span", {});
+    this._given = h("span", {});
+    this.element = h(
+      "section",
+      { class: "verdict card", "aria-labelledby": "verdict-title" },
+      this._symbol,
+      h(
+        "div",
+        { class: "verdict-words" },
+        h("h2", { id: "verdict-title", class: "verdict-title" }, h("span", { class: "hidden" }, "Advice: "), this._action, this._stopPart),
+        this._meaning,
+        h("p", { class: "verdict-reason" }, h("span", { class: "label" }, "Why"), " ", this._reason),
+      ),
+      h(
+        "dl",
+        { class: "facts" },
+        fact("Best checkpoint", h("span", { class: "fact-lead" }, "step "), this._best),
+        fact("Step", this._step),
+        fact("Run", this._state, this._attempt),
+        fact("Advice given", this._given),
+      ),
+    );
+  }
+
+  /** @param {any} run */
+  update(run) {
+    const action = run.action;
+    if (this.element.dataset.tone !== action) this._symbol.replaceChildren(icon(action));
+    setAttribute(this.element, "data-tone", action);
+    setText(this._action, action);
+    setStep(this._stop, run.stop_at_step, "");
+    this._stopPart.hidden = run.stop_at_step === null;
+    setText(this._meaning, meaning(run));
+    setText(this._reason, run.reason || "Nothing has been judged yet.");
+    setStep(this._best, run.best_checkpoint_step, "none yet");
+    const lead = /** @type {HTMLElement} */ (this._best.previousElementSibling);
+    lead.hidden = run.best_checkpoint_step === null;
+    setStep(this._step, run.step < 0 ? null : run.step, "none yet");
+    setText(this._state, run.state);
+    setText(this._attempt, run.attempt > 0 ? `, attempt ${run.attempt}` : "");
+    setText(this._given, run.signal.created_at ? ago(this._clock.since(run.signal.created_at)) : "not yet");
+    setAttribute(this._given, "title", run.signal.created_at ? preciseDate(run.signal.created_at) : null);
+  }
+}
+
+/** @param {string} term @param {...Node} content */
+function fact(term, ...content) {
+  return h("div", {}, h("dt", {}, term), h("dd", {}, ...content));
+}
+
+/** @param {any} run */
+function meaning(run) {
+  if (run.state === "finished" && run.action !== "STOP") return "The run is finished; this was its last advice.";
+  if (run.state === "finished") return "The run is finished: it was advised to end here.";
+  if (run.stale) return "No fresh data: nothing can be judged, so nothing is asked for. Look at the data first.";
+  return ACTIONS[run.action] ?? "";
+}

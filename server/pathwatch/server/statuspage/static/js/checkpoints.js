@@ -1,0 +1,98 @@
+// @ts-check
+// Registered checkpoints, best first.
+
+import { get } from "./api.js";
+import { h, setText } from "./dom.js";
+import { icon } from "./icons.js";
+
+const SHOWN = 15;
+
+/** @typedef {{step: number, attempt: number, tag: string, reason: string}} Checkpoint */
+
+export class Checkpoints {
+  /** @param {string} run @param {() => void} onChoice called when another group is wanted */
+  constructor(run, onChoice) {
+    this._run = run;
+    /** @type {Checkpoint[]} */
+    this._checkpoints = [];
+    this._all = false;
+    this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "checkpoints-group", "data-action": "checkpoints-group", change: onChoice }));
+    this._rows = h("tbody");
+    this._empty = h("p", { class: "muted" }, "No checkpoint has been registered yet.");
+    this._table = h(
+      "div",
+      { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first" },
+      h(
+        "table",
+        { class: "plain" },
+        h("caption", { class: "hidden" }, "Checkpoints, best first"),
+        h("thead", {}, h("tr", {}, ...["", "Step", "Tag", "Why"].map((title) => (title ? h("th", { scope: "col" }, title) : h("td", {}))))),
+        this._rows,
+      ),
+    );
+    this._more = h("button", {
+      type: "button",
+      class: "button quiet",
+      "data-action": "all-checkpoints",
+      click: () => {
+        this._all = true;
+        this._show();
+      },
+    });
+    this.element = h(
+      "section",
+      { class: "card", "aria-labelledby": "checkpoints-title" },
+      h(
+        "div",
+        { class: "section-head" },
+        h("h2", { id: "checkpoints-title" }, "Checkpoints"),
+        h("div", { class: "field" }, h("label", { for: "checkpoints-group" }, "Best for"), this._select),
+      ),
+      this._empty,
+      this._table,
+      this._more,
+    );
+  }
+
+  /** @param {any} run @param {AbortSignal} signal */
+  async update(run, signal) {
+    this._offer(run.groups.map((/** @type {any} */ group) => group.group));
+    const parameters = this._select.value === "" ? {} : { group: this._select.value };
+    const { body } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
+    if (body.checkpoints === this._checkpoints) return;
+    this._checkpoints = body.checkpoints;
+    this._show();
+  }
+
+  _show() {
+    const shown = this._all ? this._checkpoints : this._checkpoints.slice(0, SHOWN);
+    this._empty.hidden = this._checkpoints.length > 0;
+    this._table.hidden = this._checkpoints.length === 0;
+    this._rows.replaceChildren(...shown.map(row));
+    this._more.hidden = shown.length === this._checkpoints.length;
+    setText(this._more, `Show all ${this._checkpoints.length}`);
+  }
+
+  /** @param {string[]} names */
+  _offer(names) {
+    if (names.join("\n") === this._select.dataset.names) return;
+    const chosen = this._select.value;
+    this._select.dataset.names = names.join("\n");
+    this._select.replaceChildren(h("option", { value: "" }, "all groups"), ...names.map((name) => h("option", { value: name }, name)));
+    if (names.includes(chosen)) this._select.value = chosen;
+  }
+}
+
+/** @param {Checkpoint} checkpoint @param {number} index */
+function row(checkpoint, index) {
+  const place = index === 0 ? h("span", { class: "badge small-badge", "data-tone": "CHECKPOINT" }, icon("CHECKPOINT"), h("span", {}, "best")) : String(index + 1);
+  const attempt = checkpoint.attempt > 0 ? h("span", { class: "muted" }, ` attempt ${checkpoint.attempt}`) : null;
+  return h(
+    "tr",
+    { "data-checkpoint": checkpoint.step },
+    h("td", { class: "place" }, place),
+    h("th", { scope: "row" }, String(checkpoint.step), attempt),
+    h("td", { class: "tag" }, checkpoint.tag),
+    h("td", { class: "why" }, checkpoint.reason),
+  );
+}

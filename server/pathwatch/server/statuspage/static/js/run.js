@@ -1,0 +1,188 @@
+// @ts-check
+// One run: what is advised and why, where its groups stand, whether that can be trusted, and how it came about.
+
+import { get } from "./api.js";
+import { Banner } from "./banner.js";
+import { Charts } from "./charts.js";
+import { Checkpoints } from "./checkpoints.js";
+import { ServerClock } from "./clock.js";
+import { h, setAttribute } from "./dom.js";
+import { Events } from "./events.js";
+import { Groups } from "./groups.js";
+import { Health } from "./health.js";
+import { LayersPanel } from "./layers.js";
+import { Series } from "./series.js";
+import { Settings } from "./settings.js";
+import { Timeline } from "./timeline.js";
+
+const POINTS = 1000;
+/** Grown to this many times POINTS, the series are fetched anew and thinned. */
+const GROWTH = 2;
+const LONGEST_HISTORY = 2000;
+
+/** @type {import("./router.js").Open} */
+export function openRun(root, shell, name = "") {
+  const page = new RunPage(root, shell, name);
+  const stop = shell.watch(
+    (signal) => page.refresh(signal),
+    () => page.showMissing(),
+  );
+  return () => {
+    stop();
+    page.destroy();
+  };
+}
+
+class RunPage {
+  /** @param {HTMLElement} root @param {import("./shell.js").Shell} shell @param {string} name */
+  constructor(root, shell, name) {
+    this._shell = shell;
+    this._path = `runs/${encodeURIComponent(name)}`;
+    this._name = name;
+    this._clock = new ServerClock();
+    this._series = new Series();
+    this._seriesMetrics = "";
+    /** @type {import("./events.js").Event[]} */
+    this._history = [];
+    this._verdict = "";
+    /** @type {any} */
+    this._run = null;
+    this._away = new AbortController();
+    const again = () => void this._again();
+    this._banner = new Banner(this._clock);
+    this._health = new Health(this._clock);
+    this._charts = new Charts(again);
+    this._groups = new Groups((group) => this._charts.showOnly(group));
+    this._timeline = new Timeline();
+    this._layers = new LayersPanel(name, again);
+    this._events = new Events();
+    this._checkpoints = new Checkpoints(name, again);
+    this._settings = new Settings();
+    this._compare = h("select", { id: "compare", "data-action": "compare", change: () => this._openComparison() });
+    this._missing = h("div", { class: "card empty", hidden: true }, h("p", {}, "There is no run of this name (any more)."), h("p", {}, h("a", { href: "#/" }, "All runs")));
+    this._content = h(
+      "div",
+      { class: "run-content", hidden: true },
+      this._banner.element,
+      this._health.element,
+      this._groups.element,
+      this._timeline.element,
+      this._charts.element,
+      h("div", { class: "two-columns" }, this._events.element, this._checkpoints.element),
+      this._layers.element,
+      this._settings.element,
+    );
+    root.append(
+      h(
+        "div",
+        { class: "page-head" },
+        h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "Runs"), h("span", { "aria-hidden": "true" }, " / ")), h("h1", { tabindex: "-1" }, name)),
+        h("div", { class: "field" }, h("label", { for: "compare" }, "Compare with"), this._compare),
+      ),
+      this._missing,
+      this._content,
+    );
+    shell.setTitle(name);
+  }
+
+  destroy() {
+    this._away.abort();
+    this._charts.destroy();
+    this._layers.destroy();
+  }
+
+  showMissing() {
+    this._missing.hidden = false;
+    this._content.hidden = true;
+    this._run = null;
+  }
+
+  /** @param {AbortSignal} signal */
+  async refresh(signal) {
+    const { body: run, changed } = await get(this._path, {}, signal);
+    if (changed) this._clock.set(run.now);
+    const first = this._run === null;
+    this._run = run;
+    this._missing.hidden = true;
+    this._content.hidden = false;
+    this._banner.update(run);
+    this._health.update(run);
+    this._groups.update(run.groups);
+    this._settings.update(run);
+    this._announce(run);
+    this._charts.describe(run.metric_help, metricsOf(run));
+    await Promise.all([this._refreshSeries(run, signal), this._refreshHistory(run, signal)]);
+    const marks = marksOf(this._history);
+    this._timeline.update(this._series.groups, marks);
+    this._charts.update(this._series.groups, marks);
+    this._events.update(this._history);
+    await Promise.all([this._checkpoints.update(run, signal), this._layers.update(run, signal), first ? this._offerComparisons(signal) : null]);
+  }
+
+  /** At once, because the reader asked for something else. */
+  async _again() {
+    try {
+      if (this._run !== null) await this.refresh(this._away.signal);
+    } catch {
+      // The next round says what is wrong.
+    }
+  }
+
+  /** @param {any} run @param {AbortSignal} signal */
+  async _refreshSeries(run, signal) {
+    const metrics = this._charts.metrics.join(",");
+    const grown = this._series.length > GROWTH * POINTS;
+    if (this._seriesMetrics !== metrics || grown || !this._series.continues(run)) {
+      const { body } = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
+      this._series.replace(structuredClone(body));
+      this._seriesMetrics = metrics;
+    } else if (run.closed_step > this._series.closedStep) {
+      const { body } = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
+      if (this._series.continues(body)) this._series.append(body);
+      else this._seriesMetrics = "";
+    }
+  }
+
+  /** @param {any} run @param {AbortSignal} signal */
+  async _refreshHistory(run, signal) {
+    const last = this._history.at(-1)?.revision ?? 0;
+    if (run.signal.revision < last) this._history = [];
+    if (run.signal.revision === last) return;
+    const { body } = await get(`${this._path}/events`, this._history.length > 0 ? { after_revision: last } : {}, signal);
+    this._history = [...this._history, ...body.events].slice(-LONGEST_HISTORY);
+  }
+
+  /** @param {any} run */
+  _announce(run) {
+    const stop = run.stop_at_step === null ? "" : ` at step ${run.stop_at_step}`;
+    const phases = run.groups.map((/** @type {any} */ group) => `${group.group} ${group.phase}`).join(", ");
+    const verdict = `Advice: ${run.action}${stop}. ${phases}`;
+    if (this._verdict !== "" && this._verdict !== verdict) this._shell.announce(verdict);
+    this._verdict = verdict;
+  }
+
+  /** @param {AbortSignal} signal */
+  async _offerComparisons(signal) {
+    const { body } = await get("runs", {}, signal);
+    const others = body.runs.map((/** @type {any} */ run) => run.name).filter((/** @type {string} */ name) => name !== this._name);
+    this._compare.replaceChildren(h("option", { value: "" }, others.length > 0 ? "choose a run …" : "no other run"), ...others.map((/** @type {string} */ name) => h("option", { value: name }, name)));
+    setAttribute(this._compare, "disabled", others.length > 0 ? null : "");
+  }
+
+  _openComparison() {
+    const other = /** @type {HTMLSelectElement} */ (this._compare).value;
+    if (other !== "") location.hash = `#/compare/${encodeURIComponent(this._name)}/${encodeURIComponent(other)}`;
+  }
+}
+
+/** @param {any} run @returns {string[]} */
+function metricsOf(run) {
+  return [...new Set(run.groups.flatMap((/** @type {any} */ group) => Object.keys(group.window?.metrics ?? {})))].sort();
+}
+
+/** Where the charts say that something was decided. @param {import("./events.js").Event[]} history */
+function marksOf(history) {
+  return history
+    .filter((event) => event.kind === "action" && (event.after === "STOP" || event.after === "CHECKPOINT"))
+    .map((event) => ({ step: event.step, kind: String(event.after), label: `${event.after} at step ${event.step}: ${event.reason}` }));
+}

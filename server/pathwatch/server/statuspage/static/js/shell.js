@@ -1,0 +1,114 @@
+// @ts-check
+// What stays while pages come and go: connection, token, announcements.
+
+import { ApiError, forgetAnswers } from "./api.js";
+import { h, setText } from "./dom.js";
+import { poll } from "./poll.js";
+import { forgetToken, keepToken, token } from "./token.js";
+
+/** @param {string} selector */
+function find(selector) {
+  return /** @type {HTMLElement} */ (document.querySelector(selector));
+}
+
+export class Shell {
+  constructor() {
+    this.main = find("main");
+    this._connection = find("[data-field=connection]");
+    this._announcement = find("[data-field=announcement]");
+    this._forget = find("[data-action=forget-token]");
+    this._forget.addEventListener("click", () => {
+      forgetToken();
+      location.reload();
+    });
+    find(".skip-link").addEventListener("click", (event) => {
+      event.preventDefault(); // The address says which page this is.
+      this.main.focus();
+    });
+    this._forget.hidden = token() === null;
+  }
+
+  /** Put a page in place of the last. @param {HTMLElement} root */
+  show(root) {
+    this.main.replaceChildren(root);
+  }
+
+  /** @param {string} title */
+  setTitle(title) {
+    document.title = `${title} · pathwatch`;
+  }
+
+  /** Have a screen reader say it. @param {string} text */
+  announce(text) {
+    this._announcement.textContent = text;
+  }
+
+  /** Which server this is. @param {string} version */
+  setServer(version) {
+    setText(find("[data-field=server]"), `pathwatch ${version}`);
+  }
+
+  /**
+   * Keep a page up to date.
+   * @param {(signal: AbortSignal) => Promise<void>} task
+   * @param {(error: ApiError) => void} missing what to do where there is no such thing (any more)
+   * @returns {() => void} how to end it
+   */
+  watch(task, missing) {
+    return poll(task, {
+      live: () => this._setConnection("live"),
+      away: () => this._setConnection("reconnecting"),
+      refused: (error) => this._askForToken(error),
+      missing,
+    });
+  }
+
+  /** @param {"live" | "reconnecting"} state */
+  _setConnection(state) {
+    setText(this._connection, state);
+    const around = /** @type {HTMLElement} */ (this._connection.parentElement);
+    around.dataset.state = state;
+    around.title = state === "live" ? "Up to date." : "The server does not answer; what is shown may be old.";
+  }
+
+  /** @param {ApiError} error @returns {Promise<void>} */
+  _askForToken(error) {
+    const page = this.main.querySelector(".page");
+    this.main.querySelector("[data-form=token]")?.remove();
+    page?.setAttribute("hidden", "");
+    this._setConnection("live");
+    return new Promise((resolve) => {
+      const input = h("input", { type: "password", id: "token", name: "token", autocomplete: "off", required: true });
+      const form = h(
+        "form",
+        {
+          class: "token-form card",
+          "data-form": "token",
+          submit: (/** @type {Event} */ event) => {
+            event.preventDefault();
+            keepToken(/** @type {HTMLInputElement} */ (input).value.trim());
+            forgetAnswers();
+            this._forget.hidden = false;
+            form.remove();
+            page?.removeAttribute("hidden");
+            resolve();
+          },
+        },
+        h("h1", { tabindex: "-1" }, "A token is needed"),
+        h("p", { role: "alert", class: token() === null ? "muted" : "problem" }, wordsOf(error)),
+        h("label", { for: "token" }, "Token"),
+        h("div", { class: "token-line" }, input, h("button", { class: "button primary" }, "Open")),
+        h("p", { class: "muted small" }, "It is kept in this tab until it is closed, and sent to this server alone."),
+      );
+      this.main.append(form);
+      input.focus();
+    });
+  }
+}
+
+/** @param {ApiError} error */
+function wordsOf(error) {
+  if (error.status === 403) return "This token may not read here: it needs the scope read, for all runs.";
+  if (token() !== null) return "This token is wrong or has expired.";
+  return "This server shows its runs to holders of a token with the scope read.";
+}
