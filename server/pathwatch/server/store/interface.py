@@ -55,6 +55,20 @@ class StorageInfo:
     """When the newest snapshot was taken, seconds since the epoch; None = there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinnedHistory:
+    """Windows that stand for a run's history, read at one moment."""
+
+    windows: Mapping[str, Sequence[WindowRow]]
+    """Of each group asked for, by step; without evidence and losses (empty bytes)."""
+    stride: int
+    """How many windows there are for each that is here, in the group where that is most; 1 = all are here."""
+    attempt: int
+    """The run's current one."""
+    closed_step: int
+    """Newest judged step of the run; -1 = none."""
+
+
 class StoreReader(Protocol):
     """What is read of durable state, from any thread at any time. Every read may raise StoreError."""
 
@@ -116,6 +130,17 @@ class StoreReader(Protocol):
 
         Only windows of `group` where named, and at most `limit` windows and `signal_limit` signals, the
         first ones (0 = all).
+        """
+        ...
+
+    def thinned_history(
+        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1
+    ) -> ThinnedHistory | None:
+        """At most `points` (2 or more) windows with step > after_step of each group, evenly over the steps.
+
+        Among them are the first, the last and each whose phase is not that of the one before; where these
+        alone are too many, the phases are thinned too. The cost grows with `points`, hardly with the number
+        of windows. None = there is no such run.
         """
         ...
 

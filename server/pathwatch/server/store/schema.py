@@ -1,6 +1,6 @@
 """Tables of the SQLite store."""
 
-VERSION = 4
+VERSION = 5
 """Raised with every change of the schema; kept in PRAGMA user_version."""
 APPLICATION_ID = 0x70617468
 """Marks the file as pathwatch's: "path" in ASCII."""
@@ -37,6 +37,9 @@ CREATE TABLE geometries (
     PRIMARY KEY (run, attempt, step)
 );
 """
+_WINDOWS_BY_PHASE = """
+CREATE INDEX windows_by_phase ON windows (run, "group", phase, step) WHERE superseded=0;
+"""
 _GEOMETRIES_BY_ATTEMPT = f"""
 ALTER TABLE geometries RENAME TO old_geometries;
 {_GEOMETRIES}
@@ -44,7 +47,7 @@ INSERT INTO geometries SELECT run, attempt, step, geometry FROM old_geometries;
 DROP TABLE old_geometries;
 """  # noqa: S608
 
-MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS, 3: _GEOMETRIES_BY_ATTEMPT}
+MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS, 3: _GEOMETRIES_BY_ATTEMPT, 4: _WINDOWS_BY_PHASE}
 """What makes a file of each older version one of the next."""
 
 SCHEMA = f"""
@@ -83,4 +86,4 @@ CREATE TABLE signals (
 CREATE TABLE last_signals (
     run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
 );
-{_GEOMETRIES}{_OBSERVATIONS}{_PARTIAL_ROUNDS}"""
+{_GEOMETRIES}{_OBSERVATIONS}{_PARTIAL_ROUNDS}{_WINDOWS_BY_PHASE}"""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import History, StoreError
+from pathwatch.server.store.interface import History, StoreError, ThinnedHistory
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
@@ -23,6 +23,7 @@ from pathwatch.server.store.rows import (
 from pathwatch.server.store.sqlite_connection import ERRORS, READ_WRITE, connect, describe, is_damage
 from pathwatch.server.store.sqlite_damage import damage_message
 from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, from_json, to_run, to_window
+from pathwatch.server.store.sqlite_thinning import thinned_windows
 
 
 class SqliteReader:
@@ -182,6 +183,21 @@ class SqliteReader:
             windows=[to_window(run, *row) for row in windows],
             signals=[SignalRow(run=run, revision=r, step=s, signal=blob) for r, s, blob in signals],
             closed_step=closed[0] if closed else -1,
+        )
+
+    def thinned_history(
+        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1
+    ) -> ThinnedHistory | None:
+        with self._reader() as db:
+            row = db.execute("SELECT attempt, closed_step FROM runs WHERE name=?", (run,)).fetchone()
+            if row is None:
+                return None
+            found = {group: thinned_windows(db, run, group, after_step, points) for group in groups}
+        return ThinnedHistory(
+            windows={group: windows for group, (windows, _) in found.items()},
+            stride=max((stride for _, stride in found.values()), default=1),
+            attempt=row[0],
+            closed_step=row[1],
         )
 
     def observations(self, run: str, *, after_step: int = -1) -> Iterator[ObservationsRow]:
