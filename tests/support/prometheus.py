@@ -29,17 +29,21 @@ class PrometheusProcess:
         targets: Sequence[str],
         rules: Sequence[Path] = (),
         tokens: Mapping[str, str] | None = None,
+        config: Path | None = None,
     ) -> None:
-        """`targets` are HOST:PORT of /metrics; `tokens` their bearer tokens, where they want one."""
+        """`targets` are HOST:PORT of /metrics; `tokens` their bearer tokens, where they want one.
+
+        A file `config` holds instead of what would be written here; `targets` says what it scrapes.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "prometheus.log"
         self._command = [
             "prometheus",
-            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--config.file={config or folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             "--web.listen-address=127.0.0.1:0",
         ]
-        config = {
+        written = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(path.resolve()) for path in rules],
             "scrape_configs": [
@@ -57,7 +61,7 @@ class PrometheusProcess:
                 ),
             ],
         }
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(written))
         self._targets = list(targets)
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
@@ -99,7 +103,7 @@ class PrometheusProcess:
         return answer
 
     def rules(self) -> list[dict[str, Any]]:
-        """All rules of all groups: `name`, `type` (recording or alerting), `health`, `lastError` and so on."""
+        """Rules of all groups: `name`, `type` (recording or alerting), `health`, `lastError` and so on."""
         return [rule for group in self.api("rules")["groups"] for rule in group["rules"]]
 
     def wait_scraped(self, n: int = 1) -> None:

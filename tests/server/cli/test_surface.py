@@ -36,6 +36,9 @@ SURFACE = {
     ],
     "fsck": ["FOLDER", "--restore", "--json", "--config"],
     "token": ["NAME", "--scope", "--run", "--expires", "--out", "--config"],
+    "monitoring": [
+        *["--out", "--target", "--tls", "--tls-ca", "--token-file", "--prometheus", "--runbooks", "--config"],
+    ],
     "demo": ["--out", "--workers", "--seed", "--steps", "--config"],
     "replay": ["TRACE", "--run", "--keep-observations", *CONNECTION, "--json", "--config"],
     "runs": [*CONNECTION, "--json", "--config"],

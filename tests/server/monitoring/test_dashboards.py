@@ -106,7 +106,7 @@ def test_nothing_but_prometheus_and_grafanas_own_panels_is_needed(shown: Dashboa
 def test_variables_that_are_used_are_there(shown: Dashboard) -> None:
     queries = [asked.expr for asked in shown.queries()]
     queries += [str(variable["query"]) for variable in shown.variables.values()]
-    titles = [item["title"] for item in shown.items]
+    titles = [*(item["title"] for item in shown.items), *(link["url"] for link in shown.json["links"])]
     used = {found[1] or found[2] for text in [*queries, *titles] for found in MACRO.finditer(text)}
     used |= {item["repeat"] for item in shown.items if item.get("repeat")}
     assert used - MACROS.keys() <= shown.variables.keys()
@@ -140,15 +140,24 @@ def test_links_lead_somewhere(shown: Dashboard) -> None:
     for panel in shown.panels:
         for link in panel.get("links", []):
             assert link["url"] in pages, f"{panel['title']}: {link['url']}"
-    (opening,) = [
-        setting["value"][0]["url"]
+
+
+def test_a_click_on_a_run_opens_its_dashboard(run: Dashboard) -> None:
+    opened = {
+        override["matcher"]["options"]: setting["value"][0]["url"]
         for override in Dashboard(FOLDER / "fleet.json").panel("Runs")["fieldConfig"]["overrides"]
         for setting in override["properties"]
         if setting["id"] == "links"
-    ]
-    target = Dashboard(FOLDER / "run.json")
-    assert opening.startswith(f"/d/{target.json['uid']}?var-run=")
-    assert "run" in target.variables
+    }
+    assert opened["run"].startswith(f"/d/{run.json['uid']}?var-run=")
+    assert "run" in run.variables
+
+
+def test_links_to_the_status_page_are_those_of_the_page_itself(run: Dashboard) -> None:
+    (url,) = [link["url"] for link in run.json["links"] if link["title"] == "Status page"]
+    runs = (ROOT / "server/pathwatch/server/statuspage/static/js/runs.js").read_text()
+    assert url.removeprefix("${scheme}://${sidecar}/").replace("${run}", "") == "#/runs/"
+    assert "`#/runs/${encodeURIComponent(run.name)}`" in runs
 
 
 def test_phases_have_the_same_words_and_colours_wherever_they_are_shown(run: Dashboard) -> None:

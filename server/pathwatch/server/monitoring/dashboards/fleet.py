@@ -18,7 +18,7 @@ from pathwatch.server.monitoring.dashboards.states import (
     action_words,
     words,
 )
-from pathwatch.server.monitoring.dashboards.tables import Column, rows_by
+from pathwatch.server.monitoring.dashboards.tables import Column, merged
 from pathwatch.server.phases.verdict import Phase
 
 UID = "pathwatch-fleet"
@@ -106,8 +106,7 @@ def _runs() -> AnyPanel:
         )
         for phase in _PHASE_ORDER
     ]
-    return rows_by(
-        ["run", "instance"],
+    return merged(
         "Runs",
         "All runs that are published: active ones, and finished ones for an hour. A click on the name opens "
         "the run. Under each phase: how many groups are in it. Lost: observations late, rejected or dropped.",
@@ -146,8 +145,11 @@ def _runs() -> AnyPanel:
             ),
         ],
         height=12,
-        link={
-            "title": "Open the run",
-            "url": f"/d/{RUN_UID}?var-run=${{__value.raw}}&${{datasource:queryparam}}&${{__url_time_range}}",
+        links={
+            "run": (
+                "Open the run",
+                f"/d/{RUN_UID}?var-run=${{__value.raw}}&${{datasource:queryparam}}&${{__url_time_range}}",
+            ),
+            "instance": ("Status page", "${scheme}://${__value.raw}/"),
         },
     )

@@ -29,7 +29,6 @@ class Section:
 def started(uid: str, title: str, description: str, *, since: str) -> dashboard.Dashboard:
     """A dashboard without panels, with the choice of a Prometheus and the way to the other dashboards."""
     others = dashboard.DashboardLink("pathwatch").type(DashboardLinkType.DASHBOARDS).tags([TAG])
-    status_page = dashboard.DashboardLink("Status page").type(DashboardLinkType.LINK).url("${status_page}")
     return (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -39,9 +38,8 @@ def started(uid: str, title: str, description: str, *, since: str) -> dashboard.
         .refresh("30s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .link(others.as_dropdown(False).include_vars(False).keep_time(True))
-        .link(status_page.target_blank(True).tooltip("Reasons in words, and the same charts by step"))
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .with_variable(dashboard.ConstantVariable("status_page").value("http://127.0.0.1:9464/"))
+        .with_variable(dashboard.ConstantVariable("scheme").value("http"))
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as model
-from grafana_foundation_sdk.models.dashboard import VariableSort
+from grafana_foundation_sdk.models.dashboard import DashboardLinkType, VariableHide, VariableSort
 
 from pathwatch.server.monitoring.dashboards.annotations import run_events
 from pathwatch.server.monitoring.dashboards.layout import Section, choice, laid_out, started
@@ -29,6 +30,14 @@ def run_dashboard() -> model.Dashboard:
         choice("run", "Run", "label_values(pathwatch_run_info, run)").sort(VariableSort.ALPHABETICAL_ASC)
     )
     page.with_variable(groups.multi(True).include_all(True).all_value(".+").current(_everything()))
+    page.with_variable(
+        choice("sidecar", "Sidecar", f"label_values(pathwatch_run_info{{{RUN}}}, instance)").hide(
+            VariableHide.HIDE_VARIABLE
+        )
+    )
+    status_page = dashboard.DashboardLink("Status page").type(DashboardLinkType.LINK)
+    status_page.url("${scheme}://${sidecar}/#/runs/${run}").target_blank(True)
+    page.link(status_page.tooltip("Reasons in words, and charts by step"))
     page.annotations(list(run_events()))
     return laid_out(
         page,

@@ -21,7 +21,7 @@ from pathwatch.server.monitoring.dashboards.states import (
     phase_words,
     words,
 )
-from pathwatch.server.monitoring.dashboards.tables import Column, rows_by
+from pathwatch.server.monitoring.dashboards.tables import Column, merged
 
 
 def advice() -> list[AnyPanel]:
@@ -108,8 +108,7 @@ def standing() -> list[AnyPanel]:
                 for phase in ("Generalizing", "Generalized", "Overfitting", "Regressing")
             ],
         ),
-        rows_by(
-            ["group"],
+        merged(
             "Why: the numbers behind each phase",
             "Newest judged window of each group. Memorized: share of samples learnt by heart. Path "
             "distance: lower = more shared. Ratio: within the group / to other groups, lower = pathways of "

@@ -33,19 +33,18 @@ class Column:
     decimals: int | None = None
 
 
-def rows_by(
-    keys: Sequence[str],
+def merged(
     title: str,
     description: str,
     columns: Sequence[Column],
     *,
     height: int,
-    link: Mapping[str, str] | None = None,
+    links: Mapping[str, tuple[str, str]] | None = None,
     runbooks: Sequence[str] = (),
 ) -> table.Panel:
-    """One row per value of the labels `keys`, by which every column's query is aggregated; as of now.
+    """One row per set of labels; every column's query has series with the same labels. As of now.
 
-    `link` (title and url) is what a click on the first key opens.
+    `links`: by label, title and address of what a click on it opens.
     """
     panel = dressed(
         table.Panel(), title, description, "locale", span=24, height=height, runbooks=runbooks, no_value="–"
@@ -55,8 +54,9 @@ def rows_by(
     names = {f"Value #{ref}": column.title for ref, column in zip(REFS, columns, strict=False)}
     organize = {"excludeByName": {"Time": True}, "indexByName": {}, "renameByName": names}
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=organize))
-    if link is not None:
-        panel.override_by_name(keys[0], [DynamicConfigValue(id_val="links", value=[dict(link)])])
+    for label, (opens, url) in (links or {}).items():
+        link = DynamicConfigValue(id_val="links", value=[{"title": opens, "url": url}])
+        panel.override_by_name(label, [link])
     for column in columns:
         panel.override_by_name(column.title, _properties(column))
     return panel.show_header(True).cell_height(TableCellHeight.SM)
