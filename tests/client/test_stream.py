@@ -81,7 +81,7 @@ def test_everything_observed_arrives_as_it_was(sidecar, streams):
         assert np.frombuffer(tensor.data, np.int32).tolist() == values
     (geometry,) = sidecar.received("geometry")
     assert (geometry.step, geometry.gram_self.shape, geometry.gram_next.shape) == (5, [2, 4, 4], [1, 4, 4])
-    assert sidecar.received("watermark") == [routing_pb2.Watermark(step=5)]
+    assert sidecar.received("watermark") == [routing_pb2.Watermark(step=5, dropped_observations=0)]
     assert stream.stats.sent == stream.stats.acked == 3
     assert stream.stats.buffered_bytes == 0
     assert stream.stats.connected

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from job import outcome
+from prometheus_client.parser import text_string_to_metric_families
 
 from pathwatch.client import RoutingStream
 from pathwatch.v1 import run_pb2
@@ -62,11 +63,12 @@ class Serving:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def scrape(self, series: str) -> float | None:
+    def scrape(self, name: str, **labels: str) -> float | None:
         """Value of a series, as Prometheus would read it; None where there is none."""
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=30) as page:
-            found = re.search(rf"^{re.escape(series)} (\S+)$", page.read().decode(), re.MULTILINE)
-        return None if found is None else float(found[1])
+            families = text_string_to_metric_families(page.read().decode())
+            found = [s.value for f in families for s in f.samples if (s.name, s.labels) == (name, labels)]
+        return found[0] if found else None
 
     def commit_failures(self) -> int:
         """As Prometheus would read it."""

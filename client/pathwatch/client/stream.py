@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from pathwatch.client.buffer import SendBuffer
+from pathwatch.client.buffer import Counts, SendBuffer
 from pathwatch.client.channel import Credentials
 from pathwatch.client.connection import Connection
 from pathwatch.client.logs import QuietLogger
@@ -22,7 +22,8 @@ from pathwatch.client.session import Identity, Session
 from pathwatch.client.spool import Spool
 from pathwatch.client.spooler import Spooler
 from pathwatch.client.uplink import Uplink
-from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
+from pathwatch.client.watermarks import WatermarkRequest
+from pathwatch.v1 import run_pb2, signal_pb2
 
 _logger = QuietLogger("pathwatch.client")
 
@@ -208,9 +209,7 @@ class RoutingStream:
     @property
     def stats(self) -> StreamStats:
         """What became of the messages so far."""
-        counts, spooler = self._buffer.counts, self._spooler
-        if spooler is not None:
-            counts += spooler.counts
+        counts, spooler = self._counts, self._spooler
         return StreamStats(
             sent=counts.sent,
             acked=counts.acked,
@@ -225,6 +224,12 @@ class RoutingStream:
             connected=self._uplink.connected,
             last_error=self._sender.last_error,
         )
+
+    @property
+    def _counts(self) -> Counts:
+        """What happened to messages, those that earlier lives left included."""
+        counts = self._buffer.counts
+        return counts if self._spooler is None else counts + self._spooler.counts
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged and all checkpoints registered; False after `timeout` seconds."""
@@ -312,14 +317,8 @@ class RoutingStream:
     def _add_watermark(self, step: int) -> None:
         if step < 0:
             raise ValueError(f"step is {step}, must not be negative")
-        watermark = routing_pb2.Watermark(step=step)
-        self._add(
-            Message(
-                kind="watermark",
-                step=step,
-                encode=lambda: routing_pb2.StreamRoutingRequest(watermark=watermark),
-            )
-        )
+        request = WatermarkRequest(step, lambda: self._counts.dropped_observations)
+        self._add(Message(kind="watermark", step=step, encode=request))
 
     def _add_checkpoint(self, step: int, tag: str) -> None:
         checkpoint = run_pb2.Checkpoint(step=step, tag=tag, attempt=self._attempt)

@@ -153,18 +153,26 @@ class Watermark(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
+    DROPPED_OBSERVATIONS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Last complete optimizer step."""
+    dropped_observations: _builtins.int
+    """Observations that the session's process has had to drop so far, all in all,
+    for want of room: they will never come. Absent: the sender does not say.
+    """
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
+        dropped_observations: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dropped_observations", b"_dropped_observations", "dropped_observations", b"dropped_observations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropped_observations", b"_dropped_observations", "dropped_observations", b"dropped_observations", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dropped_observations: _TypeAlias = _typing.Literal["dropped_observations"]  # noqa: Y015
+    _WhichOneofArgType__dropped_observations: _TypeAlias = _typing.Literal["_dropped_observations", b"_dropped_observations"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropped_observations) -> _WhichOneofReturnType__dropped_observations | None: ...
 
 Global___Watermark: _TypeAlias = Watermark  # noqa: Y015
 

@@ -84,8 +84,8 @@ class Rank:
         decoded = decode_geometry(message, topology)
         return self.send(RouterGeometry(geometry=decoded, serialized=message.SerializeToString()))
 
-    def watermark(self, step: int) -> int:
-        return self.send(Watermark(step=step))
+    def watermark(self, step: int, sequence: int = 0, *, dropped: int = 0) -> int:
+        return self.send(Watermark(step=step, dropped=dropped), sequence)
 
     @property
     def acked(self) -> int:

@@ -171,7 +171,7 @@ def test_labels_are_few(server: BackgroundServer) -> None:
 def test_ingest_is_counted(server: BackgroundServer) -> None:
     found = samples(scrape(server))
     counts = {s.labels["result"]: s.value for s in found["pathwatch_ingest_observations_total"]}
-    assert counts == {"accepted": 400, "late": 0, "beyond": 0, "duplicate": 0, "rejected": 0}
+    assert counts == {"accepted": 400, "late": 0, "beyond": 0, "duplicate": 0, "rejected": 0, "dropped": 0}
     assert found["pathwatch_ingest_bytes_total"][0].value > 400 * 3 * 4 * 4
     assert found["pathwatch_window_close_seconds_count"][0].value == 5
     buckets = [s.value for s in found["pathwatch_window_close_seconds_bucket"]]

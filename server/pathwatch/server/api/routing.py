@@ -262,7 +262,7 @@ def _payload(
             return RouterGeometry(geometry=geometry, serialized=request.geometry.SerializeToString())
         case "watermark":
             check_step("watermark.step", request.watermark.step)
-            return Watermark(step=request.watermark.step)
+            return Watermark(step=request.watermark.step, dropped=request.watermark.dropped_observations)
         case "hello":
             raise invalid("hello", "was sent already; it is the first message of a stream only")
     raise invalid("payload", "is missing or of a newer protocol; send a batch, watermark or geometry")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-RESULTS = ("accepted", "late", "beyond", "duplicate", "rejected")
-"""What becomes of an observation that came."""
+RESULTS = ("accepted", "late", "beyond", "duplicate", "rejected", "dropped")
+"""What becomes of an observation; `dropped` = it never came, as its sender tells (docs/operations.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,7 @@ class RunHealth:
     """At one moment. Counts begin with the server's life."""
 
     observations: Mapping[str, int]
-    """Observations that came, by result (RESULTS)."""
+    """Observations by result (RESULTS)."""
     connected_ranks: int
     """Ranks whose streams are open."""
     missing_ranks: tuple[int, ...]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
 from pathwatch.server.engine.cadence import Cadence
 from pathwatch.server.engine.checks import check_step, check_text
+from pathwatch.server.engine.dropped import DroppedCounts
 from pathwatch.server.engine.geometries import Geometries, geometry_bytes
 from pathwatch.server.engine.health import RESULTS, RunHealth
 from pathwatch.server.engine.judge import Judgement
@@ -84,6 +85,7 @@ class LiveRun:
         self._cadence = Cadence()
         self._streams = StreamSet()
         self._observations = dict.fromkeys(RESULTS, 0)
+        self._dropped_counts = DroppedCounts(sessions_per_rank=shared.limits.sessions_per_rank)
         self._missing_ranks: tuple[int, ...] = ()
         self._partial_rounds = 0
         self._finishing: list[Future[run_pb2.Run]] | None = None
@@ -147,6 +149,9 @@ class LiveRun:
             )
             stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
             return
+        # Also of a message that is known: the count may have been told before a restart.
+        if isinstance(message.payload, Watermark):
+            self._observations["dropped"] += self._dropped_counts.rise(stream, message.payload.dropped)
         if self.attempt.is_duplicate(stream, message.sequence):
             self._observations["duplicate"] += message.observations
             stream.accepted += message.observations
@@ -283,6 +288,7 @@ class LiveRun:
             BeginAttempt(run=self._row.name, attempt=number, closed_step=self.sketch.closed_step)
         )
         self.attempt = _progress(self._row.name, number, self._shared)
+        self._dropped_counts = DroppedCounts(sessions_per_rank=self._shared.limits.sessions_per_rank)
         self._cadence = Cadence()
         self._update(attempt=number, first_step=-1, world_size=0)
         self._restart_sketch(self.sketch.closed_step)

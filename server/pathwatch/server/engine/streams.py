@@ -34,6 +34,8 @@ class Watermark:
     """A rank's promise to send nothing more up to `step`."""
 
     step: int
+    dropped: int = 0
+    """Observations that the sender's session has had to drop so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
