@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, TypeAlias
 
 from pathwatch.server.exporter.names import PREFIX
 
@@ -36,27 +36,25 @@ class Family:
 class Labels:
     """Labels of series, written once for all families they are in."""
 
-    __slots__ = ("text", "values")
+    __slots__ = ("pairs", "text")
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self.values = values
-        self.text = ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
+    def __init__(self, pairs: tuple[tuple[str, str], ...], text: str) -> None:
+        self.pairs = pairs
+        self.text = text
         """As between the braces of a line."""
+
+    @classmethod
+    def of_run(cls, run: str) -> Labels:
+        """The label that series of runs begin with."""
+        return cls((("run", run),), f'run="{_escaped(run)}"')
 
     def and_(self, name: str, value: str) -> Labels:
         """These and one more."""
-        more = Labels.__new__(Labels)
-        more.values = {**self.values, name: value}
-        more.text = f'{self.text},{name}="{_escaped(value)}"'
-        return more
+        return Labels((*self.pairs, (name, value)), f'{self.text},{name}="{_escaped(value)}"')
 
 
-class Point(NamedTuple):
-    """One series and its value."""
-
-    family: Family
-    labels: Labels
-    value: float
+Point: TypeAlias = tuple[Family, Labels, float]
+"""One series and its value."""
 
 
 def lines_by_family(points: Iterable[Point]) -> dict[Family, str]:

@@ -29,14 +29,10 @@ BEST = Family(
 PHASE_CHANGES = Family("phase_changes", "Changes of a group's phase so far.", "counter")
 
 
-@cache
-def metric_family(name: str) -> Family:
-    """The family of a metric; there are as many as plug-ins are installed."""
-    return Family(name, help_text(name))
-
+_METRICS = {name: Family(name, text) for name, text in METRIC_HELP.items()}
 
 FAMILIES = (
-    *(metric_family(name) for name in METRIC_HELP),
+    *_METRICS.values(),
     *(LAYER_DISTANCE, WINDOW_STEP, WINDOW_PARTIAL, PHASE, PHASE_SINCE, BEST, PHASE_CHANGES),
 )
 
@@ -46,18 +42,26 @@ def group_points(run: Labels, groups: Sequence[GroupState]) -> Iterator[Point]:
     for group in groups:
         labels = run.and_("group", group.name)
         for name, value in group.metrics.items():
-            if is_metric_name(name):
-                yield Point(metric_family(name), labels, value)
+            if family := _metric_family(name):
+                yield family, labels, value
         for layer, value in enumerate(group.layer_path_distance):
-            yield Point(LAYER_DISTANCE, labels.and_("layer", str(layer)), value)
+            yield LAYER_DISTANCE, labels.and_("layer", str(layer)), value
         if group.window_step is not None:
-            yield Point(WINDOW_STEP, labels, group.window_step)
-            yield Point(WINDOW_PARTIAL, labels, int(group.window_partial))
+            yield WINDOW_STEP, labels, group.window_step
+            yield WINDOW_PARTIAL, labels, int(group.window_partial)
         if group.phase is not None:
             for phase in Phase:
-                yield Point(PHASE, labels.and_("phase", phase.name), int(phase is group.phase))
-            yield Point(PHASE_CHANGES, labels, group.phase_changes)
+                yield PHASE, labels.and_("phase", phase.name), int(phase is group.phase)
+            yield PHASE_CHANGES, labels, group.phase_changes
         if group.since_step is not None:
-            yield Point(PHASE_SINCE, labels, group.since_step)
+            yield PHASE_SINCE, labels, group.since_step
         if group.best_checkpoint_step is not None:
-            yield Point(BEST, labels, group.best_checkpoint_step)
+            yield BEST, labels, group.best_checkpoint_step
+
+
+@cache
+def _metric_family(name: str) -> Family | None:
+    """None where a plug-in's name cannot be published. There are as many as plug-ins are installed."""
+    if name in _METRICS:
+        return _METRICS[name]
+    return Family(name, help_text(name)) if is_metric_name(name) else None

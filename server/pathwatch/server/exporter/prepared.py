@@ -31,6 +31,6 @@ class PreparedFamily(Metric):
     def samples(self) -> list[Sample]:  # type: ignore[override]  # the base class sets it, and it is deleted
         """As prometheus_client wants them."""
         return [
-            Sample(point.family.sample_name, dict(point.labels.values), float(point.value))
-            for point in self._points().get(self._family, ())
+            Sample(family.sample_name, dict(labels.pairs), float(value))
+            for family, labels, value in self._points().get(self._family, ())
         ]

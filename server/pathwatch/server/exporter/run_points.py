@@ -61,30 +61,30 @@ def run_points(
 ) -> Iterator[Point]:
     """All points of one run; `signal` as it reads `now`, seconds since the epoch."""
     run, health = view.run, view.health
-    yield Point(INFO, _info(labels, run), 1)
+    yield INFO, _info(labels, run), 1
     for action in Action:
-        yield Point(ACTION, labels.and_("action", action.name), int(int(signal.action) == action))
-    yield Point(STEP, labels, run.step)
-    yield Point(CLOSED_STEP, labels, run.closed_step)
-    yield Point(ATTEMPT, labels, run.attempt)
+        yield ACTION, labels.and_("action", action.name), int(int(signal.action) == action)
+    yield STEP, labels, run.step
+    yield CLOSED_STEP, labels, run.closed_step
+    yield ATTEMPT, labels, run.attempt
     is_active = run.state == run_pb2.RUN_STATE_ACTIVE
-    yield Point(ACTIVE, labels, int(is_active))
-    yield Point(STALE, labels, int(view.is_stale(now)))
+    yield ACTIVE, labels, int(is_active)
+    yield STALE, labels, int(view.is_stale(now))
     if signal.HasField("stop_at_step"):
-        yield Point(STOP, labels, signal.stop_at_step)
+        yield STOP, labels, signal.stop_at_step
     if is_active:
-        yield Point(AGE, labels, max(0.0, now - view.updated_at))
+        yield AGE, labels, max(0.0, now - view.updated_at)
     if signal.HasField("best_checkpoint_step"):
-        yield Point(BEST, labels.and_("group", ""), signal.best_checkpoint_step)
-    yield Point(EXPECTED_RANKS, labels, run.world_size)
-    yield Point(CONNECTED_RANKS, labels, health.connected_ranks)
-    yield Point(MISSING_RANKS, labels, len(health.missing_ranks))
-    yield Point(PARTIAL_ROUNDS, labels, health.partial_rounds)
-    yield Point(UNJUDGED_ROUNDS, labels, health.unjudged_rounds)
+        yield BEST, labels.and_("group", ""), signal.best_checkpoint_step
+    yield EXPECTED_RANKS, labels, run.world_size
+    yield CONNECTED_RANKS, labels, health.connected_ranks
+    yield MISSING_RANKS, labels, len(health.missing_ranks)
+    yield PARTIAL_ROUNDS, labels, health.partial_rounds
+    yield UNJUDGED_ROUNDS, labels, health.unjudged_rounds
     for result, count in health.observations.items():
-        yield Point(OBSERVATIONS, labels.and_("result", result), count)
-    yield Point(CHECKPOINTS, labels, view.checkpoints)
-    yield Point(OTHER_GROUPS, labels, other_groups)
+        yield OBSERVATIONS, labels.and_("result", result), count
+    yield CHECKPOINTS, labels, view.checkpoints
+    yield OTHER_GROUPS, labels, other_groups
 
 
 def _info(labels: Labels, run: run_pb2.Run) -> Labels:

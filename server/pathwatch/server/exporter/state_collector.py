@@ -81,20 +81,16 @@ class StateCollector(Collector):
 
     def _group_points(self, view: RunView, now: float) -> Iterator[Point]:
         groups = group_states(view, view.signal(now), self._series_groups)
-        return group_points.group_points(_labels(view), groups)
+        return group_points.group_points(Labels.of_run(view.run.name), groups)
 
     def _run_points(self, view: RunView, now: float) -> Iterator[Point]:
         _, folded = folded_names(view.groups, self._series_groups)
-        return run_points.run_points(_labels(view), view, view.signal(now), now, len(folded))
+        return run_points.run_points(Labels.of_run(view.run.name), view, view.signal(now), now, len(folded))
 
     def _points_by_family(self, views: Sequence[RunView], now: float) -> Mapping[Family, Sequence[Point]]:
         points: defaultdict[Family, list[Point]] = defaultdict(list)
         for view in views:
             for of_part in (self._group_points(view, now), self._run_points(view, now)):
                 for point in of_part:
-                    points[point.family].append(point)
+                    points[point[0]].append(point)
         return points
-
-
-def _labels(view: RunView) -> Labels:
-    return Labels({"run": view.run.name})
