@@ -92,18 +92,19 @@ def test_without_tokens_everything_is_open(start: Callable[..., str]) -> None:
     ],
 )
 def test_with_tokens(start: Callable[..., str], tokens: Path, authorization: str | None, status: int) -> None:
-    """The page and the metrics name every run: they need the scope read, for all of them."""
+    """The metrics and the API name every run: they need the scope read, for all of them."""
     address = start(http_tokens=tokens)
-    for path in ("/metrics", "/", "/none"):
+    for path in ("/metrics", "/api/v1/runs", "/none"):
         got, headers, content = get(address, path, authorization)
         assert got == (404 if (status, path) == (200, "/none") else status)
         assert ("WWW-Authenticate" in headers) == (status == 401)
         if status != 200:
             assert b"pathwatch_" not in content
-            assert b"<table>" not in content
+            assert b'"runs"' not in content
         else:
             assert path == "/none" or content
-    assert get(address, "/healthz")[0] == 200
+    for path in ("/healthz", "/", "/static/js/main.js"):  # without data
+        assert get(address, path)[0] == 200
     _, _, scraped = get(address, "/metrics", "Bearer prometheus")
     reason = {401: "unauthenticated", 403: "forbidden", 200: None}[status]
     for name in ("unauthenticated", "forbidden"):

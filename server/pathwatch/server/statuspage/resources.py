@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.view import RunView
-from pathwatch.server.statuspage.documents import VERSION, run_document, runs_document, server_version
+from pathwatch.server.statuspage.documents import run_document, runs_document, server_version
 from pathwatch.server.statuspage.events import events_document
-from pathwatch.server.statuspage.failures import not_found
+from pathwatch.server.statuspage.failures import bad_request, not_found
+from pathwatch.server.statuspage.gate import Gate
 from pathwatch.server.statuspage.parameters import Parameters
 from pathwatch.server.statuspage.rankings import Rankings, checkpoints_document
 from pathwatch.server.statuspage.responses import Resource, tag_of
-from pathwatch.server.statuspage.series import columns, layers_document
+from pathwatch.server.statuspage.series import layers_document, series_document
 from pathwatch.server.statuspage.values import JsonObject
-from pathwatch.server.store.interface import StoreReader
+from pathwatch.server.store.interface import StoreReader, ThinnedHistory
 
 MAX_STEP = 2**53
 MAX_POINTS = 10_000
+MAX_WINDOWS = 20_000
+"""In one answer, all groups together: some 100 MB while it is made."""
+MAX_LAYER_POINTS = 1000
 MAX_METRICS = 64
+MAX_SIGNALS = 4000
+"""The newest ones that are looked through for events."""
 
 
 class Resources:
@@ -30,6 +36,7 @@ class Resources:
         self._engine = engine
         self._store = store
         self._rankings = Rankings(engine)
+        self._gate = Gate()
 
     def runs(self, query: str) -> Resource:
         """`/runs`."""
@@ -48,61 +55,62 @@ class Resources:
         """`/runs/NAME/series`."""
         asked = Parameters(query, ("after_step", "group", "points", "metrics"))
         group = self._group(view, asked)
+        groups = [group] if group else list(view.run.groups)
         after_step = asked.whole("after_step", -1, least=-1, most=MAX_STEP)
-        asked.whole("points", 1000, least=2, most=MAX_POINTS)
+        points = asked.whole("points", 1000, least=2, most=MAX_POINTS)
         metrics = asked.names("metrics", most=MAX_METRICS)
+        points = max(2, min(points, MAX_WINDOWS // max(1, len(groups))))
 
         def document() -> JsonObject:
-            history = self._store.history(view.run.name, after_step=after_step, group=group)
-            names = [group] if group else view.run.groups
-            return {
-                "version": VERSION,
-                "run": view.run.name,
-                "closed_step": history.closed_step,
-                "attempt": view.run.attempt,
-                "stride": 1,
-                "groups": {
-                    name: columns([row for row in history.windows if row.group == name], metrics)
-                    for name in names
-                },
-            }
+            return series_document(view.run.name, self._history(view, groups, points, after_step), metrics)
 
-        return _document(tag_of(_history(view)), document)
+        return _document(tag_of(_judged(view)), document)
 
     def layers(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/layers`."""
         asked = Parameters(query, ("group", "points"))
         group = self._group(view, asked)
-        asked.whole("points", 200, least=2, most=MAX_POINTS)
-        name, layers = view.run.name, view.run.config.topology.layers
+        if not group:
+            raise bad_request("group: name one, group=NAME")
+        points = asked.whole("points", 200, least=2, most=MAX_LAYER_POINTS)
 
         def document() -> JsonObject:
-            history = self._store.history(name, group=group)
-            return layers_document(name, group, layers, history.windows)
+            history = self._history(view, [group], points)
+            return layers_document(view.run.name, group, view.run.config.topology.layers, history)
 
-        return _document(tag_of(_history(view)), document)
+        return _document(tag_of(_judged(view)), document)
 
     def events(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/events`."""
         asked = Parameters(query, ("after_revision",))
-        after = asked.whole("after_revision", 0, least=0, most=MAX_STEP)
-        name = view.run.name
+        newest = view.last_signal.revision
+        seen = max(asked.whole("after_revision", 0, least=0, most=MAX_STEP), newest - MAX_SIGNALS)
 
         def document() -> JsonObject:
-            rows = self._store.signals(name, after_revision=max(0, after - 1))
-            return events_document(name, rows, after)
+            with self._gate.entered():
+                rows = self._store.signals(view.run.name, after_revision=max(0, seen - 1))
+                return events_document(view.run.name, rows, seen)
 
-        return _document(tag_of(_life(view), view.last_signal.revision), document)
+        return _document(tag_of(_life(view), newest), document)
 
     def checkpoints(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/checkpoints`."""
         group = self._group(view, Parameters(query, ("group",)))
-        name, state = view.run.name, tag_of(_history(view))
+        name, state = view.run.name, tag_of(_judged(view), view.checkpoints)
 
         def document() -> JsonObject:
             return checkpoints_document(name, group, self._rankings.ranked(name, state, group))
 
         return _document(state, document)
+
+    def _history(
+        self, view: RunView, groups: Sequence[str], points: int, after_step: int = -1
+    ) -> ThinnedHistory:
+        with self._gate.entered():
+            history = self._store.thinned_history(view.run.name, groups, points=points, after_step=after_step)
+        if history is None:
+            raise not_found(f"run {view.run.name!r} was deleted")
+        return history
 
     def _group(self, view: RunView, asked: Parameters) -> str:
         group = asked.text("group") or ""
@@ -125,7 +133,7 @@ def _life(view: RunView) -> tuple[object, ...]:
     return server_version(), view.run.name, view.run.created_at.ToNanoseconds()
 
 
-def _history(view: RunView) -> tuple[object, ...]:
+def _judged(view: RunView) -> tuple[object, ...]:
     """What changes with every judged round and every rewind."""
     return (*_life(view), view.run.attempt, view.run.closed_step)
 
@@ -134,7 +142,7 @@ def _moment(view: RunView, now: float) -> tuple[object, ...]:
     """What changes with all that is said of a run but its health."""
     signal = view.signal(now)
     return (
-        *_history(view),
+        *_judged(view),
         view.run.state,
         view.run.step,
         view.run.world_size,
