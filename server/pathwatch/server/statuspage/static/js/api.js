@@ -1,10 +1,12 @@
 // @ts-check
 // Reading the server's JSON API; see docs/api.md.
 
+import { setServerTime } from "./clock.js";
 import { token } from "./token.js";
 
 const TIMEOUT_MS = 15000;
 const REMEMBERED = 32;
+const heard = new EventTarget();
 
 /** @type {Map<string, {etag: string, body: any}>} Newest answers by path, for conditional requests. */
 const answers = new Map();
@@ -24,18 +26,24 @@ export class ApiError extends Error {
  * @param {string} path
  * @param {Record<string, string | number>} parameters
  * @param {AbortSignal} signal
- * @returns {Promise<{body: any, changed: boolean}>} `changed` is false where the body is that of the last request
+ * @returns {Promise<any>} the very same object as before where nothing changed; do not change it
  */
 export async function get(path, parameters, signal) {
   const query = new URLSearchParams(Object.entries(parameters).map(([name, value]) => [name, String(value)]));
   const url = `api/v1/${path}${query.size ? `?${query}` : ""}`;
   const remembered = answers.get(url);
   const response = await send(url, remembered?.etag, signal);
-  if (response.status === 304 && remembered) return { body: remembered.body, changed: false };
+  if (response.status === 304 && remembered) return remembered.body;
   if (!response.ok) throw await refusal(response);
   const body = await response.json();
+  if (body.now) setServerTime(body.now);
   remember(url, response.headers.get("ETag"), body);
-  return { body, changed: true };
+  return body;
+}
+
+/** Call `listener` whenever the server answers. @param {() => void} listener */
+export function onAnswer(listener) {
+  heard.addEventListener("answer", listener);
 }
 
 /** Ask for everything anew, as after a change of token. */
@@ -50,11 +58,13 @@ async function send(url, etag, signal) {
   if (secret !== null) headers.set("Authorization", `Bearer ${secret}`);
   if (etag !== undefined) headers.set("If-None-Match", etag);
   try {
-    return await fetch(url, {
+    const response = await fetch(url, {
       headers,
       cache: "no-store",
       signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     });
+    heard.dispatchEvent(new Event("answer"));
+    return response;
   } catch (error) {
     if (signal.aborted) throw error;
     throw new ApiError(0, "the server does not answer");

@@ -11,6 +11,25 @@ export function phaseBadge(phase, properties = {}) {
   return h("span", { class: "badge", "data-tone": phase, title: PHASES[phase] ?? null }, icon(phase), text);
 }
 
+/** One item per phase, with the groups in it. @param {{group: string, phase: string}[]} groups */
+export function phaseItems(groups) {
+  const items = [];
+  for (const phase of Object.keys(PHASES)) {
+    const names = groups.filter((group) => group.phase === phase).map((group) => group.group);
+    if (names.length === 0) continue;
+    const text = `${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
+    items.push(
+      h(
+        "li",
+        { title: names.join(", ") },
+        h("span", { class: "badge small-badge", "data-tone": phase }, icon(phase), h("span", {}, phase)),
+        h("span", { class: "phase-groups" }, text),
+      ),
+    );
+  }
+  return items;
+}
+
 /** A badge that can change: `set` puts another name.
  * @param {Record<string, unknown>} properties of the text @param {Record<string, string>} meanings */
 function changing(properties, meanings) {

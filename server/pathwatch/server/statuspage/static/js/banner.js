@@ -1,15 +1,13 @@
 // @ts-check
 // What is advised, and why, in words.
 
+import { phaseItems } from "./badges.js";
 import { h, setAttribute, setStep, setText } from "./dom.js";
-import { ago, preciseDate } from "./format.js";
 import { icon } from "./icons.js";
 import { ACTIONS } from "./words.js";
 
 export class Banner {
-  /** @param {import("./clock.js").ServerClock} clock */
-  constructor(clock) {
-    this._clock = clock;
+  constructor() {
     this._symbol = h("span", { class: "verdict-symbol" });
     this._action = h("span", { "data-field": "action" });
     this._stop = h("span", { "data-field": "stop-at-step" });
@@ -20,7 +18,9 @@ export class Banner {
     this._step = h("span", { "data-field": "step" });
     this._state = h("span", { "data-field": "state" });
     this._attempt = h("span", {});
-    this._given = h("span", {});
+    this._judged = h("span", {});
+    this._phases = h("ul", { class: "phase-list verdict-phases" });
+    this._shownGroups = "";
     this.element = h(
       "section",
       { class: "verdict card", "aria-labelledby": "verdict-title" },
@@ -31,14 +31,15 @@ export class Banner {
         h("h2", { id: "verdict-title", class: "verdict-title" }, h("span", { class: "hidden" }, "Advice: "), this._action, this._stopPart),
         this._meaning,
         h("p", { class: "verdict-reason" }, h("span", { class: "label" }, "Why"), " ", this._reason),
+        this._phases,
       ),
       h(
         "dl",
         { class: "facts" },
         fact("Best checkpoint", h("span", { class: "fact-lead" }, "step "), this._best),
-        fact("Step", this._step),
         fact("Run", this._state, this._attempt),
-        fact("Advice given", this._given),
+        fact("Step", this._step),
+        fact("Judged up to", this._judged),
       ),
     );
   }
@@ -59,8 +60,10 @@ export class Banner {
     setStep(this._step, run.step < 0 ? null : run.step, "none yet");
     setText(this._state, run.state);
     setText(this._attempt, run.attempt > 0 ? `, attempt ${run.attempt}` : "");
-    setText(this._given, run.signal.created_at ? ago(this._clock.since(run.signal.created_at)) : "not yet");
-    setAttribute(this._given, "title", run.signal.created_at ? preciseDate(run.signal.created_at) : null);
+    setStep(this._judged, run.closed_step < 0 ? null : run.closed_step, "nothing yet");
+    const groups = JSON.stringify(run.groups.map((/** @type {any} */ group) => [group.group, group.phase]));
+    if (groups !== this._shownGroups) this._phases.replaceChildren(...phaseItems(run.groups));
+    this._shownGroups = groups;
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { ChartTable } from "./chart-table.js";
 import { h, setAttribute, setText } from "./dom.js";
-import { number } from "./format.js";
+import { interval, number } from "./format.js";
 import { colour, onThemeChange } from "./theme.js";
 
 /**
@@ -107,7 +107,7 @@ export class Chart {
     const range = this._about.range;
     return {
       ...this._size(),
-      padding: [10, 12, 0, 4],
+      padding: [10, 22, 0, 4],
       scales: { x: { time: false }, y: range ? { range } : {} },
       series: [{}, ...this._drawing.lines.flatMap(seriesOf)],
       bands: bandsOf(this._drawing.lines),
@@ -209,15 +209,16 @@ function bandsOf(lines) {
   return bands;
 }
 
-/** @param {any} plot @param {string[] | null} labels */
-function yAxisSize(plot, labels) {
+/** @param {any} _ @param {string[] | null} labels */
+function yAxisSize(_, labels) {
   return 16 + 6.4 * Math.max(3, ...(labels ?? []).map((label) => label.length));
 }
 
 /** @param {number[]} splits */
 function tickText(splits) {
   const distance = Math.abs((splits[1] ?? 1) - (splits[0] ?? 0)) || 1;
-  const digits = Math.min(6, Math.max(0, -Math.floor(Math.log10(distance) + 1e-9)));
+  let digits = 0;
+  while (digits < 6 && Math.abs(distance * 10 ** digits - Math.round(distance * 10 ** digits)) > 1e-6) digits += 1;
   return (/** @type {number} */ value) => (Math.abs(value) >= 1e5 || digits >= 6 ? value.toExponential(0) : value.toFixed(digits).replace("-", "−"));
 }
 
@@ -244,8 +245,8 @@ function drawMarks(plot, marks) {
   for (const mark of marks) {
     const x = Math.round(plot.valToPos(mark.step, "x", true)) + 0.5;
     if (x < left || x > left + width) continue;
-    plot.ctx.strokeStyle = plot.ctx.fillStyle = colour(`--action-${mark.kind}`);
-    plot.ctx.setLineDash(mark.kind === "STOP" ? [] : [3 * ratio, 3 * ratio]);
+    plot.ctx.strokeStyle = colour(`--action-${mark.kind}`, mark.kind === "STOP" ? 1 : 0.3);
+    plot.ctx.fillStyle = colour(`--action-${mark.kind}`);
     plot.ctx.beginPath();
     plot.ctx.moveTo(x, top);
     plot.ctx.lineTo(x, top + height);
@@ -272,7 +273,7 @@ function valueAt(line, step) {
     if ((line.steps[index] ?? Infinity) > step) continue;
     const value = line.values[index] ?? null;
     const error = line.errors?.[index] ?? null;
-    return error === null || value === null ? number(value) : `${number(value)} ± ${number(CONFIDENCE * error)}`;
+    return error === null || value === null ? number(value) : interval(value, CONFIDENCE * error);
   }
   return "–";
 }

@@ -57,10 +57,11 @@ export class Checkpoints {
   /** @param {any} run @param {AbortSignal} signal */
   async update(run, signal) {
     this._offer(run.groups.map((/** @type {any} */ group) => group.group));
+    /** @type {Record<string, string>} */
     const parameters = this._select.value === "" ? {} : { group: this._select.value };
-    const { body } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
-    if (body.checkpoints === this._checkpoints) return;
-    this._checkpoints = body.checkpoints;
+    const { checkpoints } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
+    if (checkpoints === this._checkpoints) return;
+    this._checkpoints = checkpoints;
     this._show();
   }
 

@@ -1,21 +1,16 @@
 // @ts-check
-// How long ago something was, by the server's clock, while answers that did not change are not sent again.
+// The server's time: that of its newest answer, and what passed here since. The clock of this computer may be wrong.
 
-/** The server's time now: that of its last answer, and what passed here since. */
-export class ServerClock {
-  constructor() {
-    this._server = Date.now();
-    this._here = performance.now();
-  }
+let server = Date.now();
+let here = performance.now();
 
-  /** @param {string} now of an answer that was just made */
-  set(now) {
-    this._server = Date.parse(now);
-    this._here = performance.now();
-  }
+/** @param {string} now of an answer that was just made */
+export function setServerTime(now) {
+  server = Date.parse(now);
+  here = performance.now();
+}
 
-  /** Seconds since `iso`. @param {string} iso */
-  since(iso) {
-    return Math.max(0, (this._server + performance.now() - this._here - Date.parse(iso)) / 1000);
-  }
+/** Seconds since `iso` by the server's clock. @param {string} iso */
+export function secondsSince(iso) {
+  return Math.max(0, (server + performance.now() - here - Date.parse(iso)) / 1000);
 }

@@ -62,7 +62,7 @@ class ComparePage {
       h(
         "div",
         { class: "page-head" },
-        h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "Runs"), h("span", { "aria-hidden": "true" }, " / ")), h("h1", { tabindex: "-1" }, "Two runs compared")),
+        h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "All runs")), h("h1", { tabindex: "-1" }, "Two runs compared")),
       ),
       this._missing,
       this._content,
@@ -170,7 +170,7 @@ class Side {
 
   /** @param {AbortSignal} signal @returns {Promise<boolean>} whether there are other windows now */
   async refresh(signal) {
-    const { body: run } = await get(this._path, {}, signal);
+    const run = await get(this._path, {}, signal);
     this.help = run.metric_help;
     this._action.set(run.action);
     setStep(this._stop, run.stop_at_step, "");
@@ -179,8 +179,8 @@ class Side {
     setStep(this._step, run.step < 0 ? null : run.step);
     setStep(this._best, run.best_checkpoint_step, "none yet");
     if (this.series.continues(run) && run.closed_step === this.series.closedStep) return false;
-    const { body } = await get(`${this._path}/series`, { points: POINTS, metrics: METRICS.join(",") }, signal);
-    this.series.replace(body);
+    const answer = await get(`${this._path}/series`, { points: POINTS, metrics: METRICS.join(",") }, signal);
+    this.series.replace(answer);
     return true;
   }
 

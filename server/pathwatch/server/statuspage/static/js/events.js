@@ -43,8 +43,7 @@ export class Events {
         h("label", { class: "choice" }, this._checkpoints, "with best checkpoints"),
       ),
       this._empty,
-      this._list,
-      this._more,
+      h("div", { class: "events-scroll", tabindex: "0", role: "region", "aria-label": "Decisions, newest first" }, this._list, this._more),
     );
   }
 

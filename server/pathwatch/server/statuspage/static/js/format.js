@@ -14,6 +14,13 @@ export function number(value) {
   return value.toFixed(size >= 100 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
 }
 
+/** A value with half the width of its interval, to as many places as the value. @param {number} value @param {number} width */
+export function interval(value, width) {
+  const text = number(value);
+  const places = /\.(\d+)$/.exec(text)?.[1]?.length ?? 0;
+  return text.includes("e") ? `${text} ± ${number(width)}` : `${text} ± ${width.toFixed(places)}`;
+}
+
 /** @param {number} value */
 export function count(value) {
   return GROUPED.format(value);

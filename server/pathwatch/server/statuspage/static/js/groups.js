@@ -3,7 +3,7 @@
 
 import { changingPhase } from "./badges.js";
 import { h, keyed, setAttribute, setStep, setText } from "./dom.js";
-import { number, percent, plural } from "./format.js";
+import { interval, number, percent } from "./format.js";
 import { PHASES } from "./words.js";
 
 /**
@@ -17,7 +17,6 @@ export class Groups {
   constructor(onSelect) {
     const cards = h("div", { class: "group-cards" });
     this._empty = h("p", { class: "card empty muted" }, "No group has sent data yet.");
-    this._summary = h("span", { class: "muted" });
     this._set = keyed(
       cards,
       (/** @type {Group} */ group) => group.group,
@@ -27,7 +26,7 @@ export class Groups {
     this.element = h(
       "section",
       { "aria-labelledby": "groups-title" },
-      h("div", { class: "section-head" }, h("h2", { id: "groups-title" }, "Groups"), this._summary),
+      h("div", { class: "section-head" }, h("h2", { id: "groups-title" }, "Groups")),
       this._empty,
       cards,
     );
@@ -37,7 +36,6 @@ export class Groups {
   update(groups) {
     this._set(groups);
     this._empty.hidden = groups.length > 0;
-    setText(this._summary, summary(groups));
   }
 }
 
@@ -134,14 +132,5 @@ function stat(term, ...content) {
 /** @param {number | undefined} value @param {number | undefined} stderr */
 function withError(value, stderr) {
   if (value === undefined) return "–";
-  return stderr === undefined ? number(value) : `${number(value)} ± ${number(1.96 * stderr)}`;
-}
-
-/** @param {Group[]} groups */
-function summary(groups) {
-  const parts = Object.keys(PHASES)
-    .map((phase) => ({ phase, amount: groups.filter((group) => group.phase === phase).length }))
-    .filter(({ amount }) => amount > 0)
-    .map(({ phase, amount }) => `${amount} ${phase}`);
-  return groups.length === 0 ? "" : `${plural(groups.length, "group")}: ${parts.join(", ")}`;
+  return stderr === undefined ? number(value) : interval(value, 1.96 * stderr);
 }

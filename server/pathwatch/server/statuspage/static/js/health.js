@@ -1,6 +1,7 @@
 // @ts-check
 // Whether what the verdicts rest on can be trusted.
 
+import { secondsSince } from "./clock.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { ago, count, duration, percent, plural } from "./format.js";
 import { icon } from "./icons.js";
@@ -23,15 +24,13 @@ const ITEMS = [
 ];
 
 const SUMMARY = {
-  ok: "Yes: the data is fresh and complete.",
+  ok: "Yes: nothing is late, missing or lost.",
   warn: "Mostly: look at what is marked.",
   bad: "No: mend what is marked before you rely on phases.",
 };
 
 export class Health {
-  /** @param {import("./clock.js").ServerClock} clock */
-  constructor(clock) {
-    this._clock = clock;
+  constructor() {
     this._summary = h("span", { class: "health-summary" });
     this._items = ITEMS.map(({ key, title, judge }) => ({ judge, ...makeItem(key, title) }));
     this.element = h(
@@ -46,7 +45,7 @@ export class Health {
   update(run) {
     let worst = /** @type {"ok" | "warn" | "bad"} */ ("ok");
     for (const item of this._items) {
-      const finding = item.judge(run, this._clock);
+      const finding = item.judge(run);
       if (finding.state === "bad" || (finding.state === "warn" && worst === "ok")) worst = finding.state;
       item.show(finding);
     }
@@ -75,9 +74,9 @@ function makeItem(key, title) {
   };
 }
 
-/** @param {any} run @param {import("./clock.js").ServerClock} clock @returns {Finding} */
-function freshness(run, clock) {
-  const age = clock.since(run.updated_at);
+/** @param {any} run @returns {Finding} */
+function freshness(run) {
+  const age = secondsSince(run.updated_at);
   const value = ago(age);
   const patience = duration(run.health.patience_seconds);
   if (run.state === "finished") return { state: "ok", value, sentence: "The run is finished: no more data is due." };

@@ -24,7 +24,7 @@ export class HeatMap {
     this._range = { low: 0, high: 1 };
     this._at = { column: -1, layer: 0 };
     this._canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { "aria-hidden": "true" }));
-    this._readout = h("p", { class: "readout-line heat-readout" });
+    this._readout = h("p", { class: "heat-readout" });
     this._low = h("span", {});
     this._high = h("span", {});
     this._frame = h(
@@ -50,10 +50,9 @@ export class HeatMap {
         "figcaption",
         {},
         h("h3", {}, "Path distance by layer", h("span", { class: "unit" }, "edits")),
-        h("p", { class: "chart-help" }, "Dark = samples of the group take the same experts in this layer; bright = they differ."),
+        h("p", { class: "chart-help" }, "How differently the samples of the group are routed in each layer; dark = alike."),
       ),
-      h("div", { class: "heat-legend", "aria-hidden": "true" }, this._low, h("span", { class: "heat-ramp" }), this._high),
-      this._readout,
+      h("div", { class: "heat-legend" }, h("span", { class: "heat-scale", "aria-hidden": "true" }, this._low, h("span", { class: "heat-ramp" }), this._high), this._readout),
       this._frame,
       this._details,
     );

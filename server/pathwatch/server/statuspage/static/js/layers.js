@@ -13,6 +13,8 @@ export class LayersPanel {
     this._run = run;
     /** @type {HeatMap | null} */
     this._map = null;
+    /** @type {any} */
+    this._shown = null;
     this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "layers-group", "data-action": "layers-group", change: onChoice }));
     this._choice = h("div", { class: "field", hidden: true }, h("label", { for: "layers-group" }, "Group"), this._select);
     this._note = h("p", { class: "card empty muted" }, "Loading …");
@@ -46,9 +48,10 @@ export class LayersPanel {
       this._note.textContent = "No window has been judged yet.";
       return;
     }
-    const { body, changed } = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group: this._select.value, points: POINTS }, signal);
-    if (!changed && this._map !== null) return;
-    const has = body.step.length > 0;
+    const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group: this._select.value, points: POINTS }, signal);
+    if (answer === this._shown) return;
+    this._shown = answer;
+    const has = answer.step.length > 0;
     this._note.hidden = has;
     this._note.textContent = "No window of this group has been judged yet.";
     if (!has) return;
@@ -56,7 +59,7 @@ export class LayersPanel {
       this._map = new HeatMap();
       this.element.append(this._map.element);
     }
-    this._map.update(body);
+    this._map.update(answer);
   }
 
   /** @param {string[]} names */

@@ -11,7 +11,7 @@ const LONGEST_BACKOFF_MS = 15000;
 /**
  * Runs `task` now and every few seconds.
  * @param {(signal: AbortSignal) => Promise<void>} task
- * @param {{live: () => void, away: (error: Error) => void, refused: (error: ApiError) => Promise<void>,
+ * @param {{away: (error: Error) => void, refused: (error: ApiError) => Promise<void>,
  *   missing: (error: ApiError) => void}} heard `refused` resolves once it makes sense to try again
  * @returns {() => void} how to end it
  */
@@ -30,7 +30,6 @@ async function run(task, heard, signal) {
       await task(signal);
       if (signal.aborted) return;
       failures = 0;
-      heard.live();
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ApiError)) console.error(error);
@@ -39,7 +38,7 @@ async function run(task, heard, signal) {
         continue;
       }
       if (error instanceof ApiError && error.status === 404) {
-        heard.live();
+        failures = 0;
         heard.missing(error);
       } else {
         const backoff = Math.min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** failures) * (0.75 + Math.random() / 2);

@@ -5,7 +5,6 @@ import { get } from "./api.js";
 import { Banner } from "./banner.js";
 import { Charts } from "./charts.js";
 import { Checkpoints } from "./checkpoints.js";
-import { ServerClock } from "./clock.js";
 import { h, setAttribute } from "./dom.js";
 import { Events } from "./events.js";
 import { Groups } from "./groups.js";
@@ -39,7 +38,6 @@ class RunPage {
     this._shell = shell;
     this._path = `runs/${encodeURIComponent(name)}`;
     this._name = name;
-    this._clock = new ServerClock();
     this._series = new Series();
     this._seriesMetrics = "";
     /** @type {import("./events.js").Event[]} */
@@ -49,8 +47,8 @@ class RunPage {
     this._run = null;
     this._away = new AbortController();
     const again = () => void this._again();
-    this._banner = new Banner(this._clock);
-    this._health = new Health(this._clock);
+    this._banner = new Banner();
+    this._health = new Health();
     this._charts = new Charts(again);
     this._groups = new Groups((group) => this._charts.showOnly(group));
     this._timeline = new Timeline();
@@ -76,7 +74,7 @@ class RunPage {
       h(
         "div",
         { class: "page-head" },
-        h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "Runs"), h("span", { "aria-hidden": "true" }, " / ")), h("h1", { tabindex: "-1" }, name)),
+        h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "All runs")), h("h1", { tabindex: "-1" }, name)),
         h("div", { class: "field" }, h("label", { for: "compare" }, "Compare with"), this._compare),
       ),
       this._missing,
@@ -99,8 +97,7 @@ class RunPage {
 
   /** @param {AbortSignal} signal */
   async refresh(signal) {
-    const { body: run, changed } = await get(this._path, {}, signal);
-    if (changed) this._clock.set(run.now);
+    const run = await get(this._path, {}, signal);
     const first = this._run === null;
     this._run = run;
     this._missing.hidden = true;
@@ -133,12 +130,12 @@ class RunPage {
     const metrics = this._charts.metrics.join(",");
     const grown = this._series.length > GROWTH * POINTS;
     if (this._seriesMetrics !== metrics || grown || !this._series.continues(run)) {
-      const { body } = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
-      this._series.replace(structuredClone(body));
+      const answer = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
+      this._series.replace(structuredClone(answer));
       this._seriesMetrics = metrics;
     } else if (run.closed_step > this._series.closedStep) {
-      const { body } = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
-      if (this._series.continues(body)) this._series.append(body);
+      const answer = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
+      if (this._series.continues(answer)) this._series.append(structuredClone(answer));
       else this._seriesMetrics = "";
     }
   }
@@ -148,8 +145,8 @@ class RunPage {
     const last = this._history.at(-1)?.revision ?? 0;
     if (run.signal.revision < last) this._history = [];
     if (run.signal.revision === last) return;
-    const { body } = await get(`${this._path}/events`, this._history.length > 0 ? { after_revision: last } : {}, signal);
-    this._history = [...this._history, ...body.events].slice(-LONGEST_HISTORY);
+    const { events } = await get(`${this._path}/events`, this._history.length > 0 ? { after_revision: last } : {}, signal);
+    this._history = [...this._history, ...events].slice(-LONGEST_HISTORY);
   }
 
   /** @param {any} run */
@@ -163,8 +160,8 @@ class RunPage {
 
   /** @param {AbortSignal} signal */
   async _offerComparisons(signal) {
-    const { body } = await get("runs", {}, signal);
-    const others = body.runs.map((/** @type {any} */ run) => run.name).filter((/** @type {string} */ name) => name !== this._name);
+    const { runs } = await get("runs", {}, signal);
+    const others = runs.map((/** @type {any} */ run) => run.name).filter((/** @type {string} */ name) => name !== this._name);
     this._compare.replaceChildren(h("option", { value: "" }, others.length > 0 ? "choose a run …" : "no other run"), ...others.map((/** @type {string} */ name) => h("option", { value: name }, name)));
     setAttribute(this._compare, "disabled", others.length > 0 ? null : "");
   }

@@ -2,12 +2,10 @@
 // The list of runs.
 
 import { get } from "./api.js";
-import { changingAction } from "./badges.js";
-import { ServerClock } from "./clock.js";
+import { changingAction, phaseItems } from "./badges.js";
+import { secondsSince } from "./clock.js";
 import { h, keyed, setAttribute, setStep, setText } from "./dom.js";
 import { ago, plural, preciseDate } from "./format.js";
-import { icon } from "./icons.js";
-import { PHASES } from "./words.js";
 
 /**
  * @typedef {{name: string, state: string, step: number, closed_step: number, created_at: string, updated_at: string,
@@ -30,7 +28,6 @@ const COLUMNS = [
 
 /** @type {import("./router.js").Open} */
 export function openRuns(root, shell) {
-  const clock = new ServerClock();
   /** @type {Summary[]} */
   let runs = [];
   let sorted = { key: "", backwards: false };
@@ -49,7 +46,7 @@ export function openRuns(root, shell) {
   const setRows = keyed(
     body,
     (/** @type {Summary} */ run) => run.name,
-    () => new Row(clock),
+    () => new Row(),
     (row, run) => row.update(run),
   );
   const table = h(
@@ -92,12 +89,9 @@ export function openRuns(root, shell) {
 
   const stop = shell.watch(
     async (signal) => {
-      const { body: answer, changed } = await get("runs", {}, signal);
-      if (changed) {
-        clock.set(answer.now);
-        shell.setServer(answer.server_version);
-        runs = answer.runs;
-      }
+      const answer = await get("runs", {}, signal);
+      shell.setServer(answer.server_version);
+      runs = answer.runs;
       show();
     },
     () => {},
@@ -106,9 +100,7 @@ export function openRuns(root, shell) {
 }
 
 class Row {
-  /** @param {ServerClock} clock */
-  constructor(clock) {
-    this._clock = clock;
+  constructor() {
     this._name = h("a", { class: "run-name" });
     this._state = h("span", { "data-field": "state" });
     this._action = changingAction({ "data-field": "action" });
@@ -146,7 +138,7 @@ class Row {
     setAttribute(this._reason, "title", run.reason);
     setStep(this._step, run.step < 0 ? null : run.step);
     setStep(this._best, run.best_checkpoint_step);
-    setText(this._updated, `${ago(this._clock.since(run.updated_at))}${run.stale ? " · stale" : ""}`);
+    setText(this._updated, `${ago(secondsSince(run.updated_at))}${run.stale ? " · stale" : ""}`);
     setAttribute(this._updated, "class", run.stale ? "problem" : null);
     setAttribute(this._updated, "title", preciseDate(run.updated_at));
     const groups = JSON.stringify(run.groups);
@@ -158,25 +150,6 @@ class Row {
 /** @param {string} label shown where the table is folded @param {...Node} content */
 function cell(label, ...content) {
   return h("td", { role: "cell", "data-label": label }, ...content);
-}
-
-/** One item per phase, with the groups in it. @param {{group: string, phase: string}[]} groups */
-function phaseItems(groups) {
-  const items = [];
-  for (const phase of Object.keys(PHASES)) {
-    const names = groups.filter((group) => group.phase === phase).map((group) => group.group);
-    if (names.length === 0) continue;
-    const text = `${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
-    items.push(
-      h(
-        "li",
-        { title: names.join(", ") },
-        h("span", { class: "badge small-badge", "data-tone": phase }, icon(phase), h("span", {}, phase)),
-        h("span", { class: "phase-groups" }, text),
-      ),
-    );
-  }
-  return items;
 }
 
 /** @param {{key: string, title: string, value: unknown}} column @param {() => void} sort */

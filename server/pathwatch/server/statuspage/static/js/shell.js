@@ -1,10 +1,13 @@
 // @ts-check
 // What stays while pages come and go: connection, token, announcements.
 
-import { ApiError, forgetAnswers } from "./api.js";
+import { ApiError, forgetAnswers, onAnswer } from "./api.js";
 import { h, setText } from "./dom.js";
 import { poll } from "./poll.js";
 import { forgetToken, keepToken, token } from "./token.js";
+
+/** What a header can carry. */
+const SENDABLE = /^[\x21-\x7e]+$/;
 
 /** @param {string} selector */
 function find(selector) {
@@ -26,6 +29,7 @@ export class Shell {
       this.main.focus();
     });
     this._forget.hidden = token() === null;
+    onAnswer(() => this._setConnection("live"));
   }
 
   /** Put a page in place of the last. @param {HTMLElement} root */
@@ -56,7 +60,6 @@ export class Shell {
    */
   watch(task, missing) {
     return poll(task, {
-      live: () => this._setConnection("live"),
       away: () => this._setConnection("reconnecting"),
       refused: (error) => this._askForToken(error),
       missing,
@@ -76,9 +79,9 @@ export class Shell {
     const page = this.main.querySelector(".page");
     this.main.querySelector("[data-form=token]")?.remove();
     page?.setAttribute("hidden", "");
-    this._setConnection("live");
     return new Promise((resolve) => {
       const input = h("input", { type: "password", id: "token", name: "token", autocomplete: "off", required: true });
+      const problem = h("p", { role: "alert", class: token() === null ? "muted" : "problem" }, wordsOf(error));
       const form = h(
         "form",
         {
@@ -86,7 +89,13 @@ export class Shell {
           "data-form": "token",
           submit: (/** @type {Event} */ event) => {
             event.preventDefault();
-            keepToken(/** @type {HTMLInputElement} */ (input).value.trim());
+            const secret = /** @type {HTMLInputElement} */ (input).value.trim();
+            if (!SENDABLE.test(secret)) {
+              problem.textContent = "This cannot be a token: it may hold letters, digits and signs of ASCII alone.";
+              problem.className = "problem";
+              return;
+            }
+            keepToken(secret);
             forgetAnswers();
             this._forget.hidden = false;
             form.remove();
@@ -95,7 +104,7 @@ export class Shell {
           },
         },
         h("h1", { tabindex: "-1" }, "A token is needed"),
-        h("p", { role: "alert", class: token() === null ? "muted" : "problem" }, wordsOf(error)),
+        problem,
         h("label", { for: "token" }, "Token"),
         h("div", { class: "token-line" }, input, h("button", { class: "button primary" }, "Open")),
         h("p", { class: "muted small" }, "It is kept in this tab until it is closed, and sent to this server alone."),

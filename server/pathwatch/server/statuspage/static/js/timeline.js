@@ -13,8 +13,6 @@ import { PHASES } from "./words.js";
  */
 
 const SHOWN_TICKS = 7;
-/** Narrower than this part of the axis, a segment has no room for its name. */
-const NAMED_FROM = 0.11;
 
 export class Timeline {
   constructor() {
@@ -24,7 +22,7 @@ export class Timeline {
     this._empty = h("p", { class: "muted" }, "No window has been judged yet.");
     this._set = keyed(
       rows,
-      (/** @type {{group: string}} */ row) => row.group,
+      (/** @type {{group: string, columns: Columns, place: (step: number) => number}} */ row) => row.group,
       (row) => new Row(row.group),
       (part, row) => part.update(row),
     );
@@ -35,7 +33,7 @@ export class Timeline {
       this._empty,
       h("div", { class: "timeline-body" }, rows, this._marks),
       this._axis,
-      h("ul", { class: "phase-key", "aria-label": "Phases" }, ...Object.entries(PHASES).map(([phase, meaning]) => keyItem(phase, meaning))),
+      h("ul", { class: "phase-key", "aria-label": "Key" }, ...Object.entries(PHASES).map(([phase, meaning]) => keyItem(phase, meaning)), ...["CHECKPOINT", "STOP"].map(markItem)),
     );
   }
 
@@ -50,7 +48,7 @@ export class Timeline {
     const place = (/** @type {number} */ step) => (high > low ? (step - low) / (high - low) : 0);
     this._set(has ? names.map((group) => ({ group, columns: /** @type {Columns} */ (groups[group]), place })) : []);
     this._axis.replaceChildren(
-      ...(has ? ticks(low, high, SHOWN_TICKS) : []).map((tick) => placed(h("span", { class: "tick" }, String(tick)), place(tick))),
+      ...(has ? ticks(low, high, SHOWN_TICKS) : []).map((tick) => placed(h("span", { class: place(tick) > 0.97 ? "tick last" : "tick" }, String(tick)), place(tick))),
     );
     this._marks.replaceChildren(
       ...marks
@@ -83,10 +81,9 @@ class Row {
           "li",
           { class: "segment", "data-phase": phase, "data-tone": phase, "data-from": from, "data-to": to, title: `${words}. ${PHASES[phase] ?? ""}` },
           icon(phase),
-          h("span", { class: end - start >= NAMED_FROM ? "segment-name" : "hidden" }, phase),
+          h("span", { class: "segment-name" }, phase),
           h("span", { class: "hidden" }, `, step ${from} to ${to}`),
         );
-        segment.classList.toggle("narrow", end - start < 0.03);
         segment.style.left = `${100 * start}%`;
         segment.style.width = `${100 * (end - start)}%`;
         return segment;
@@ -104,4 +101,9 @@ function placed(element, share) {
 /** @param {string} phase @param {string} meaning */
 function keyItem(phase, meaning) {
   return h("li", { title: meaning }, h("span", { class: "badge small-badge", "data-tone": phase }, icon(phase), h("span", {}, phase)));
+}
+
+/** @param {string} action */
+function markItem(action) {
+  return h("li", { class: "mark-key", "data-tone": action }, h("span", { class: "mark-head", "aria-hidden": "true" }), `${action} advised`);
 }
