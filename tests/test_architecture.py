@@ -55,6 +55,15 @@ ALLOWED = {
         "pathwatch.server.store",
     },
     "pathwatch.server.changes": {"pathwatch.v1", "pathwatch.server.engine", "pathwatch.server.store"},
+    "pathwatch.server.notify": {
+        "pathwatch.v1",
+        "pathwatch.server.access",
+        "pathwatch.server.changes",
+        "pathwatch.server.config",
+        "pathwatch.server.engine",
+        "pathwatch.server.failpoints",
+        "pathwatch.server.store",
+    },
     "pathwatch.server.web": {"pathwatch.server.access", "pathwatch.server.config"},
 }
 FOREIGN_TO = {

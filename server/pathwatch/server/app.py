@@ -14,10 +14,12 @@ from types import TracebackType
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.changes.feed import ChangeFeed
-from pathwatch.server.config import AddressError, ServerConfig, access_warnings, check
+from pathwatch.server.config import AddressError, ServerConfig, WebhooksError, access_warnings, check
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.endpoint import metrics_application, metrics_registry
+from pathwatch.server.exporter.webhook_collector import WebhookCollector
 from pathwatch.server.logs.decisions import log_change, log_standing
+from pathwatch.server.notify.notifier import Notifier
 from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
@@ -63,7 +65,7 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
     async with AsyncExitStack() as closing:
         try:
             http, grpc_server = _assemble(config, closing)
-        except (StoreError, AddressError, OSError) as error:
+        except (StoreError, AddressError, WebhooksError, OSError) as error:
             raise StartError(str(error)) from error
         closing.push_async_callback(grpc_server.drain)
         closing.callback(http.drain)
@@ -80,14 +82,21 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     store = SqliteStore(config.data, snapshot_seconds=60 * config.snapshot_minutes)
     closing.callback(store.close)
     engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
+    counts = AccessCounts()
+    notifier = None
+    if config.webhooks is not None:
+        notifier = Notifier(engine, store, config.data, config.webhooks, config.public_url, counts)
+        closing.callback(notifier.close)
     engine.start()
     log_standing(engine.views.values())
     decisions = ChangeFeed(engine, store, log_change)
     closing.callback(decisions.close)
     closing.callback(engine.stop)
     decisions.start()
-    counts = AccessCounts()
     registry = metrics_registry(config, engine, store, counts)
+    if notifier is not None:
+        registry.register(WebhookCollector(notifier.counts))
+        notifier.start()
     routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]
     http = HttpServer(config, routes, counts)
     closing.callback(http.close)

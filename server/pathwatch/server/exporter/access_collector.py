@@ -32,6 +32,6 @@ class AccessCollector(Collector):
             "Changes of a file that could not be used; the former stays in force.",
             labels=["file"],
         )
-        for file in ("tls", "tokens", "http_tokens"):
+        for file in ("tls", "tokens", "http_tokens", "webhooks"):
             failures.add_metric([file], self._counts.reload_failures.get(file, 0))
         yield from (refused, failures)
