@@ -107,6 +107,7 @@ def _runs() -> AnyPanel:
         for phase in _PHASE_ORDER
     ]
     return merged(
+        ["run", "instance"],
         "Runs",
         "All runs that are published: active ones, and finished ones for an hour. A click on the name opens "
         "the run. Under each phase: how many groups are in it. Lost: observations late, rejected or dropped.",

@@ -109,6 +109,7 @@ def standing() -> list[AnyPanel]:
             ],
         ),
         merged(
+            ["group"],
             "Why: the numbers behind each phase",
             "Newest judged window of each group. Memorized: share of samples learnt by heart. Path "
             "distance: lower = more shared. Ratio: within the group / to other groups, lower = pathways of "

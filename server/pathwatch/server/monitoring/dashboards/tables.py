@@ -34,6 +34,7 @@ class Column:
 
 
 def merged(
+    labels: Sequence[str],
     title: str,
     description: str,
     columns: Sequence[Column],
@@ -42,7 +43,7 @@ def merged(
     links: Mapping[str, tuple[str, str]] | None = None,
     runbooks: Sequence[str] = (),
 ) -> table.Panel:
-    """One row per set of labels; every column's query has series with the same labels. As of now.
+    """One row per set of values of `labels`, which every column's query has and no others; as of now.
 
     `links`: by label, title and address of what a click on it opens.
     """
@@ -52,7 +53,8 @@ def merged(
     panel.targets(now([Query(column.expr) for column in columns], PromQueryFormat.TABLE))
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     names = {f"Value #{ref}": column.title for ref, column in zip(REFS, columns, strict=False)}
-    organize = {"excludeByName": {"Time": True}, "indexByName": {}, "renameByName": names}
+    order = {name: place for place, name in enumerate(["Time", *labels, *names])}
+    organize = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=organize))
     for label, (opens, url) in (links or {}).items():
         link = DynamicConfigValue(id_val="links", value=[{"title": opens, "url": url}])
