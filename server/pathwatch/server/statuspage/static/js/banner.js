@@ -46,10 +46,10 @@ export class Banner {
 
   /** @param {any} run */
   update(run) {
-    const action = run.action;
-    if (this.element.dataset.tone !== action) this._symbol.replaceChildren(icon(action));
-    setAttribute(this.element, "data-tone", action);
-    setText(this._action, action);
+    const tone = run.stale ? "STALE" : run.action;
+    if (this.element.dataset.tone !== tone) this._symbol.replaceChildren(icon(run.stale ? "warn" : run.action));
+    setAttribute(this.element, "data-tone", tone);
+    setText(this._action, run.action);
     setStep(this._stop, run.stop_at_step, "");
     this._stopPart.hidden = run.stop_at_step === null;
     setText(this._meaning, meaning(run));

@@ -13,15 +13,15 @@ export class Checkpoints {
   /** @param {string} run @param {() => void} onChoice called when another group is wanted */
   constructor(run, onChoice) {
     this._run = run;
-    /** @type {Checkpoint[]} */
-    this._checkpoints = [];
+    /** @type {Checkpoint[] | null} */
+    this._checkpoints = null;
     this._all = false;
     this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "checkpoints-group", "data-action": "checkpoints-group", change: onChoice }));
     this._rows = h("tbody");
-    this._empty = h("p", { class: "muted" }, "No checkpoint has been registered yet.");
+    this._empty = h("p", { class: "muted", hidden: true }, "No checkpoint has been registered yet.");
     this._table = h(
       "div",
-      { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first" },
+      { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first", hidden: true },
       h(
         "table",
         { class: "plain" },
@@ -33,6 +33,7 @@ export class Checkpoints {
     this._more = h("button", {
       type: "button",
       class: "button quiet",
+      hidden: true,
       "data-action": "all-checkpoints",
       click: () => {
         this._all = true;
@@ -66,12 +67,13 @@ export class Checkpoints {
   }
 
   _show() {
-    const shown = this._all ? this._checkpoints : this._checkpoints.slice(0, SHOWN);
-    this._empty.hidden = this._checkpoints.length > 0;
-    this._table.hidden = this._checkpoints.length === 0;
+    const all = this._checkpoints ?? [];
+    const shown = this._all ? all : all.slice(0, SHOWN);
+    this._empty.hidden = all.length > 0;
+    this._table.hidden = all.length === 0;
     this._rows.replaceChildren(...shown.map(row));
-    this._more.hidden = shown.length === this._checkpoints.length;
-    setText(this._more, `Show all ${this._checkpoints.length}`);
+    this._more.hidden = shown.length === all.length;
+    setText(this._more, `Show all ${all.length}`);
   }
 
   /** @param {string[]} names */

@@ -22,11 +22,12 @@ export class Events {
     this._shown = "";
     this._all = false;
     this._list = h("ol", { class: "events" });
-    this._empty = h("p", { class: "muted" }, "Nothing has changed yet.");
+    this._empty = h("p", { class: "muted", hidden: true }, "Nothing has changed yet.");
     this._checkpoints = /** @type {HTMLInputElement} */ (h("input", { type: "checkbox", "data-action": "checkpoint-events", change: () => this._show() }));
     this._more = h("button", {
       type: "button",
       class: "button quiet",
+      hidden: true,
       "data-action": "all-events",
       click: () => {
         this._all = true;

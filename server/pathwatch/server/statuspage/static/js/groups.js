@@ -16,12 +16,13 @@ export class Groups {
   /** @param {(group: string) => void} onSelect asked to show this group alone in the charts */
   constructor(onSelect) {
     const cards = h("div", { class: "group-cards" });
-    this._empty = h("p", { class: "card empty muted" }, "No group has sent data yet.");
+    this._empty = h("p", { class: "card empty muted", hidden: true }, "No group has sent data yet.");
+    this._stale = false;
     this._set = keyed(
       cards,
       (/** @type {Group} */ group) => group.group,
       (group) => new Card(group.group, onSelect),
-      (card, group) => card.update(group),
+      (card, group) => card.update(group, this._stale),
     );
     this.element = h(
       "section",
@@ -32,8 +33,9 @@ export class Groups {
     );
   }
 
-  /** @param {Group[]} groups */
-  update(groups) {
+  /** @param {Group[]} groups @param {boolean} stale whether nobody knows how they stand now */
+  update(groups, stale) {
+    this._stale = stale;
     this._set(groups);
     this._empty.hidden = groups.length > 0;
   }
@@ -91,13 +93,13 @@ class Card {
     );
   }
 
-  /** @param {Group} group */
-  update(group) {
+  /** @param {Group} group @param {boolean} stale */
+  update(group, stale) {
     const metrics = group.window?.metrics ?? {};
     this._phase.set(group.phase);
     setAttribute(this.element, "data-tone", group.phase);
     setStep(this._since, group.since_step);
-    this._sinceLine.hidden = group.since_step === null;
+    this._sinceLine.hidden = stale || group.since_step === null;
     setText(this._meaning, PHASES[group.phase] ?? "");
     setText(this._reason, group.reason);
     setText(this._memorized, percent(metrics.memorized_ratio));

@@ -104,7 +104,7 @@ class RunPage {
     this._content.hidden = false;
     this._banner.update(run);
     this._health.update(run);
-    this._groups.update(run.groups);
+    this._groups.update(run.groups, run.stale);
     this._settings.update(run);
     this._announce(run);
     this._charts.describe(run.metric_help, metricsOf(run));

@@ -112,6 +112,7 @@ class Row {
     this._step = h("span", { "data-field": "step" });
     this._best = h("span", { "data-field": "best-checkpoint" });
     this._updated = h("span", { "data-field": "updated" });
+    this._stale = h("span", { class: "problem block small" }, "stale");
     this.element = h(
       "tr",
       { role: "row" },
@@ -121,7 +122,7 @@ class Row {
       cell("Groups", this._groups),
       cell("Step", this._step),
       cell("Best checkpoint", this._best),
-      cell("Last data", this._updated),
+      cell("Last data", this._updated, this._stale),
     );
   }
 
@@ -138,8 +139,8 @@ class Row {
     setAttribute(this._reason, "title", run.reason);
     setStep(this._step, run.step < 0 ? null : run.step);
     setStep(this._best, run.best_checkpoint_step);
-    setText(this._updated, `${ago(secondsSince(run.updated_at))}${run.stale ? " · stale" : ""}`);
-    setAttribute(this._updated, "class", run.stale ? "problem" : null);
+    setText(this._updated, ago(secondsSince(run.updated_at)));
+    this._stale.hidden = !run.stale;
     setAttribute(this._updated, "title", preciseDate(run.updated_at));
     const groups = JSON.stringify(run.groups);
     if (groups !== this._shownGroups) this._groups.replaceChildren(...phaseItems(run.groups));

@@ -19,7 +19,7 @@ export class Timeline {
     const rows = h("div", { class: "timeline-rows" });
     this._axis = h("div", { class: "timeline-axis", "aria-hidden": "true" });
     this._marks = h("div", { class: "timeline-marks", "aria-hidden": "true" });
-    this._empty = h("p", { class: "muted" }, "No window has been judged yet.");
+    this._empty = h("p", { class: "muted", hidden: true }, "No window has been judged yet.");
     this._set = keyed(
       rows,
       (/** @type {{group: string, columns: Columns, place: (step: number) => number}} */ row) => row.group,

@@ -59,6 +59,8 @@ export const DEFAULT_METRICS = [
 export function metricWords(metric) {
   const known = METRICS[metric];
   if (known) return known;
+  const threshold = /^path_distance_tau_(\d+)_(\d+)$/.exec(metric);
+  if (threshold) return { title: `Path distance at τ = ${threshold[1]}.${threshold[2]}`, unit: "edits" };
   const title = metric.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
   return { title, unit: "" };
 }
