@@ -46,8 +46,10 @@ export class Banner {
 
   /** @param {any} run */
   update(run) {
-    const tone = run.stale ? "STALE" : run.action;
-    if (this.element.dataset.tone !== tone) this._symbol.replaceChildren(icon(run.stale ? "warn" : run.action));
+    const tone = run.stale ? "STALE" : run.state === "finished" ? "FINISHED" : run.action;
+    const symbol = run.stale ? "warn" : run.action;
+    if (this._symbol.dataset.shown !== symbol) this._symbol.replaceChildren(icon(symbol));
+    this._symbol.dataset.shown = symbol;
     setAttribute(this.element, "data-tone", tone);
     setText(this._action, run.action);
     setStep(this._stop, run.stop_at_step, "");

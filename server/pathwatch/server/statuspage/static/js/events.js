@@ -12,7 +12,7 @@ import { icon } from "./icons.js";
  *   evidence: Record<string, number> | null, stop_at_step: number | null}} Event
  */
 
-const SHOWN = 40;
+const SHOWN = 10;
 
 export class Events {
   constructor() {
@@ -44,7 +44,8 @@ export class Events {
         h("label", { class: "choice" }, this._checkpoints, "with best checkpoints"),
       ),
       this._empty,
-      h("div", { class: "events-scroll", tabindex: "0", role: "region", "aria-label": "Decisions, newest first" }, this._list, this._more),
+      this._list,
+      this._more,
     );
   }
 
