@@ -46,11 +46,13 @@ def advice() -> list[AnyPanel]:
         ),
         number(
             "Best checkpoint",
-            "Step of the best registered checkpoint so far, over all groups: the one to keep. "
-            "Empty: none was registered, or none can be judged yet.",
+            "Step of the best registered checkpoint so far, over all groups: the one to keep; and how many "
+            "are registered. No best: none can be judged yet.",
             "locale",
-            Query(over_all_groups("best_checkpoint_step")),
+            Query(over_all_groups("best_checkpoint_step"), "best, step"),
+            Query(of_run("checkpoints"), "registered"),
             no_value="none yet",
+            span=4,
         ),
         number(
             "Step",
@@ -59,7 +61,6 @@ def advice() -> list[AnyPanel]:
             "locale",
             Query(of_run("run_step"), "newest"),
             Query(of_run("run_closed_step"), "judged"),
-            span=4,
         ),
         number(
             "Data last came",

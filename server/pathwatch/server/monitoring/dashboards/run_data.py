@@ -75,8 +75,8 @@ def data_health() -> list[AnyPanel]:
         ),
         heat(
             "From the close of a round to its verdict: all",
-            "Rounds per second by time taken, of all runs of this run's sidecar; the lower the bright "
-            "cells, the faster.",
+            "Rounds per second by time taken, of all runs of this run's sidecar; the lower the rows that "
+            "are filled, the faster the advice.",
             "s",
             Query(by_bound, "{{le}}"),
             scheme="Oranges",

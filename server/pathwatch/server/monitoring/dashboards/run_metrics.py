@@ -131,7 +131,7 @@ def layers() -> list[AnyPanel]:
         padded = f'label_replace({padded}, "layer", "{zeros}$1", "layer", "({digits})")'
     panel = heat(
         "Path distance by layer, $group",
-        "Which layers share first; darker = lower = more shared. Only of runs created with `per_layer`.",
+        "Which layers share first; lower = more shared. Only of runs created with `per_layer`.",
         "none",
         Query(padded, "layer {{layer}}"),
         scheme="Viridis",

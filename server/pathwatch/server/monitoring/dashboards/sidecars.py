@@ -76,9 +76,11 @@ def work() -> list[AnyPanel]:
         ),
         _sidecars(
             "Series per scrape",
-            "Grows with runs and groups (limit `series_groups`), never with steps or ranks.",
+            "Grows with runs and groups, never with steps or ranks. Groups of a run past the limit "
+            "`series_groups` are folded into one, `other`.",
             "locale",
-            Query(_each("scrape_samples_scraped"), "{{instance}}"),
+            Query(_each("scrape_samples_scraped"), "{{instance}} series"),
+            Query(f"sum by (instance) (pathwatch_other_groups{{{SIDECAR}}})", "{{instance}} groups in other"),
         ),
         _sidecars(
             "Open files",
