@@ -36,6 +36,7 @@ SURFACE = {
     ],
     "fsck": ["FOLDER", "--restore", "--json", "--config"],
     "token": ["NAME", "--scope", "--run", "--expires", "--out", "--config"],
+    "webhooks": ["ACTION", "FILE", "--name", "--config"],
     "monitoring": [
         *["--out", "--target", "--tls", "--tls-ca", "--token-file", "--prometheus", "--runbooks", "--config"],
     ],

@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": _Entry("serve", "Run the sidecar."),
     "fsck": _Entry("fsck", "Check the data folder of a server, restore its last snapshot."),
     "token": _Entry("token", "Make a bearer token."),
+    "webhooks": _Entry("webhooks", "Check the webhooks of a server, or send them a test."),
     "monitoring": _Entry("monitoring", "Write a ready set-up of Prometheus and Grafana."),
     "demo": _Entry("demo", "Train, watch, judge and draw one real run on this machine."),
     "replay": _Entry("replay", "Send a recorded trace through a server and print what it says."),
