@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.changes.feed import ChangeFeed
 from pathwatch.server.config import AddressError, ServerConfig, WebhooksError, access_warnings, check
@@ -93,14 +94,15 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     closing.callback(decisions.close)
     closing.callback(engine.stop)
     decisions.start()
-    registry = metrics_registry(config, engine, store, counts)
+    calls = CallCounts()
+    registry = metrics_registry(config, engine, store, counts, calls)
     if notifier is not None:
         registry.register(WebhookCollector(notifier.counts))
         notifier.start()
     routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]
     http = HttpServer(config, routes, counts)
     closing.callback(http.close)
-    return http, GrpcServer(config, engine, store, counts)
+    return http, GrpcServer(config, engine, store, counts, calls)
 
 
 class BackgroundServer:

@@ -12,7 +12,9 @@ from pathwatch.server.access.token_file import open_tokens
 from pathwatch.server.api.admission import Admission
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.authorization import Authorization
+from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.api.channel_options import channel_options
+from pathwatch.server.api.counting import Counting
 from pathwatch.server.api.requests import BoundedRequests
 from pathwatch.server.api.routing import RoutingService
 from pathwatch.server.api.runs import RunService
@@ -40,7 +42,14 @@ SERVICES = (
 class GrpcServer:
     """All services on one port. Made and used on the event loop."""
 
-    def __init__(self, config: ServerConfig, engine: Engine, store: Store, counts: AccessCounts) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        engine: Engine,
+        store: Store,
+        counts: AccessCounts,
+        calls: CallCounts,
+    ) -> None:
         """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
         `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
         self._drain_seconds = config.drain_seconds
@@ -52,6 +61,7 @@ class GrpcServer:
         tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None
         self._server = grpc.aio.server(
             interceptors=[
+                Counting(calls),
                 Admission(config.limits, engine.stats),
                 BoundedRequests(config.limits),
                 Authorization(tokens, self._audit, counts),

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.config import ServerConfig
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.access_collector import AccessCollector
+from pathwatch.server.exporter.grpc_collector import GrpcCollector
 from pathwatch.server.exporter.ingest_collector import IngestCollector
 from pathwatch.server.exporter.scrapes import Scrapes
 from pathwatch.server.exporter.state_collector import StateCollector
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def metrics_registry(
-    config: ServerConfig, engine: Engine, store: Store, counts: AccessCounts
+    config: ServerConfig, engine: Engine, store: Store, counts: AccessCounts, calls: CallCounts
 ) -> CollectorRegistry:
     """Everything this process publishes."""
     registry = CollectorRegistry(auto_describe=False)
@@ -37,6 +39,7 @@ def metrics_registry(
     registry.register(IngestCollector(engine.stats))
     registry.register(StorageCollector(store, engine.now))
     registry.register(AccessCollector(counts))
+    registry.register(GrpcCollector(calls))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from pathwatch.server.engine.stats import Stats
+from pathwatch.server.exporter.buckets import buckets_of
 from pathwatch.server.exporter.names import PREFIX
 
 
@@ -41,9 +42,6 @@ class IngestCollector(Collector):
         yield HistogramMetricFamily(
             PREFIX + "window_close_seconds",
             "Seconds from the close of a round of windows to its durable verdict; lower = faster.",
-            buckets=[
-                ("+Inf" if bound == float("inf") else str(bound), count)
-                for bound, count in stats.window_close.cumulative()
-            ],
+            buckets=buckets_of(stats.window_close),
             sum_value=stats.window_close.total,
         )
