@@ -235,6 +235,18 @@ def test_groups_have_a_limit_and_the_stream_goes_on(
     assert bench.view().health.observations["accepted"] == 24
 
 
+def test_the_order_in_which_groups_came_is_kept(bench: Any, make_batch: Any, eventually: Any) -> None:
+    bench.create()
+    rank = bench.join()
+    for group in ("b", "c", "a", "b"):
+        last = rank.observe(make_batch(1, group))
+    eventually(lambda: rank.acked == last)
+    for _ in range(2):
+        assert bench.view().groups == ("b", "c", "a")
+        assert list(bench.view().run.groups) == ["a", "b", "c"]
+        bench.restart()
+
+
 def test_a_rewind_supersedes_and_judges_as_if_it_had_gone_straight(
     bench: Any, make_bench: Any, make_batch: Any, eventually: Any
 ) -> None:
