@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeAlias
 
 from pathwatch.server.engine.engine import Engine
@@ -19,7 +18,7 @@ WAIT_SECONDS = 5.0
 """Longest wait for a ranking; it goes on after that, for whoever asks again."""
 RETRY_SECONDS = 2
 KEPT = 32
-"""Rankings that are held, those of finished runs take long to make."""
+"""Rankings that are held; those of finished runs take long to make."""
 
 Key: TypeAlias = tuple[str, str, str]
 """Run, tag of its state, group."""
@@ -40,7 +39,7 @@ class Rankings:
         future = self._future(key)
         try:
             return future.result(WAIT_SECONDS)
-        except FutureTimeoutError as error:
+        except TimeoutError as error:
             raise busy("the checkpoints are still being ranked; ask again", RETRY_SECONDS) from error
         except RefusedError as refusal:
             self._forget(key)

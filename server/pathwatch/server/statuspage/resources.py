@@ -10,7 +10,7 @@ from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.statuspage.documents import run_document, runs_document, server_version
 from pathwatch.server.statuspage.events import events_document
-from pathwatch.server.statuspage.failures import bad_request, not_found
+from pathwatch.server.statuspage.failures import ApiError, bad_request, not_found
 from pathwatch.server.statuspage.gate import Gate
 from pathwatch.server.statuspage.parameters import Parameters
 from pathwatch.server.statuspage.rankings import Rankings, checkpoints_document
@@ -89,7 +89,9 @@ class Resources:
         def document() -> JsonObject:
             with self._gate.entered():
                 rows = self._store.signals(view.run.name, after_revision=max(0, seen - 1))
-                return events_document(view.run.name, rows, seen)
+            if not rows and seen <= newest:
+                raise _deleted(view)
+            return events_document(view.run.name, rows, seen)
 
         return _document(tag_of(_life(view), newest), document)
 
@@ -109,7 +111,7 @@ class Resources:
         with self._gate.entered():
             history = self._store.thinned_history(view.run.name, groups, points=points, after_step=after_step)
         if history is None:
-            raise not_found(f"run {view.run.name!r} was deleted")
+            raise _deleted(view)
         return history
 
     def _group(self, view: RunView, asked: Parameters) -> str:
@@ -126,6 +128,10 @@ def _document(tag: str, make: Callable[[], JsonObject]) -> Resource:
         return json.dumps(make(), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
     return Resource(tag, "application/json", body)
+
+
+def _deleted(view: RunView) -> ApiError:
+    return not_found(f"run {view.run.name!r} was deleted")
 
 
 def _life(view: RunView) -> tuple[object, ...]:
