@@ -28,6 +28,7 @@ export class Charts {
     this._help = {};
     this._onMetrics = onMetrics;
     this._frame = 0;
+    this._stride = 1;
     this._legend = h("div", { class: "legend", role: "group", "aria-label": "Groups in the charts" });
     this._chooser = h("div", { class: "chooser-list" });
     this._grid = h("div", { class: "chart-grid" });
@@ -71,9 +72,10 @@ export class Charts {
     document.getElementById("charts-title")?.focus({ preventScroll: true });
   }
 
-  /** @param {Record<string, Columns>} groups @param {Mark[]} marks */
-  update(groups, marks) {
-    this._groups = groups;
+  /** @param {import("./series.js").Series} series @param {Mark[]} marks */
+  update(series, marks) {
+    this._groups = series.groups;
+    this._stride = series.stride;
     this._marks = marks;
     this._changed();
   }
@@ -96,7 +98,13 @@ export class Charts {
     this._absent.hidden = absent.length === 0;
     setText(this._absent, `Not computed for this run: ${absent.map((metric) => metricWords(metric).title.toLowerCase()).join(", ")}.`);
     cancelAnimationFrame(this._frame);
-    this._drawNext(drawn);
+    this._drawNext([...drawn.filter((metric) => this._isOnScreen(metric)), ...drawn.filter((metric) => !this._isOnScreen(metric))]);
+  }
+
+  /** @param {string} metric */
+  _isOnScreen(metric) {
+    const box = this._charts.get(metric)?.element.getBoundingClientRect();
+    return box !== undefined && box.bottom > 0 && box.top < innerHeight;
   }
 
   /** One chart at a time, so that the page stays responsive. @param {string[]} metrics */
@@ -143,9 +151,10 @@ export class Charts {
     const all = /** @type {HTMLElement} */ (this._legend.lastElementChild);
     all.hidden = this._hidden.size === 0;
     this._hint.hidden = names.length === 0;
+    const thinned = this._stride > 1 ? ` One window of about ${this._stride} is drawn, and every change of phase.` : "";
     setText(
       this._hint,
-      `${shown.length === 1 ? `Shaded: the phases of ${shown[0]}.` : "With one group alone its phases are shaded."} Bands: 95 % intervals. Drag to zoom, double-click to see all.`,
+      `${shown.length === 1 ? `Shaded: the phases of ${shown[0]}.` : "With one group alone its phases are shaded."} Bands: 95 % intervals. Drag to zoom, double-click to see all.${thinned}`,
     );
   }
 

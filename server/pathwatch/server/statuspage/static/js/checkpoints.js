@@ -4,6 +4,7 @@
 import { get } from "./api.js";
 import { h, setText } from "./dom.js";
 import { icon } from "./icons.js";
+import { judgedState } from "./series.js";
 
 const SHOWN = 15;
 
@@ -16,9 +17,10 @@ export class Checkpoints {
     /** @type {Checkpoint[] | null} */
     this._checkpoints = null;
     this._all = false;
+    this._asked = "";
     this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "checkpoints-group", "data-action": "checkpoints-group", change: onChoice }));
     this._rows = h("tbody");
-    this._empty = h("p", { class: "muted", hidden: true }, "No checkpoint has been registered yet.");
+    this._empty = h("p", { class: "muted", hidden: true });
     this._table = h(
       "div",
       { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first", hidden: true },
@@ -58,18 +60,29 @@ export class Checkpoints {
   /** @param {any} run @param {AbortSignal} signal */
   async update(run, signal) {
     this._offer(run.groups.map((/** @type {any} */ group) => group.group));
+    const asked = `${judgedState(run)} ${this._select.value}`;
+    if (asked === this._asked) return;
     /** @type {Record<string, string>} */
     const parameters = this._select.value === "" ? {} : { group: this._select.value };
     const { checkpoints } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
+    this._asked = asked;
     if (checkpoints === this._checkpoints) return;
     this._checkpoints = checkpoints;
     this._show();
+  }
+
+  /** @param {string} message */
+  showProblem(message) {
+    this._checkpoints = null;
+    this._show();
+    setText(this._empty, message);
   }
 
   _show() {
     const all = this._checkpoints ?? [];
     const shown = this._all ? all : all.slice(0, SHOWN);
     this._empty.hidden = all.length > 0;
+    setText(this._empty, "No checkpoint has been registered yet.");
     this._table.hidden = all.length === 0;
     this._rows.replaceChildren(...shown.map(row));
     this._more.hidden = shown.length === all.length;

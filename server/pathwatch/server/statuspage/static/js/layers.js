@@ -4,6 +4,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
+import { judgedState } from "./series.js";
 
 const POINTS = 200;
 
@@ -13,8 +14,7 @@ export class LayersPanel {
     this._run = run;
     /** @type {HeatMap | null} */
     this._map = null;
-    /** @type {any} */
-    this._shown = null;
+    this._asked = "";
     this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "layers-group", "data-action": "layers-group", change: onChoice }));
     this._choice = h("div", { class: "field", hidden: true }, h("label", { for: "layers-group" }, "Group"), this._select);
     this._note = h("p", { class: "card empty muted" }, "Loading …");
@@ -48,9 +48,10 @@ export class LayersPanel {
       this._note.textContent = "No window has been judged yet.";
       return;
     }
+    const asked = `${judgedState(run)} ${this._select.value}`;
+    if (asked === this._asked) return;
     const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group: this._select.value, points: POINTS }, signal);
-    if (answer === this._shown) return;
-    this._shown = answer;
+    this._asked = asked;
     const has = answer.step.length > 0;
     this._note.hidden = has;
     this._note.textContent = "No window of this group has been judged yet.";
@@ -60,6 +61,12 @@ export class LayersPanel {
       this.element.append(this._map.element);
     }
     this._map.update(answer);
+  }
+
+  /** @param {string} message */
+  showProblem(message) {
+    this._note.hidden = false;
+    this._note.textContent = message;
   }
 
   /** @param {string[]} names */

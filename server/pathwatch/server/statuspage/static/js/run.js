@@ -1,7 +1,7 @@
 // @ts-check
 // One run: what is advised and why, where its groups stand, whether that can be trusted, and how it came about.
 
-import { get } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { Banner } from "./banner.js";
 import { Charts } from "./charts.js";
 import { Checkpoints } from "./checkpoints.js";
@@ -14,7 +14,8 @@ import { Series } from "./series.js";
 import { Settings } from "./settings.js";
 import { Timeline } from "./timeline.js";
 
-const POINTS = 1000;
+/** More than a chart has room for. */
+const POINTS = 500;
 /** Grown to this many times POINTS, the series are fetched anew and thinned. */
 const GROWTH = 2;
 const LONGEST_HISTORY = 2000;
@@ -108,12 +109,18 @@ class RunPage {
     this._settings.update(run);
     this._announce(run);
     this._charts.describe(run.metric_help, metricsOf(run));
-    await Promise.all([this._refreshSeries(run, signal), this._refreshHistory(run, signal)]);
-    const marks = marksOf(this._history);
-    this._timeline.update(this._series.groups, marks);
-    this._charts.update(this._series.groups, marks);
+    const news = await Promise.all([this._refreshSeries(run, signal), this._refreshHistory(run, signal)]);
+    if (news.some(Boolean)) {
+      const marks = marksOf(this._history);
+      this._timeline.update(this._series.groups, marks);
+      this._charts.update(this._series, marks);
+    }
     this._events.update(this._history);
-    await Promise.all([this._checkpoints.update(run, signal), this._layers.update(run, signal), first ? this._offerComparisons(signal) : null]);
+    await Promise.all([
+      unlessRefused(this._checkpoints, run, signal),
+      unlessRefused(this._layers, run, signal),
+      first ? this._offerComparisons(signal) : null,
+    ]);
   }
 
   /** At once, because the reader asked for something else. */
@@ -125,7 +132,7 @@ class RunPage {
     }
   }
 
-  /** @param {any} run @param {AbortSignal} signal */
+  /** @param {any} run @param {AbortSignal} signal @returns {Promise<boolean>} whether there is more now */
   async _refreshSeries(run, signal) {
     const metrics = this._charts.metrics.join(",");
     const grown = this._series.length > GROWTH * POINTS;
@@ -133,20 +140,25 @@ class RunPage {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
       this._series.replace(structuredClone(answer));
       this._seriesMetrics = metrics;
-    } else if (run.closed_step > this._series.closedStep) {
+      return true;
+    }
+    if (run.closed_step > this._series.closedStep) {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
       if (this._series.continues(answer)) this._series.append(structuredClone(answer));
       else this._seriesMetrics = "";
+      return true;
     }
+    return false;
   }
 
-  /** @param {any} run @param {AbortSignal} signal */
+  /** @param {any} run @param {AbortSignal} signal @returns {Promise<boolean>} whether there is more now */
   async _refreshHistory(run, signal) {
     const last = this._history.at(-1)?.revision ?? 0;
     if (run.signal.revision < last) this._history = [];
-    if (run.signal.revision === last) return;
+    if (run.signal.revision === last) return false;
     const { events } = await get(`${this._path}/events`, this._history.length > 0 ? { after_revision: last } : {}, signal);
     this._history = [...this._history, ...events].slice(-LONGEST_HISTORY);
+    return true;
   }
 
   /** @param {any} run */
@@ -169,6 +181,20 @@ class RunPage {
   _openComparison() {
     const other = /** @type {HTMLSelectElement} */ (this._compare).value;
     if (other !== "") location.hash = `#/compare/${encodeURIComponent(this._name)}/${encodeURIComponent(other)}`;
+  }
+}
+
+/**
+ * A part of the page whose request the server refuses says so itself; the others stay up to date.
+ * @param {{update: (run: any, signal: AbortSignal) => Promise<void>, showProblem: (message: string) => void}} part
+ * @param {any} run @param {AbortSignal} signal
+ */
+async function unlessRefused(part, run, signal) {
+  try {
+    await part.update(run, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status < 500) throw error;
+    part.showProblem(error.message);
   }
 }
 

@@ -47,6 +47,11 @@ export class Series {
   }
 }
 
+/** What a ranking or a heat map depends on. @param {any} run */
+export function judgedState(run) {
+  return `${run.attempt} ${run.closed_step} ${run.signal.revision} ${run.best_checkpoint_step}`;
+}
+
 /** Runs of windows with the same phase. @param {Columns} columns
  * @returns {{phase: string, from: number, to: number, until: number}[]} first and last step of each, and where the next begins */
 export function phaseSegments(columns) {
