@@ -59,7 +59,7 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     "--http-tokens",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The same or another such file; metrics and status page need one of its tokens with the scope read.",
+    help="The same or another such file; metrics and API need one of its tokens with the scope read.",
 )
 @click.option(
     "--audit-log",

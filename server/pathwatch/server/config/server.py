@@ -22,7 +22,7 @@ class ServerConfig:
     listen: str = "127.0.0.1:50051"
     """HOST:PORT for gRPC; port 0 = a free one."""
     http: str = "127.0.0.1:9464"
-    """HOST:PORT for /metrics, /healthz and the list of runs; port 0 = a free one."""
+    """HOST:PORT for /metrics, /healthz, the status page and its API; port 0 = a free one."""
     insecure: bool = False
     """Allow plaintext on addresses that other machines reach."""
     tls: TlsFiles | None = None
@@ -32,7 +32,7 @@ class ServerConfig:
     tokens: Path | None = None
     """YAML file of the tokens that open gRPC calls; None = calls need none. Read again when it changes."""
     http_tokens: Path | None = None
-    """YAML file of tokens; /metrics and the page need one with the scope read that is bound to no runs."""
+    """YAML file of tokens; /metrics and /api/ need one with the scope read that is bound to no runs."""
     audit_log: Path | None = None
     """File that calls which finish or delete runs, and refused ones, are appended to; None = the log."""
     webhooks: Path | None = None

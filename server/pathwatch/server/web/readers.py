@@ -20,7 +20,7 @@ class Denied:
 
 
 class Readers:
-    """Tokens with the scope read that are bound to no runs: /metrics and the page show all of them."""
+    """Tokens with the scope read that are bound to no runs: /metrics and the API show all of them."""
 
     def __init__(self, tokens: Reloaded[TokenTable] | None, counts: AccessCounts) -> None:
         """Without `tokens` everyone may read."""
