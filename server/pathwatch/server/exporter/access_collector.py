@@ -21,7 +21,7 @@ class AccessCollector(Collector):
         """All families, each once."""
         refused = CounterMetricFamily(
             PREFIX + "refused_calls",
-            "Calls turned away for want of a token, or of a right.",
+            "Calls turned away for want of a token, or of a right; lower = better.",
             labels=["listener", "reason"],
         )
         for listener in ("grpc", "http"):
@@ -29,7 +29,7 @@ class AccessCollector(Collector):
                 refused.add_metric([listener, reason], self._counts.refused.get((listener, reason), 0))
         failures = CounterMetricFamily(
             PREFIX + "reload_failures",
-            "Changes of a file that could not be used; the former stays in force.",
+            "Changes of a file that could not be used; the former stays in force. 0 = good.",
             labels=["file"],
         )
         for file in ("tls", "tokens", "http_tokens", "webhooks"):

@@ -23,7 +23,7 @@ class IngestCollector(Collector):
         stats = self._stats
         yield CounterMetricFamily(
             PREFIX + "ingest_bytes",
-            "Bytes of all messages received on streams.",
+            "Bytes of all messages received on streams, as serialized.",
             value=stats.bytes,
         )
         limits = CounterMetricFamily(

@@ -14,8 +14,10 @@ INFO = Family(
     "run", "1; its labels say how the run was set up: probe or stream, MoE layers, experts, policy.", "info"
 )
 ACTION = Family("run_action", "1 for what the run is told to do, 0 for all else.")
-STEP = Family("run_step", "Newest optimizer step seen of a run, -1 before the first.")
-CLOSED_STEP = Family("run_closed_step", "Newest optimizer step that was judged, -1 before the first.")
+STEP = Family("run_step", "Newest optimizer step seen of a run, -1 before the first; higher = further.")
+CLOSED_STEP = Family(
+    "run_closed_step", "Newest optimizer step that was judged, -1 before the first; higher = further."
+)
 ATTEMPT = Family("run_attempt", "Current attempt, counted from 0; higher = more restarts and rewinds.")
 ACTIVE = Family("run_active", "1 while the run takes data, 0 once it is finished.")
 STALE = Family(
@@ -42,7 +44,7 @@ OBSERVATIONS = Family(
     "ingest_observations",
     "Observations by what became of them since the server started: accepted, late (window closed), beyond "
     "(not in the sketch), duplicate (message sent again), rejected (invalid), dropped (by the client, never "
-    "sent).",
+    "sent); late, rejected, dropped: lower = better.",
     "counter",
 )
 CHECKPOINTS = Family("checkpoints", "Checkpoints registered by the run; higher = more to choose from.")

@@ -33,7 +33,8 @@ class StorageCollector(Collector):
             PREFIX + "data_folder_size_bytes", "Size of the file system that holds the data folder, in bytes."
         )
         database = GaugeMetricFamily(
-            PREFIX + "database_bytes", "Size of the database and its write-ahead log, in bytes."
+            PREFIX + "database_bytes",
+            "Size of the database and its write-ahead log, in bytes; lower = more room.",
         )
         age = GaugeMetricFamily(
             PREFIX + "snapshot_age_seconds",
