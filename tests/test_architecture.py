@@ -64,6 +64,7 @@ ALLOWED = {
         "pathwatch.server.failpoints",
         "pathwatch.server.store",
     },
+    "pathwatch.server.monitoring": {"pathwatch.server.phases"},
     "pathwatch.server.web": {"pathwatch.server.access", "pathwatch.server.config"},
 }
 FOREIGN_TO = {

@@ -116,7 +116,7 @@ def lines(
         no_value=no_value,
     )
     panel.targets(over_time(queries, PromQueryFormat.TIME_SERIES))
-    panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
     panel.draw_style(common.GraphDrawStyle.LINE).show_points(common.VisibilityMode.AUTO)
     panel.fill_opacity(30 if stacked else 0).line_width(1 if stacked else 2)
     if stacked:
