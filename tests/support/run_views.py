@@ -54,6 +54,7 @@ def run_view(
     run: Mapping[str, Any] | None = None,
     health: RunHealth = health(),  # noqa: B008  # never changed
     checkpoints: int = 0,
+    registrations: int = 0,
 ) -> RunView:
     """A view whose groups came in the order in which they are given."""
     fields: dict[str, Any] = {
@@ -86,6 +87,7 @@ def run_view(
         phase_changes={group.name: group.changes for group in groups if group.changes},
         groups=tuple(group.name for group in groups),
         checkpoints=checkpoints,
+        registrations=registrations,
         updated_at=updated_at,
         patience=60.0,
         health=health,

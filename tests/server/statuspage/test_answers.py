@@ -12,6 +12,7 @@ import pytest
 from api_requests import ask
 from recorded_run import RecordedRun, made_up, recorded
 
+from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
 from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
@@ -278,6 +279,23 @@ def test_a_run_that_nobody_sent_to(made_up_server: BackgroundServer, check_docum
     assert get(address, "runs/empty/series")["groups"] == {}
     assert get(address, "runs/empty/checkpoints")["checkpoints"] == []
     assert get(address, "runs/empty/events")["events"] == []
+
+
+def test_a_checkpoint_that_was_moved(tmp_path: Path) -> None:
+    """Also after the last round of a run, and though there are as many as before."""
+    with (
+        BackgroundServer(ServerConfig(data=tmp_path)) as server,
+        RecordedRun(server.grpc_address, "run", made_up(2, 1)) as run,
+        Client(server.grpc_address) as client,
+    ):
+        run.play()
+        run.finish()
+        path = "/api/v1/runs/run/checkpoints"
+        before = ask(server.http_address, path)
+        assert {each["tag"] for each in before.document["checkpoints"]} == {"step-0", "step-25"}
+        client.register_checkpoint("run", step=25, tag="moved")
+        after = ask(server.http_address, path, If_None_Match=before.headers["etag"])
+        assert {each["tag"] for each in after.document["checkpoints"]} == {"step-0", "moved"}
 
 
 def test_a_window_is_told_of_as_soon_as_it_is_judged(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ class LiveRun:
         self._dropped_counts = DroppedCounts(sessions_per_rank=shared.limits.sessions_per_rank)
         self._missing_ranks: tuple[int, ...] = ()
         self._partial_rounds = 0
+        self._registrations = 0
         self._finishing: list[Future[run_pb2.Run]] | None = None
         self.dropped: RefusedError | None = None
         """Why nothing of the run counts any more that is not committed; None = it does."""
@@ -371,6 +372,7 @@ class LiveRun:
                 retry_seconds=NEVER,
             )
         self.checkpoints[key] = checkpoint
+        self._registrations += 1
         self._shared.outbox.writes.append(PutCheckpoint(run=self._row.name, checkpoint=checkpoint))
         reach("checkpoint.registered")
 
@@ -516,6 +518,7 @@ class LiveRun:
             self.config,
             self.standing,
             checkpoints=len(self.checkpoints),
+            registrations=self._registrations,
             patience=patience,
             health=health,
         )

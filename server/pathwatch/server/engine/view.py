@@ -28,6 +28,8 @@ class RunView:
     """Groups seen, in the order they came: one that comes later moves none before it."""
     checkpoints: int
     """Registered checkpoints that are not superseded."""
+    registrations: int
+    """How often one was registered since the server started, again under another tag included."""
     updated_at: float
     """When data last came, seconds since the epoch."""
     patience: float
@@ -58,6 +60,7 @@ def view_of(
     standing: Standing,
     *,
     checkpoints: int,
+    registrations: int,
     patience: float,
     health: RunHealth,
 ) -> RunView:
@@ -81,6 +84,7 @@ def view_of(
         phase_changes=standing.phase_changes,
         groups=row.groups,
         checkpoints=checkpoints,
+        registrations=registrations,
         updated_at=row.updated_at,
         patience=patience,
         health=health,

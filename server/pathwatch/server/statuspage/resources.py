@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -37,6 +38,8 @@ class Resources:
         self._store = store
         self._rankings = Rankings(engine)
         self._gate = Gate()
+        self._start = secrets.token_hex(8)
+        """Registrations are counted from the start: what was held before it is not known to be the same."""
 
     def runs(self, query: str) -> Resource:
         """`/runs`."""
@@ -98,7 +101,7 @@ class Resources:
     def checkpoints(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/checkpoints`."""
         group = self._group(view, Parameters(query, ("group",)))
-        name, state = view.run.name, tag_of(_judged(view), view.checkpoints)
+        name, state = view.run.name, tag_of(_judged(view), self._start, view.registrations)
 
         def document() -> JsonObject:
             return checkpoints_document(name, group, self._rankings.ranked(name, state, group))
