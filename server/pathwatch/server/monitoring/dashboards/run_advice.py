@@ -35,7 +35,7 @@ def advice() -> list[AnyPanel]:
             Query(action_number(RUN, "run")),
             span=4,
             mappings=action_words(),
-            runbooks=["PathwatchStopAdvised"],
+            runbooks=["PathwatchStopAdvised", "PathwatchStopIgnored"],
         ),
         number(
             "Stop at step",
@@ -69,7 +69,7 @@ def advice() -> list[AnyPanel]:
             "s",
             Query(of_run("state_age_seconds")),
             no_value="finished",
-            runbooks=["PathwatchRunStale"],
+            runbooks=["PathwatchRunWithoutData"],
         ),
         number(
             "Signal",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pathwatch.server.monitoring.dashboards.panels import AnyPanel, band, heat, lines
 from pathwatch.server.monitoring.dashboards.queries import GROUPS, NORMAL_95, Query, of_groups
 
@@ -64,6 +66,7 @@ def pathways() -> list[AnyPanel]:
             "(collapse).",
             "none",
             "expert_load_max_ratio",
+            runbooks=["PathwatchExpertLoadCollapse"],
             low=1,
         ),
         _by_group(
@@ -151,7 +154,15 @@ def _by_group(
     low: float | None = None,
     high: float | None = None,
     no_value: str = "no data",
+    runbooks: Sequence[str] = (),
 ) -> AnyPanel:
     return lines(
-        title, description, unit, Query(of_groups(name), "{{group}}"), low=low, high=high, no_value=no_value
+        title,
+        description,
+        unit,
+        Query(of_groups(name), "{{group}}"),
+        low=low,
+        high=high,
+        no_value=no_value,
+        runbooks=runbooks,
     )
