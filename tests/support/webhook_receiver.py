@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -60,7 +61,8 @@ def huge(handler: BaseHTTPRequestHandler) -> None:
 class WebhookReceiver:
     """Answers as in `script`, one after the other, then 200. `stop` and `start` keep the port."""
 
-    def __init__(self, *script: Answer) -> None:
+    def __init__(self, *script: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.received: list[Received] = []
         self.script = list(script)
         self._lock = threading.Lock()
@@ -70,7 +72,7 @@ class WebhookReceiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/hook"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}/hook"
 
     def hang(self, handler: BaseHTTPRequestHandler) -> None:
         """An answer that never comes."""
@@ -99,6 +101,8 @@ class WebhookReceiver:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._port = self._server.server_address[1]

@@ -18,6 +18,8 @@ AGAIN = (408, 425, 429)
 """Answers of the 4xx kind that another attempt may change, as all of the 5xx kind."""
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds; a receiver that asks for more is tried earlier."""
+MOST_READ = 4096
+"""Bytes of an answer; in one piece, so that one that trickles ends soon."""
 SHOWN = 200
 """Characters of an answer that are shown."""
 
@@ -86,6 +88,8 @@ def _pool(webhook: Webhook) -> urllib3.PoolManager:
 def _judge(webhook: Webhook, response: urllib3.BaseHTTPResponse) -> Answer:
     status = response.status
     if 200 <= status < 300:
+        with contextlib.suppress(exceptions.HTTPError, OSError):
+            response.read1(MOST_READ)  # what is left unread would cut the connection
         return Answer(Outcome.DELIVERED, f"it answered {status}")
     said = f"it answered {status}"
     if 300 <= status < 400:
@@ -100,7 +104,7 @@ def _judge(webhook: Webhook, response: urllib3.BaseHTTPResponse) -> Answer:
 def _shown(webhook: Webhook, response: urllib3.BaseHTTPResponse) -> str:
     """The beginning of an answer, without the secrets that it may send back."""
     try:
-        text = response.read(4 * SHOWN).decode(errors="replace")
+        text = response.read1(MOST_READ).decode(errors="replace")
         secrets = _secrets(webhook)
     except (exceptions.HTTPError, OSError, SecretError):
         return ""
