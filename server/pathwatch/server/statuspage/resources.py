@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from pathwatch.server.statuspage.parameters import Parameters
 from pathwatch.server.statuspage.rankings import Rankings, checkpoints_document
 from pathwatch.server.statuspage.responses import Resource, tag_of
 from pathwatch.server.statuspage.series import layers_document, series_document
-from pathwatch.server.statuspage.values import JsonObject
+from pathwatch.server.statuspage.values import JsonObject, to_json
 from pathwatch.server.store.interface import StoreReader, ThinnedHistory
 
 MAX_STEP = 2**53
@@ -127,10 +126,7 @@ class Resources:
 
 
 def _document(tag: str, make: Callable[[], JsonObject]) -> Resource:
-    def body() -> bytes:
-        return json.dumps(make(), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-
-    return Resource(tag, "application/json", body)
+    return Resource(tag, "application/json", lambda: to_json(make()).encode())
 
 
 def _deleted(view: RunView) -> ApiError:
