@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
+import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pathwatch.server.exporter.endpoint import metrics_application
 from pathwatch.server.exporter.scrapes import Scrapes
 
 
@@ -94,6 +97,31 @@ def test_another_format_is_another_answer() -> None:
     assert openmetrics.body.endswith(b"# EOF\n")
     assert (plain.is_gzip, zipped.is_gzip) == (False, True)
     assert gzip.decompress(zipped.body) == plain.body.replace(b"asked 1.0", b"asked 3.0")
+
+
+def test_nobody_waits_for_ever_for_a_scrape_that_hangs(
+    eventually: Callable[[Callable[[], Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pathwatch.server.exporter.scrapes.WAIT_SECONDS", 0.05)
+    collector = HeldCollector()
+    collector.go_on.clear()
+    registry = CollectorRegistry()
+    registry.register(collector)
+    application = metrics_application(registry)
+    said: list[str] = []
+
+    def scrape() -> bytes:
+        environ = {"REQUEST_METHOD": "GET"}
+        return b"".join(application(environ, lambda status, headers: said.append(status)))
+
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(scrape)
+        eventually(lambda: collector.asked)
+        assert b"has not come to its end" in scrape()
+        assert said == ["503 Service Unavailable"]
+        collector.go_on.set()
+        assert b"asked 1.0\n" in hanging.result(30)
+    assert b"asked 2.0\n" in scrape()
 
 
 def test_a_collector_that_fails_leaves_nothing_behind() -> None:

@@ -14,7 +14,7 @@ from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.access_collector import AccessCollector
 from pathwatch.server.exporter.grpc_collector import GrpcCollector
 from pathwatch.server.exporter.ingest_collector import IngestCollector
-from pathwatch.server.exporter.scrapes import Scrapes
+from pathwatch.server.exporter.scrapes import BusyError, Scrapes
 from pathwatch.server.exporter.state_collector import StateCollector
 from pathwatch.server.exporter.storage_collector import StorageCollector
 from pathwatch.server.store.interface import Store
@@ -53,7 +53,10 @@ def metrics_application(registry: CollectorRegistry) -> WSGIApplication:
         if environ["REQUEST_METHOD"] != "GET":
             allow = [("Allow", "GET")]
             return answer_text(start_response, "405 Method Not Allowed", "use GET\n", headers=allow)
-        scrape = scrapes.answer(environ.get("HTTP_ACCEPT", ""), environ.get("HTTP_ACCEPT_ENCODING", ""))
+        try:
+            scrape = scrapes.answer(environ.get("HTTP_ACCEPT", ""), environ.get("HTTP_ACCEPT_ENCODING", ""))
+        except BusyError as error:
+            return answer_text(start_response, "503 Service Unavailable", f"{error}\n")
         headers = [("Vary", "Accept, Accept-Encoding")]
         if scrape.is_gzip:
             headers.append(("Content-Encoding", "gzip"))
