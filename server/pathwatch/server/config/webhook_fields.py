@@ -16,10 +16,11 @@ PHASES = ("UNKNOWN", "LEARNING", "MEMORIZED", "GENERALIZING", "GENERALIZED", "OV
 NOTEWORTHY = ("GENERALIZING", "GENERALIZED", "OVERFITTING", "REGRESSING")
 """Phases that are alerts where the file does not say which."""
 SHORTEST_SECRET = 16
-_KEYS = (
+KEYS = (
     *("name", "format", "url", "url_file", "events", "runs", "groups", "phases", "secret", "secret_file"),
     *("headers", "timeout_seconds", "rate", "give_up_hours", "ca_file", "proxy"),
 )
+"""Of an entry."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OURS = ("content-type", "content-length", "host", "transfer-encoding", "connection")
@@ -28,9 +29,9 @@ _OURS = ("content-type", "content-length", "host", "transfer-encoding", "connect
 def parse_webhook(entry: Mapping[object, object], number: int, folder: Path) -> Webhook:
     """A webhook; `folder` is that which files are named from. Raises WebhooksError."""
     where = f"webhook {number}"
-    if not entry.keys() <= set(_KEYS):
+    if not entry.keys() <= set(KEYS):
         # The stray key itself may be a secret in the wrong place.
-        raise WebhooksError(f"{where}: has a key that is none of {', '.join(_KEYS)}")
+        raise WebhooksError(f"{where}: has a key that is none of {', '.join(KEYS)}")
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise WebhooksError(

@@ -29,7 +29,7 @@ class WebhookCollector(Collector):
             deliveries.add_metric([webhook, result], count)
         pending = GaugeMetricFamily(
             PREFIX + "webhook_pending",
-            "Changes that a webhook is still to be told of; no more than 1000 are counted.",
+            "Changes that a webhook is still to be told of; about 1000 at most are counted.",
             labels=["webhook"],
         )
         for webhook, events in sorted(self._counts.pending.items()):
