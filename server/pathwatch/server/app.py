@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.call_counts import CallCounts
@@ -25,6 +27,11 @@ from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.web.server import HttpServer, Route
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from pathwatch.server.exporter.otlp_push import OtlpPush
 
 log = logging.getLogger("pathwatch.server")
 
@@ -102,7 +109,20 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     routes = [*page_routes(engine, store), Route("/metrics", metrics_application(registry))]
     http = HttpServer(config, routes, counts)
     closing.callback(http.close)
+    if config.otlp_endpoint is not None:
+        push = _otlp_push(config, config.otlp_endpoint, registry, http.address)
+        push.start()
+        closing.push_async_callback(asyncio.to_thread, push.close)
     return http, GrpcServer(config, engine, store, counts, calls)
+
+
+def _otlp_push(
+    config: ServerConfig, endpoint: str, registry: CollectorRegistry, http_address: str
+) -> OtlpPush:
+    from pathwatch.server.exporter.otlp_push import OtlpPush  # needs what only the extra `otlp` installs
+
+    instance = f"{socket.gethostname()}:{http_address.rpartition(':')[2]}"
+    return OtlpPush(registry, endpoint, config.otlp_interval_seconds, instance)
 
 
 class BackgroundServer:

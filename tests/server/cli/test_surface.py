@@ -26,6 +26,8 @@ SURFACE = {
             "--public-url",
             "--max-connection-age",
             "--finished-series-seconds",
+            "--otlp-endpoint",
+            "--otlp-interval-seconds",
             "--insecure",
             "--limit",
             "--log-format",

@@ -90,6 +90,19 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     metavar="SECONDS",
     help="How long /metrics still has a finished run, from its last data.",
 )
+@click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="Push metrics to this OpenTelemetry collector too, by OTLP over HTTP: http://collector:4318.",
+)
+@click.option(
+    "--otlp-interval-seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often they are pushed.",
+)
 @click.option("--insecure", is_flag=True, help="Allow plaintext on addresses that other machines reach.")
 @click.option(
     "--limit",
@@ -129,6 +142,8 @@ def command(
     public_url: str,
     max_connection_age: float,
     finished_series_seconds: float,
+    otlp_endpoint: str | None,
+    otlp_interval_seconds: float,
     insecure: bool,
     limit: tuple[str, ...],
     log_format: str,
@@ -168,6 +183,8 @@ def command(
         public_url=public_url,
         max_connection_age_seconds=max_connection_age,
         finished_series_seconds=finished_series_seconds,
+        otlp_endpoint=otlp_endpoint,
+        otlp_interval_seconds=otlp_interval_seconds,
         limits=limits,
     )
     problems = configuration.check(config)

@@ -3,6 +3,7 @@
 from pathwatch.server.config.access import access_warnings
 from pathwatch.server.config.addresses import AddressError, is_loopback, split_address
 from pathwatch.server.config.limits import Limits, Meaning, Past, meanings, parse_limits
+from pathwatch.server.config.otlp import otlp_url
 from pathwatch.server.config.secrets import Secret, SecretError
 from pathwatch.server.config.server import ServerConfig, check
 from pathwatch.server.config.tls import TlsFiles, server_context
@@ -27,6 +28,7 @@ __all__ = [
     "check",
     "is_loopback",
     "meanings",
+    "otlp_url",
     "parse_limits",
     "read_webhooks",
     "server_context",

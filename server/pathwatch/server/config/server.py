@@ -8,6 +8,7 @@ from pathlib import Path
 from pathwatch.server.config.access import access_problems
 from pathwatch.server.config.limits import Limits, limit_problems
 from pathwatch.server.config.notifications import notification_problems
+from pathwatch.server.config.otlp import otlp_problems
 from pathwatch.server.config.tls import TlsFiles, tls_problems
 
 MAX_AGE_SECONDS = 7 * 86400
@@ -51,6 +52,10 @@ class ServerConfig:
     """How long a stop waits for open calls to end."""
     finished_series_seconds: float = 3600.0
     """How long /metrics still has a finished run, from its last data."""
+    otlp_endpoint: str | None = None
+    """URL of an OpenTelemetry collector that metrics are pushed to, by OTLP over HTTP; None = nobody."""
+    otlp_interval_seconds: float = 60.0
+    """How often they are."""
     limits: Limits = field(default_factory=Limits)
     """Bounds."""
 
@@ -62,6 +67,7 @@ def check(config: ServerConfig) -> list[str]:
         *_store_problems(config),
         *tls_problems(config.tls),
         *notification_problems(config.webhooks, config.public_url),
+        *otlp_problems(config.otlp_endpoint, config.otlp_interval_seconds),
         *limit_problems(config.limits),
         *_number_problems(config),
     ]

@@ -25,7 +25,7 @@ class GrpcCollector(Collector):
         methods = [(_values(counts), counts) for counts in self._calls.all()]
         handled = CounterMetricFamily(
             _PREFIX + "handled",
-            "Calls that have ended, by the code the server ended them with; refused and cancelled ones included.",
+            "Calls that have ended, by the code that the server ended them with, refused ones included.",
             labels=[*_LABELS, "grpc_code"],
         )
         seconds = HistogramMetricFamily(
