@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick robustness fuzz bench bench-overhead bench-overload soak proto lint format debian help
+.PHONY: demo test quick robustness fuzz bench bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -44,7 +44,7 @@ lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
-	MYPYPATH=. $(BIN)/mypy -p bench.signal -p bench.overhead -p bench.overload -p bench.soak
+	MYPYPATH=.:tests/support $(BIN)/mypy -p bench.signal -p bench.overhead -p bench.overload -p bench.scrape -p bench.soak -p bench.page
 	cd proto && ../$(BIN)/buf lint
 
 format: $(READY) ## Formats the code
@@ -63,13 +63,22 @@ bench-overhead: $(READY) ## Measures what watching costs a training job: about 9
 bench-overload: $(READY) ## Measures whether a run that floods slows another's signals: about 7 minutes
 	$(BIN)/python bench/overload
 
+bench-scrape: $(READY) ## Measures what a scrape of 100 runs takes, and what it costs those who send: about 5 minutes
+	$(BIN)/python bench/scrape
+
+bench-page: $(READY) debian ## Measures how long one waits for the status page with 50 runs: about a minute
+	$(BIN)/python bench/page
+
+screenshots: $(READY) debian ## Takes the pictures of the status page in docs/images anew
+	$(BIN)/python tests/support/screenshots.py docs/images
+
 soak: $(READY) ## Full load for 20 minutes: memory below its bound, nothing grows; less with SOAK='--minutes 3'
 	$(BIN)/python bench/soak $(SOAK)
 
 # What tests call of Debian: command → package.
-DEBIAN := promtool=prometheus chromium=chromium
+DEBIAN := promtool=prometheus prometheus-alertmanager=prometheus-alertmanager chromium=chromium
 
-debian: ## Installs the Debian packages that tests need: prometheus (with promtool), chromium
+debian: ## Installs the Debian packages that tests need: prometheus (with promtool), alertmanager, chromium
 	@missing=(); for pair in $(DEBIAN); do command -v "$${pair%%=*}" >/dev/null || missing+=("$${pair##*=}"); done; \
 	  if [ $${#missing[@]} = 0 ]; then exit 0; fi; \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -69,7 +69,7 @@ class RecordedRun:
             per_layer=per_layer,
             grace_seconds=grace_seconds,
         )
-        with Client(address) as client:
+        with self._client() as client:
             client.create_run(name, config, attempt=attempt)
         self._stream = RoutingStream(address, run=name, attempt=attempt, world_size=world_size)
 
@@ -103,15 +103,19 @@ class RecordedRun:
         """Until all that was sent is."""
         last = int(self._trace.steps_T[self._next - 1])
         deadline = time.monotonic() + PATIENCE_SECONDS
-        with Client(self._address) as client:
+        with self._client() as client:
             while (run := client.get_run(self.name)).closed_step < last or run.attempt != self._attempt:
                 assert time.monotonic() < deadline, f"{run.name} is judged up to {run.closed_step} of {last}"
                 time.sleep(0.02)
 
     def finish(self) -> None:
         """No more data will come."""
-        with Client(self._address) as client:
+        with self._client() as client:
             client.finish_run(self.name)
+
+    def _client(self) -> Client:
+        """As patient as the rest."""
+        return Client(self._address, timeout=PATIENCE_SECONDS)
 
     def _send_step(self, index: int) -> None:
         trace, step = self._trace, int(self._trace.steps_T[index])
