@@ -15,6 +15,7 @@ from recorded_run import RecordedRun, made_up, recorded
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
+from pathwatch.server.statuspage import events, resources
 from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
 
 Check = Callable[[str, Any], None]
@@ -228,10 +229,10 @@ def test_events(asked: tuple[str, str, Told], check_document: Check) -> None:
     check_document("events", answer)
     assert answer["revision"] == told.signal.revision
     said = {"action": "CONTINUE", "stop_at_step": None, "best": {}, "phases": {}}
-    events = list(answer["events"])
+    left = list(answer["events"])
     for signal in told.signals:
-        while events and events[0]["revision"] == signal.revision:
-            event = events.pop(0)
+        while left and left[0]["revision"] == signal.revision:
+            event = left.pop(0)
             assert (event["step"], event["at"][:19]) == (
                 signal.step,
                 signal.created_at.ToJsonString()[:19],
@@ -245,7 +246,7 @@ def test_events(asked: tuple[str, str, Told], check_document: Check) -> None:
         assert said["best"] == {group: best for group, best in bests.items() if best is not None}
         phases = {group: phase(status.phase) for group, status in statuses.items()}
         assert said["phases"] == {group: each for group, each in phases.items() if each != "UNKNOWN"}
-    assert not events
+    assert not left
 
 
 def take(said: dict[str, Any], event: dict[str, Any]) -> None:
@@ -265,12 +266,31 @@ def take(said: dict[str, Any], event: dict[str, Any]) -> None:
             said["best"][group] = after
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 10**6])
-def test_later_events(made_up_server: BackgroundServer, after: int) -> None:
+def test_later_events(made_up_server: BackgroundServer) -> None:
     whole = get(made_up_server.http_address, "runs/back/events")
-    later = get(made_up_server.http_address, f"runs/back/events?after_revision={after}")
-    assert later["events"] == [event for event in whole["events"] if event["revision"] > after]
-    assert later["revision"] == max(after, whole["revision"])
+    for after in range(whole["revision"] + 1):
+        later = get(made_up_server.http_address, f"runs/back/events?after_revision={after}")
+        assert later["events"] == [event for event in whole["events"] if event["revision"] > after]
+        assert later["revision"] == whole["revision"]
+
+
+def test_a_revision_of_a_run_before(made_up_server: BackgroundServer) -> None:
+    """A run that was deleted and made anew begins at 1 again: whoever was further is told everything."""
+    whole = get(made_up_server.http_address, "runs/back/events")
+    for after in (whole["revision"] + 1, 10**6):
+        assert get(made_up_server.http_address, f"runs/back/events?after_revision={after}") == whole
+
+
+def test_few_of_many_signals(made_up_server: BackgroundServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long history the newest is told."""
+    whole = get(made_up_server.http_address, "runs/done/events")
+    monkeypatch.setattr(resources, "MAX_SIGNALS", 3)
+    some = get(made_up_server.http_address, "runs/done/events")
+    newest = [event for event in whole["events"] if event["revision"] > whole["revision"] - 3]
+    assert some == whole | {"events": newest}
+    assert 0 < len(newest) < len(whole["events"])
+    monkeypatch.setattr(events, "EVENTS", 1)
+    assert get(made_up_server.http_address, "runs/done/events")["events"] == whole["events"][-1:]
 
 
 def test_a_run_that_nobody_sent_to(made_up_server: BackgroundServer, check_document: Check) -> None:

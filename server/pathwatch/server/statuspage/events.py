@@ -15,12 +15,12 @@ EVENTS = 2000
 
 
 def events_document(run: str, rows: Sequence[SignalRow], seen: int) -> JsonObject:
-    """Events of the signals after revision `seen`; arguments as of `changes_by_revision`."""
+    """Events of the signals after revision `seen`; arguments as of `changes_by_revision`, one row at least."""
     events = [_event(change) for _, told in changes_by_revision(rows, seen) for change in told]
     return {
         "version": VERSION,
         "run": run,
-        "revision": rows[-1].revision if rows else seen,
+        "revision": rows[-1].revision,
         "events": events[-EVENTS:],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pathwatch.server.engine.engine import Engine
@@ -66,7 +67,7 @@ class Resources:
         def document() -> JsonObject:
             return series_document(view.run.name, self._history(view, groups, points, after_step), metrics)
 
-        return _document(tag_of(_judged(view)), document)
+        return self._read(tag_of(_judged(view)), document)
 
     def layers(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/layers`."""
@@ -80,22 +81,22 @@ class Resources:
             history = self._history(view, [group], points)
             return layers_document(view.run.name, group, view.run.config.topology.layers, history)
 
-        return _document(tag_of(_judged(view)), document)
+        return self._read(tag_of(_judged(view)), document)
 
     def events(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/events`."""
         asked = Parameters(query, ("after_revision",))
         newest = view.last_signal.revision
-        seen = max(asked.whole("after_revision", 0, least=0, most=MAX_STEP), newest - MAX_SIGNALS)
+        after = asked.whole("after_revision", 0, least=0, most=MAX_STEP)
 
         def document() -> JsonObject:
-            with self._gate.entered():
-                rows = self._store.signals(view.run.name, after_revision=max(0, seen - 1))
-            if not rows and seen <= newest:
-                raise _deleted(view)
-            return events_document(view.run.name, rows, seen)
+            # What the run has no signal of was told by one of the same name before it: all is new then.
+            for seen in (max(after, newest - MAX_SIGNALS), max(0, newest - MAX_SIGNALS)):
+                if rows := self._store.signals(view.run.name, after_revision=max(0, seen - 1)):
+                    return events_document(view.run.name, rows, seen)
+            raise _deleted(view)
 
-        return _document(tag_of(_life(view), newest), document)
+        return self._read(tag_of(_life(view), newest), document)
 
     def checkpoints(self, view: RunView, query: str) -> Resource:
         """`/runs/NAME/checkpoints`."""
@@ -110,11 +111,20 @@ class Resources:
     def _history(
         self, view: RunView, groups: Sequence[str], points: int, after_step: int = -1
     ) -> ThinnedHistory:
-        with self._gate.entered():
-            history = self._store.thinned_history(view.run.name, groups, points=points, after_step=after_step)
+        history = self._store.thinned_history(view.run.name, groups, points=points, after_step=after_step)
         if history is None:
             raise _deleted(view)
         return history
+
+    def _read(self, tag: str, make: Callable[[], JsonObject]) -> Resource:
+        """A document that is read from the store: while it is made, it takes much memory."""
+        resource = _document(tag, make)
+
+        def body() -> bytes:
+            with self._gate.entered():
+                return resource.body()
+
+        return replace(resource, body=body)
 
     def _group(self, view: RunView, asked: Parameters) -> str:
         group = asked.text("group") or ""
