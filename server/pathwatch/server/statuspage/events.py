@@ -15,7 +15,7 @@ EVENTS = 2000
 
 
 def events_document(run: str, rows: Sequence[SignalRow], seen: int) -> JsonObject:
-    """Events of the signals after revision `seen`; arguments as of `changes_by_revision`, one row at least."""
+    """Events of the signals after revision `seen`; arguments as of `changes_by_revision`, a row at least."""
     events = [_event(change) for _, told in changes_by_revision(rows, seen) for change in told]
     return {
         "version": VERSION,
