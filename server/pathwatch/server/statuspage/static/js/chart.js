@@ -3,7 +3,7 @@
 
 import { ChartTable } from "./chart-table.js";
 import { h, setAttribute, setText } from "./dom.js";
-import { interval, number } from "./format.js";
+import { axisStep, interval, number } from "./format.js";
 import { colour, onThemeChange } from "./theme.js";
 
 /**
@@ -112,7 +112,7 @@ export class Chart {
       series: [{}, ...this._drawing.lines.flatMap(seriesOf)],
       bands: bandsOf(this._drawing.lines),
       axes: [
-        { ...axis, size: 28, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((each) => (Number.isInteger(each) ? String(each) : "")) },
+        { ...axis, size: 28, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((each) => (Number.isInteger(each) ? axisStep(each) : "")) },
         { ...axis, size: yAxisSize, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map(tickText(splits)) },
       ],
       legend: { show: false },
@@ -245,19 +245,29 @@ function drawMarks(plot, marks) {
   for (const mark of marks) {
     const x = Math.round(plot.valToPos(mark.step, "x", true)) + 0.5;
     if (x < left || x > left + width) continue;
+    if (mark.kind === "BEST") {
+      plot.ctx.fillStyle = colour("--mark-best");
+      triangle(plot.ctx, x, top + height, -ratio);
+      continue;
+    }
     plot.ctx.strokeStyle = colour(`--action-${mark.kind}`, mark.kind === "STOP" ? 1 : 0.3);
     plot.ctx.fillStyle = colour(`--action-${mark.kind}`);
     plot.ctx.beginPath();
     plot.ctx.moveTo(x, top);
     plot.ctx.lineTo(x, top + height);
     plot.ctx.stroke();
-    plot.ctx.beginPath();
-    plot.ctx.moveTo(x - 4 * ratio, top);
-    plot.ctx.lineTo(x + 4 * ratio, top);
-    plot.ctx.lineTo(x, top + 6 * ratio);
-    plot.ctx.fill();
+    triangle(plot.ctx, x, top, ratio);
   }
   plot.ctx.restore();
+}
+
+/** @param {CanvasRenderingContext2D} context @param {number} x @param {number} base @param {number} size below 0 = it points up */
+function triangle(context, x, base, size) {
+  context.beginPath();
+  context.moveTo(x - 4 * size, base);
+  context.lineTo(x + 4 * size, base);
+  context.lineTo(x, base + 6 * size);
+  context.fill();
 }
 
 /** @param {Line} line */

@@ -33,6 +33,11 @@ export function percent(share) {
   return `${value > 0 && value < 1 ? value.toFixed(2) : value.toFixed(value < 10 ? 1 : 0)} %`;
 }
 
+/** A step beside an axis, large ones in groups of three. @param {number} step */
+export function axisStep(step) {
+  return Math.abs(step) < 10000 ? String(step) : GROUPED.format(step).replaceAll(",", "\u202f");
+}
+
 /** @param {number} seconds */
 export function duration(seconds) {
   if (seconds < 1) return "under 1 s";

@@ -55,6 +55,7 @@ class Card {
     this._distance = h("span", {});
     this._best = h("span", {});
     this._window = h("span", {});
+    this._partial = h("span", { class: "problem" }, " partial");
     this._evidence = h("tbody");
     this._shownEvidence = "";
     this._details = h(
@@ -82,7 +83,7 @@ class Card {
         this._memorizedPart,
         stat("Path distance", this._distance),
         stat("Best checkpoint", this._best),
-        stat("Newest window", this._window),
+        stat("Newest window", this._window, this._partial),
       ),
       h(
         "div",
@@ -106,8 +107,8 @@ class Card {
     this._bar.style.width = `${100 * (metrics.memorized_ratio ?? 0)}%`;
     setText(this._distance, withError(metrics.path_distance, metrics.path_distance_stderr));
     setStep(this._best, group.best_checkpoint_step, "none yet");
-    setText(this._window, group.window ? `step ${group.window.step}${group.window.partial ? ", partial" : ""}` : "none yet");
-    setAttribute(this._window, "class", group.window?.partial ? "problem" : null);
+    setStep(this._window, group.window?.step ?? null, "none yet");
+    this._partial.hidden = !group.window?.partial;
     this._showEvidence(group.evidence);
   }
 

@@ -2,7 +2,7 @@
 // Path distance by layer and step.
 
 import { h, setAttribute, setText } from "./dom.js";
-import { number, ticks } from "./format.js";
+import { axisStep, number, ticks } from "./format.js";
 import { RAMP, rampColour } from "./ramp.js";
 import { colour, onThemeChange } from "./theme.js";
 
@@ -128,8 +128,10 @@ export class HeatMap {
     context.restore();
     const shown = Math.max(2, Math.floor((room.cellWidth * step.length) / 110));
     context.textAlign = "center";
-    for (const index of ticks(0, step.length - 1, shown).filter(Number.isInteger))
-      context.fillText(String(step[index]), LEFT + (index + 0.5) * room.cellWidth, height - BOTTOM / 2);
+    for (const tick of ticks(step[0] ?? 0, step.at(-1) ?? 0, shown)) {
+      const index = step.findIndex((each) => each >= tick);
+      context.fillText(axisStep(tick), LEFT + (index + 0.5) * room.cellWidth, height - BOTTOM / 2);
+    }
   }
 
   /** @param {CanvasRenderingContext2D} context @param {{cellWidth: number, cellHeight: number}} room */

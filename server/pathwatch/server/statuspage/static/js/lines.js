@@ -16,7 +16,12 @@ export function lineStyle(index) {
 /** What a chart needs of one group. @param {import("./series.js").Columns} columns @param {string} metric @param {string | undefined} stderr */
 export function lineData(columns, metric, stderr) {
   const errors = stderr === undefined ? undefined : columns.metrics[stderr];
-  return { steps: columns.step, values: columns.metrics[metric] ?? [], errors: errors?.some((error) => error !== null) ? errors : null };
+  return {
+    // Copies: a chart keeps what it was given while the columns grow.
+    steps: [...columns.step],
+    values: [...(columns.metrics[metric] ?? [])],
+    errors: errors !== undefined && hasNumbers(errors) ? [...errors] : null,
+  };
 }
 
 /** @param {(number | null)[]} values */

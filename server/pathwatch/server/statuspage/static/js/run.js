@@ -111,7 +111,7 @@ class RunPage {
     this._charts.describe(run.metric_help, metricsOf(run));
     const news = await Promise.all([this._refreshSeries(run, signal), this._refreshHistory(run, signal)]);
     if (news.some(Boolean)) {
-      const marks = marksOf(this._history);
+      const marks = marksOf(this._history, run.best_checkpoint_step);
       this._timeline.update(this._series.groups, marks);
       this._charts.update(this._series, marks);
     }
@@ -165,6 +165,7 @@ class RunPage {
   _announce(run) {
     const stop = run.stop_at_step === null ? "" : ` at step ${run.stop_at_step}`;
     const phases = run.groups.map((/** @type {any} */ group) => `${group.group} ${group.phase}`).join(", ");
+    this._shell.setTitle(`${this._name}: ${run.action}`);
     const verdict = `Advice: ${run.action}${stop}. ${phases}`;
     if (this._verdict !== "" && this._verdict !== verdict) this._shell.announce(verdict);
     this._verdict = verdict;
@@ -203,9 +204,10 @@ function metricsOf(run) {
   return [...new Set(run.groups.flatMap((/** @type {any} */ group) => Object.keys(group.window?.metrics ?? {})))].sort();
 }
 
-/** Where the charts say that something was decided. @param {import("./events.js").Event[]} history */
-function marksOf(history) {
-  return history
+/** Where the charts say that something was decided. @param {import("./events.js").Event[]} history @param {number | null} best step of a checkpoint */
+function marksOf(history, best) {
+  const decided = history
     .filter((event) => event.kind === "action" && (event.after === "STOP" || event.after === "CHECKPOINT"))
     .map((event) => ({ step: event.step, kind: String(event.after), label: `${event.after} at step ${event.step}: ${event.reason}` }));
+  return best === null ? decided : [...decided, { step: best, kind: "BEST", label: `Best checkpoint: step ${best}` }];
 }

@@ -3,6 +3,7 @@
 
 import { ApiError, forgetAnswers, onAnswer } from "./api.js";
 import { h, setText } from "./dom.js";
+import { duration } from "./format.js";
 import { poll } from "./poll.js";
 import { forgetToken, keepToken, token } from "./token.js";
 
@@ -18,6 +19,8 @@ export class Shell {
   constructor() {
     this.main = find("main");
     this._connection = find("[data-field=connection]");
+    this._away = find("[data-field=away]");
+    this._answered = performance.now();
     this._announcement = find("[data-field=announcement]");
     this._forget = find("[data-action=forget-token]");
     this._forget.addEventListener("click", () => {
@@ -71,7 +74,9 @@ export class Shell {
     setText(this._connection, state);
     const around = /** @type {HTMLElement} */ (this._connection.parentElement);
     around.dataset.state = state;
-    around.title = state === "live" ? "Up to date." : "The server does not answer; what is shown may be old.";
+    if (state === "live") this._answered = performance.now();
+    const silent = (performance.now() - this._answered) / 1000;
+    setText(this._away, state === "live" ? "" : `The server has not answered for ${duration(silent)}. What is shown is that old.`);
   }
 
   /** @param {ApiError} error @returns {Promise<void>} */

@@ -2,7 +2,7 @@
 // The phases of every group over the steps of the run, on one axis.
 
 import { h, keyed } from "./dom.js";
-import { ticks } from "./format.js";
+import { axisStep, ticks } from "./format.js";
 import { icon } from "./icons.js";
 import { phaseSegments } from "./series.js";
 import { PHASES } from "./words.js";
@@ -33,7 +33,7 @@ export class Timeline {
       this._empty,
       h("div", { class: "timeline-body" }, rows, this._marks),
       this._axis,
-      h("ul", { class: "phase-key", "aria-label": "Key" }, ...Object.entries(PHASES).map(([phase, meaning]) => keyItem(phase, meaning)), ...["CHECKPOINT", "STOP"].map(markItem)),
+      h("ul", { class: "phase-key", "aria-label": "Key" }, ...Object.entries(PHASES).map(([phase, meaning]) => keyItem(phase, meaning)), markItem("CHECKPOINT", "CHECKPOINT advised"), markItem("STOP", "STOP advised"), markItem("BEST", "best checkpoint")),
     );
   }
 
@@ -48,7 +48,7 @@ export class Timeline {
     const place = (/** @type {number} */ step) => (high > low ? (step - low) / (high - low) : 0);
     this._set(has ? names.map((group) => ({ group, columns: /** @type {Columns} */ (groups[group]), place })) : []);
     this._axis.replaceChildren(
-      ...(has ? ticks(low, high, SHOWN_TICKS) : []).map((tick) => placed(h("span", { class: place(tick) > 0.97 ? "tick last" : "tick" }, String(tick)), place(tick))),
+      ...(has ? ticks(low, high, SHOWN_TICKS) : []).map((tick) => placed(h("span", { class: place(tick) > 0.97 ? "tick last" : "tick" }, axisStep(tick)), place(tick))),
     );
     this._marks.replaceChildren(
       ...marks
@@ -103,7 +103,7 @@ function keyItem(phase, meaning) {
   return h("li", { title: meaning }, h("span", { class: "badge small-badge", "data-tone": phase }, icon(phase), h("span", {}, phase)));
 }
 
-/** @param {string} action */
-function markItem(action) {
-  return h("li", { class: "mark-key", "data-tone": action }, h("span", { class: "mark-head", "aria-hidden": "true" }), `${action} advised`);
+/** @param {string} kind @param {string} meaning */
+function markItem(kind, meaning) {
+  return h("li", { class: "mark-key", "data-tone": kind }, h("span", { class: "mark-head", "aria-hidden": "true" }), meaning);
 }
