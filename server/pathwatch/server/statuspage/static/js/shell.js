@@ -73,6 +73,8 @@ export class Shell {
   _setConnection(state) {
     setText(this._connection, state);
     const around = /** @type {HTMLElement} */ (this._connection.parentElement);
+    if (state !== "live" && around.dataset.state === "live") this.announce("The server does not answer.");
+    if (state === "live" && around.dataset.state === "reconnecting") this.announce("The server answers again.");
     around.dataset.state = state;
     if (state === "live") this._answered = performance.now();
     const silent = (performance.now() - this._answered) / 1000;
