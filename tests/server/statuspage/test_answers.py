@@ -302,7 +302,7 @@ def test_a_run_that_nobody_sent_to(made_up_server: BackgroundServer, check_docum
 
 
 def test_a_checkpoint_that_was_moved(tmp_path: Path) -> None:
-    """Also after the last round of a run, and though there are as many as before."""
+    """It is told of at once, also after the last round of a run, and though there are as many as before."""
     with (
         BackgroundServer(ServerConfig(data=tmp_path)) as server,
         RecordedRun(server.grpc_address, "run", made_up(2, 1)) as run,
@@ -312,6 +312,9 @@ def test_a_checkpoint_that_was_moved(tmp_path: Path) -> None:
         run.finish()
         path = "/api/v1/runs/run/checkpoints"
         before = ask(server.http_address, path)
+        same = ask(server.http_address, path, If_None_Match=before.headers["etag"])
+        assert (same.status, same.content) == (304, b"")
+        assert "content-length" not in same.headers
         assert {each["tag"] for each in before.document["checkpoints"]} == {"step-0", "step-25"}
         client.register_checkpoint("run", step=25, tag="moved")
         after = ask(server.http_address, path, If_None_Match=before.headers["etag"])

@@ -54,7 +54,7 @@ def answer_resource(
     ]
     if _has_it(environ.get("HTTP_IF_NONE_MATCH", ""), resource.tag):
         start_response("304 Not Modified", headers)
-        return [b""]
+        return iter((b"",))  # of a list the length is taken for that of the body, and caches would believe it
     body = resource.body()
     if len(body) >= COMPRESSED_FROM and _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
         body = gzip.compress(body, _LEVEL, mtime=0)
