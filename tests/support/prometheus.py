@@ -112,6 +112,15 @@ class PrometheusProcess:
             after = time.time()
             self._eventually("every target is scraped", lambda after=after: self._scraped_since(after))
 
+    def wait_answered(self, promql: str) -> float:
+        """Until the query has an answer; the moment at which it had one, seconds since the epoch."""
+
+        def answered() -> float:
+            now = time.time()
+            return now if self.query(promql, now) else 0.0
+
+        return float(self._eventually(f"an answer to {promql}", answered))
+
     def api(self, path: str, **asked: str) -> Any:
         """`data` of an answer of /api/v1/PATH; a refusal says why."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(asked)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             client.create_run("one-more", run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4)))
         pair.play(1)
         prometheus.wait_scraped(3)
-        yield Watched(prometheus, client, start, time.time())
+        # Not in a gap: on a busy machine a scrape may take longer than a second, and has then failed.
+        end = prometheus.wait_answered(
+            "min_over_time(up[5s]) == 1 and count_over_time(up[5s]) >= 4 "
+            "and on (instance) count_over_time(run:pathwatch_groups:count_by_phase[2s]) >= 2"
+        )
+        yield Watched(prometheus, client, start, end)
 
 
 def play_until(action: int, run: RecordedRun, client: Client, prometheus: PrometheusProcess) -> None:
@@ -168,6 +173,31 @@ def test_phases_and_advice_read_as_the_service_says(watched: Watched, run: str) 
     assert words(RUN, "Advice")[advice["value"][1]] == said
     (best,) = watched.ask(RUN, RUN.panel("Best checkpoint")["targets"][0]["expr"], {"run": run}, instant=True)
     assert float(best["value"][1]) == signal.best_checkpoint_step
+
+
+@pytest.mark.parametrize(("run", "said"), [(PAIR, "fresh"), (ENDED, "finished"), ("no-such-run", None)])
+def test_freshness_is_told_from_the_end_of_a_run(watched: Watched, run: str, said: str | None) -> None:
+    found = watched.ask(RUN, RUN.panel("Signal")["targets"][0]["expr"], {"run": run}, instant=True)
+    assert [words(RUN, "Signal")[one["value"][1]] for one in found] == ([] if said is None else [said])
+
+
+def test_a_sidecar_that_went_is_known_and_not_up(
+    tmp_path: Path, eventually: Callable[[Callable[[], Any]], Any]
+) -> None:
+    shown = {target["legendFormat"]: target["expr"] for target in FLEET.panel("Sidecars up")["targets"]}
+    with ExitStack() as closing:
+        server = BackgroundServer(ServerConfig(data=tmp_path / "data"))
+        with server:
+            address = server.http_address
+            prometheus = closing.enter_context(PrometheusProcess(tmp_path / "prometheus", [address]))
+            prometheus.wait_scraped()
+            assert counted(prometheus, shown) == {"up": 1, "known": 1}
+        eventually(lambda: counted(prometheus, shown) == {"up": 0, "known": 1})
+
+
+def counted(prometheus: PrometheusProcess, queries: dict[str, str]) -> dict[str, float]:
+    """The one value of each."""
+    return {name: float(prometheus.query(expr)[0]["value"][1]) for name, expr in queries.items()}
 
 
 @pytest.mark.parametrize("group", ["bible", "c", "json", "py"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.cog import builder
 from grafana_foundation_sdk.models import dashboard
 
-from pathwatch.server.monitoring.dashboards.queries import DATASOURCE, RUN
+from pathwatch.server.monitoring.dashboards.queries import DATASOURCE, GROUPS, RUN
 from pathwatch.server.monitoring.dashboards.states import AMBER, GREEN, GREY, RED
 
 
@@ -27,24 +27,24 @@ def run_events() -> list[Event]:
     """Changes of the signal, chosen checkpoints and new attempts of the chosen run."""
     best = "pathwatch_best_checkpoint_step"
     return [
-        _event("Stop advised", _begins(_advised("STOP")), RED, "STOP advised"),
-        _event("Checkpoint advised", _begins(_advised("CHECKPOINT")), AMBER, "CHECKPOINT advised"),
+        _event("Stop advised", _advised("STOP"), RED, "STOP advised"),
+        _event("Checkpoint advised", _advised("CHECKPOINT"), AMBER, "CHECKPOINT advised"),
         _event(
             "Checkpoint chosen",
-            _begins('count_values("step", ' + best + "{" + RUN + ',group=""}{offset})'),
+            _begins('count_values("step", {})', f'{best}{{{RUN},group=""}}'),
             GREEN,
             "best checkpoint so far: step {{step}}",
         ),
         _event(
             "Checkpoint chosen of a group",
-            _begins('count_values by (group) ("step", ' + best + "{" + RUN + ',group=~"$group"}{offset})'),
+            _begins('count_values by (group) ("step", {})', f"{best}{{{GROUPS}}}"),
             GREY,
             "best checkpoint of {{group}} so far: step {{step}}",
             shown=False,
         ),
         _event(
             "Attempt",
-            _begins('count_values("attempt", pathwatch_run_attempt{' + RUN + "}{offset})"),
+            _begins('count_values("attempt", {})', f"pathwatch_run_attempt{{{RUN}}}"),
             GREY,
             "attempt {{attempt}} begins",
         ),
@@ -52,13 +52,16 @@ def run_events() -> list[Event]:
 
 
 def _advised(action: str) -> str:
-    return f'max by (action) (pathwatch_run_action{{{RUN},action="{action}"}}{{offset}}) == 1'
+    return _begins("max by (action) ({}) == 1", f'pathwatch_run_action{{{RUN},action="{action}"}}')
 
 
-def _begins(state: str) -> str:
-    """When a series that lasts begins: it is there, and was not one step of the query ago."""
-    before = state.replace("{offset}", " offset $__interval")
-    return f"({state.replace('{offset}', '')}) unless ({before})"
+def _begins(state: str, series: str) -> str:
+    """When a state that lasts begins: it holds, and did not one step of the query ago.
+
+    A scrape that failed in between is no beginning, so what held then is what was last heard.
+    """
+    before = f"last_over_time({series}[5m] offset $__interval)"
+    return f"({state.format(series)}) unless ({state.format(before)})"
 
 
 def _event(name: str, expr: str, colour: str, title: str, *, shown: bool = True) -> Event:

@@ -81,9 +81,9 @@ def _totals() -> list[AnyPanel]:
         ),
         number(
             "Sidecars up",
-            "Sidecars that answer Prometheus, of those it knows.",
+            "Sidecars that answer Prometheus, of those it has heard of in the last hour.",
             "locale",
-            Query("sum(up and on (instance) pathwatch_data_folder_size_bytes)", "up"),
+            Query("sum(up and on (instance) last_over_time(pathwatch_data_folder_size_bytes[1h]))", "up"),
             Query(
                 "count(count by (instance) (last_over_time(pathwatch_data_folder_size_bytes[1h])))", "known"
             ),

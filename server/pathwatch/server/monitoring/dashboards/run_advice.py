@@ -15,6 +15,7 @@ from pathwatch.server.monitoring.dashboards.queries import (
 from pathwatch.server.monitoring.dashboards.states import (
     AMBER,
     GREEN,
+    GREY,
     action_number,
     action_words,
     phase_number,
@@ -65,20 +66,21 @@ def advice() -> list[AnyPanel]:
         number(
             "Data last came",
             "Time since observations of an active run last came; lower = fresher. Empty: the run is "
-            "finished.",
+            "finished, or its sidecar does not answer: see the signal beside.",
             "s",
             Query(of_run("state_age_seconds")),
-            no_value="finished",
             runbooks=["PathwatchRunWithoutData"],
         ),
         number(
             "Signal",
             "STALE: no data for so long that nobody knows how the run is doing; phases read UNKNOWN and the "
-            "advice is CONTINUE, whatever it was before.",
+            "advice is CONTINUE, whatever it was before. sidecar silent: Prometheus hears nothing of it: "
+            "it was deleted, has been finished for long, or its sidecar is down.",
             "none",
-            Query(of_run("run_stale")),
-            mappings=words({0: ("fresh", GREEN), 1: ("STALE", AMBER)}),
-            runbooks=["PathwatchRunStale"],
+            Query(f"{of_run('run_stale')} + 2 * (1 - {of_run('run_active')})"),
+            mappings=words({0: ("fresh", GREEN), 1: ("STALE", AMBER), 2: ("finished", GREY)}),
+            no_value="sidecar silent",
+            runbooks=["PathwatchRunStale", "PathwatchSidecarDown"],
         ),
         number(
             "Ranks",
