@@ -101,6 +101,11 @@ def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
         ({"compute_threads": 0}, "compute_threads"),
         ({"drain_seconds": float("nan")}, "drain_seconds"),
         ({"snapshot_minutes": -1.0}, "snapshot_minutes"),
+        (
+            {"finished_series_seconds": -1.0},
+            "finished_series_seconds: must be a number of seconds, 0 or more",
+        ),
+        ({"finished_series_seconds": float("inf")}, "finished_series_seconds"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, object], words: str) -> None:

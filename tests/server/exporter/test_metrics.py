@@ -196,6 +196,15 @@ def test_a_deleted_runs_series_vanish(tmp_path: Path) -> None:
         assert 'run="run"' not in scrape(server)
 
 
+def test_how_long_a_finished_run_stays_can_be_set(tmp_path: Path) -> None:
+    config = ServerConfig(data=tmp_path, finished_series_seconds=0)
+    with BackgroundServer(config) as server, Client(server.grpc_address) as client:
+        client.create_run("run", CONFIG)
+        assert 'run="run"' in scrape(server)
+        client.finish_run("run")
+        assert 'run="run"' not in scrape(server)
+
+
 def test_a_silent_runs_groups_are_unknown(tmp_path: Path, eventually: Any) -> None:
     config = run_pb2.RunConfig(
         topology=CONFIG.topology,
