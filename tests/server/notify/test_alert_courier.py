@@ -134,6 +134,23 @@ def test_what_ends_is_said_once_and_what_lasts_every_minute(
     assert len(receiver.received) == 5
 
 
+def test_an_alert_whose_words_change_is_the_same_alert(
+    runs: ToldRuns, receiver: WebhookReceiver, courier: Courier, walk: Walk
+) -> None:
+    runs.say("a", "STOP", reason="one group of two")
+    walk(courier)
+    runs.pass_time(20)
+    runs.say("a", "STOP", reason="two groups of two")
+    walk(courier)
+    (first,), (second,) = receiver.documents()
+    assert (first["annotations"]["summary"], second["annotations"]["summary"]) == (
+        "a is advised to STOP at step 15",
+        "a is advised to STOP at step 25",
+    )
+    assert second["annotations"]["description"] == "two groups of two"
+    assert (first["labels"], first["startsAt"]) == (second["labels"], second["startsAt"])
+
+
 def test_an_alertmanager_that_was_away_is_told_of_what_holds_now(
     runs: ToldRuns, receiver: WebhookReceiver, courier: Courier, walk: Walk, counts: DeliveryCounts
 ) -> None:

@@ -18,6 +18,7 @@ from pathwatch.server.notify.counts import DeliveryCounts
 from pathwatch.server.notify.courier import Courier
 from pathwatch.server.notify.positions import FOLDER
 from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.rows import DeleteRun
 
 Hire = Callable[..., Courier]
 Walk = Callable[[Courier], float | None]
@@ -380,6 +381,22 @@ def test_a_store_that_cannot_be_read_for_a_while(
     assert len(receiver.received) == 1
 
 
+@pytest.mark.parametrize("told_before", [False, True])
+def test_a_run_that_is_being_deleted_is_looked_at_again(
+    told_before: bool, runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk
+) -> None:
+    courier = hire(receiver.url)
+    runs.say("a", math="LEARNING")
+    if told_before:
+        walk(courier)
+        runs.say("a", math="MEMORIZED")
+    runs.store.commit([DeleteRun(run="a")])  # and those who look on do not know it yet
+    assert walk(courier) == 1.0
+    runs.delete("a")
+    assert walk(courier) is None
+    assert len(receiver.received) == told_before
+
+
 @pytest.mark.parametrize(
     ("wanted", "heard"),
     [
@@ -517,6 +534,7 @@ def test_a_thread_does_all_that(
     runs.say("a", math="MEMORIZED")
     courier.close()
     courier.join(30)
+    assert "pathwatch-webhook-hook" not in {thread.name for thread in threading.enumerate()}
     assert len(receiver.received) == 2, "what can be delivered before the end is"
 
 

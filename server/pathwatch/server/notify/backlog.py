@@ -130,7 +130,8 @@ class Backlog:
         # Deleted meanwhile, perhaps made anew: what was read may be of either.
         if view is None or _created(view) != at.created:
             return False
-        if at.revision and (len(rows) < 2 or rows[0].revision != at.revision):
+        known = 1 if at.revision else 0  # of the rows, the one that the next is compared with
+        if len(rows) <= known or rows[0].revision != at.revision + 1 - known:
             return False
         for revision, changes in changes_by_revision(rows, at.revision):
             settled = at.changes if revision == at.revision + 1 else 0
