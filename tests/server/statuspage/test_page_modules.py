@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pathwatch.server.statuspage import files
+from pathwatch.v1 import signal_pb2
 
 STATIC = Path(files.__file__).parent / "static"
 INDEX = (STATIC / "index.html").read_text()
@@ -46,15 +47,18 @@ def test_nothing_becomes_html() -> None:
     assert re.findall(r"\s(?:style|on\w+)=", INDEX) == []
 
 
-def test_every_part_has_the_colours_of_both_themes() -> None:
-    """A property used anywhere is set; what is set for light is set for dark."""
+def test_every_colour_that_is_used_is_set() -> None:
+    """A property that nobody sets is no error to a browser: it draws nothing."""
     sheets = "".join(path.read_text() for path in (STATIC / "css").glob("*.css"))
     known = set(re.findall(r"(--[\w-]+):", sheets))
-    used = set(re.findall(r"var\((--[\w-]+)\)", sheets)) | set(
-        re.findall(r'"(--[\w-]+)"', "".join(MODULES.values()))
-    )
+    used = set(re.findall(r"var\((--[\w-]+)\)", sheets))
+    used |= set(re.findall(r'"(--[\w-]+)"', "".join(MODULES.values())))
+    # Put together by modules.
+    (lines,) = re.findall(r"^const COLOURS = (\d+);", MODULES["lines.js"], re.M)
+    used |= {f"--line-{line}" for line in range(int(lines))}
+    used |= {f"--phase-{name.removeprefix('PHASE_')}" for name in signal_pb2.Phase.keys()[1:]}
+    used |= {f"--action-{action}" for action in ("CHECKPOINT", "STOP")}
     assert used - known == set()
-    assert all(f"--phase-{phase}" in known for phase in ("UNKNOWN", "MEMORIZED", "REGRESSING"))
 
 
 def _imports(text: str) -> Iterator[tuple[set[str], str]]:
