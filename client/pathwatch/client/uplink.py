@@ -15,6 +15,7 @@ from pathwatch.client.messages import Message
 from pathwatch.client.retry_info import is_lasting
 from pathwatch.client.session import Session
 from pathwatch.client.spooler import Spooler
+from pathwatch.client.watermarks import ToldDropped
 from pathwatch.v1 import routing_pb2, run_pb2
 
 _logger = QuietLogger("pathwatch.client")
@@ -61,6 +62,7 @@ class Uplink:
         self._call = 0
         self._greeted = -1
         self._failure: Exception | None = None
+        self._told_dropped = ToldDropped()
         self.created = threading.Event()
         """The run has been created, where that is ours to do."""
         self.connections = 0
@@ -101,6 +103,8 @@ class Uplink:
     def _converse(self, connection: Connection, answered: Callable[[], None], session: Session) -> None:
         """One call: deliver what is in a session's buffer; what earlier lives left ends it by itself."""
         hello = self._hello(session)
+        if session is self._own:
+            self._told_dropped.reconnect()
         self._call += 1
         self._failure = None
         requests = self._requests(connection, hello, session, self._call, session.buffer.rewind())
@@ -173,6 +177,8 @@ class Uplink:
             self.reject(message.kind, "", f"cannot be encoded: {error}")
             return None
         request.sequence = message.sequence
+        if message.kind == "watermark" and session is self._own:
+            self._told_dropped.sent(request)
         return request
 
     def _hello(self, session: Session) -> routing_pb2.StreamHello:
@@ -186,6 +192,7 @@ class Uplink:
             world_size=who.world_size,
             session=who.session,
             client_version=version("pathwatch"),
+            told_dropped_observations=self._told_dropped.count if session is self._own else 0,
         )
 
     def _register(self, connection: Connection, session: Session, message: Message) -> Exception | None:
@@ -205,6 +212,8 @@ class Uplink:
 
     def _take_in(self, session: Session, response: routing_pb2.StreamRoutingResponse) -> None:
         kinds = {m.sequence: m.kind for m in session.buffer.acknowledge(response.acked_sequence)}
+        if session is self._own:
+            self._told_dropped.acknowledge(response.acked_sequence)
         for rejection in response.rejections:
             kind = kinds.get(rejection.sequence, "message")
             where = f"{rejection.field}: " if rejection.field else ""

@@ -64,6 +64,7 @@ class StreamHello(_message.Message):
     WORLD_SIZE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
+    TOLD_DROPPED_OBSERVATIONS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Name of a run made with RunService.CreateRun."""
     attempt: _builtins.int
@@ -78,6 +79,10 @@ class StreamHello(_message.Message):
     """
     client_version: _builtins.str
     """Version of the client library, for diagnosis."""
+    told_dropped_observations: _builtins.int
+    """Largest Watermark.dropped_observations of the session that was acknowledged:
+    a server that was restarted since counts from there.
+    """
     def __init__(
         self,
         *,
@@ -87,10 +92,11 @@ class StreamHello(_message.Message):
         world_size: _builtins.int = ...,
         session: _builtins.str = ...,
         client_version: _builtins.str = ...,
+        told_dropped_observations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "client_version", b"client_version", "rank", b"rank", "run", b"run", "session", b"session", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "client_version", b"client_version", "rank", b"rank", "run", b"run", "session", b"session", "told_dropped_observations", b"told_dropped_observations", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

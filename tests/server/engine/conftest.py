@@ -136,7 +136,14 @@ class Bench:
         return run
 
     def join(
-        self, rank: int = 0, world_size: int = 1, *, attempt: int = 0, session: str = "life", run: str = "run"
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        attempt: int = 0,
+        session: str = "life",
+        run: str = "run",
+        told_dropped: int = 0,
     ) -> Rank:
         events: list[Ack | End] = []
         stream = RankStream(
@@ -146,6 +153,7 @@ class Bench:
             world_size=world_size,
             session=session,
             deliver=events.append,
+            told_dropped=told_dropped,
         )
         self.engine.hello(stream).result(30)
         return Rank(self.engine, stream, events)

@@ -50,13 +50,26 @@ def test_the_next_attempt_counts_on(bench: Any, dropped: Any) -> None:
     dropped(8)
 
 
-def test_after_a_restart_the_count_starts_at_what_sessions_say(bench: Any, dropped: Any) -> None:
+def test_after_a_restart_what_was_told_before_is_no_news(bench: Any, dropped: Any) -> None:
+    bench.create()
+    bench.join().watermark(0, dropped=5)
+    dropped(5)
+    bench.restart()
+    rank = bench.join(told_dropped=5)
+    rank.watermark(1, sequence=2, dropped=5)
+    rank.watermark(2, sequence=3, dropped=7)
+    dropped(2)
+    bench.join(told_dropped=7).watermark(3, sequence=4, dropped=8)  # it only connects again
+    dropped(3)
+
+
+def test_after_a_restart_what_was_told_and_not_acknowledged_counts(bench: Any, dropped: Any) -> None:
     bench.create()
     last = bench.join().watermark(0, dropped=5)
     dropped(5)
     bench.restart()
     dropped(0)
-    bench.join().watermark(0, last, dropped=5)  # it was applied before the restart, and not acknowledged
+    bench.join().watermark(0, last, dropped=5)  # a message that is known
     dropped(5)
 
 

@@ -190,6 +190,7 @@ class _StreamCall:
             world_size=hello.world_size,
             session=hello.session,
             deliver=self._deliver,
+            told_dropped=hello.told_dropped_observations,
         )
         view = await answer(context, self._engine.hello(self._stream))
         shape = view.run.config.topology

@@ -14,12 +14,21 @@ class DroppedCounts:
         self._told: dict[int, dict[str, int]] = {}
         """By rank and session, the one that told last at the end; who dropped nothing is not there."""
 
+    def resume(self, stream: RankStream) -> None:
+        """A session connects: what it told before a restart of this server is no news."""
+        if stream.told_dropped and stream.session not in self._told.get(stream.rank, ()):
+            self._remember(stream, stream.told_dropped)
+
     def rise(self, stream: RankStream, dropped: int) -> int:
         """A session has dropped so many observations, all in all; how many of them are news."""
-        sessions = self._told.setdefault(stream.rank, {})
-        known = sessions.pop(stream.session, 0)
+        known = self._told.get(stream.rank, {}).get(stream.session, 0)
         if most := max(known, dropped):
-            sessions[stream.session] = most
+            self._remember(stream, most)
+        return max(0, dropped - known)
+
+    def _remember(self, stream: RankStream, dropped: int) -> None:
+        sessions = self._told.setdefault(stream.rank, {})
+        sessions.pop(stream.session, None)
+        sessions[stream.session] = dropped
         if len(sessions) > self._sessions_per_rank:
             del sessions[next(iter(sessions))]
-        return max(0, dropped - known)

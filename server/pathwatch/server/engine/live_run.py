@@ -129,6 +129,7 @@ class LiveRun:
         self.attempt.join(stream)
         self.sketch.join(stream.rank, stream.world_size)
         self._streams.add(stream)
+        self._dropped_counts.resume(stream)
         self._update(world_size=stream.world_size)
 
     def leave(self, stream: RankStream) -> None:

@@ -88,6 +88,8 @@ class RankStream:
     session: str
     deliver: Callable[[Ack | End], None]
     """Hands an event to the stream's servicer; called from the writer thread."""
+    told_dropped: int = 0
+    """Dropped observations that acknowledged watermarks of the session have told."""
     ended: bool = False
     acked: int = 0
     accepted: int = 0
