@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import accumulate, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pathwatch.server.phases.verdict import Phase
 from pathwatch.server.store import sqlite_reads
 from pathwatch.server.store.interface import Store
-from pathwatch.server.store.rows import PutRound, PutRun, Rewind, RunRow, WindowRow
+from pathwatch.server.store.rows import DeleteRun, PutRound, PutRun, Rewind, RunRow, WindowRow
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.store.sqlite_connection import connect
 
@@ -23,7 +23,14 @@ Life = list[tuple[int, Phase]]
 """Steps with phases, by step."""
 
 
-def put_run(store: Store, *, attempt: int = 0, closed_step: int = 0) -> None:
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """For many examples, each of which makes its run anew."""
+    with closing(SqliteStore(tmp_path_factory.mktemp("shared"))) as store:
+        yield store
+
+
+def run_write(*, attempt: int = 0, closed_step: int = 0) -> PutRun:
     row = RunRow(
         name="run",
         config=b"",
@@ -37,37 +44,43 @@ def put_run(store: Store, *, attempt: int = 0, closed_step: int = 0) -> None:
         created_at=0.0,
         updated_at=0.0,
     )
-    store.commit([PutRun(row=row)])
+    return PutRun(row=row)
+
+
+def put_run(store: Store, *, attempt: int = 0, closed_step: int = 0) -> None:
+    store.commit([run_write(attempt=attempt, closed_step=closed_step)])
 
 
 def put_life(store: Store, life: Life, *, group: str = "math", attempt: int = 0) -> None:
-    store.commit(
-        [
-            PutRound(
-                run="run",
-                attempt=attempt,
-                step=step,
-                windows=(
-                    WindowRow(
-                        run="run",
-                        attempt=attempt,
-                        first_step=step,
-                        step=step,
-                        group=group,
-                        partial=False,
-                        judged=True,
-                        phase=phase,
-                        reason="so it is",
-                        metrics={"train_loss": float(step)},
-                        layer_path_distance=(1.0,),
-                        evidence=b"evidence",
-                        losses=b"losses",
-                    ),
+    store.commit(round_writes(life, group=group, attempt=attempt))
+
+
+def round_writes(life: Life, *, group: str = "math", attempt: int = 0) -> list[PutRound]:
+    return [
+        PutRound(
+            run="run",
+            attempt=attempt,
+            step=step,
+            windows=(
+                WindowRow(
+                    run="run",
+                    attempt=attempt,
+                    first_step=step,
+                    step=step,
+                    group=group,
+                    partial=False,
+                    judged=True,
+                    phase=phase,
+                    reason="so it is",
+                    metrics={"train_loss": float(step)},
+                    layer_path_distance=(1.0,),
+                    evidence=b"evidence",
+                    losses=b"losses",
                 ),
-            )
-            for step, phase in life
-        ]
-    )
+            ),
+        )
+        for step, phase in life
+    ]
 
 
 def shown(store: Store, points: int, *, group: str = "math", after_step: int = -1) -> Life:
@@ -94,13 +107,9 @@ def lives(draw: st.DrawFn) -> Life:
 
 @settings(max_examples=100, deadline=None)
 @given(life=lives(), points=st.integers(2, 30), after_step=st.integers(-1, 100))
-def test_what_is_always_shown(life: Life, points: int, after_step: int) -> None:
-    with TemporaryDirectory() as folder:
-        store = SqliteStore(Path(folder))
-        put_run(store)
-        put_life(store, life)
-        got = shown(store, points, after_step=after_step)
-        store.close()
+def test_what_is_always_shown(shared_store: Store, life: Life, points: int, after_step: int) -> None:
+    shared_store.commit([DeleteRun(run="run"), run_write(), *round_writes(life)])
+    got = shown(shared_store, points, after_step=after_step)
     there = [window for window in life if window[0] > after_step]
     assert len(got) <= points
     assert [step for step, _ in got] == sorted({step for step, _ in got})
@@ -115,14 +124,11 @@ def test_what_is_always_shown(life: Life, points: int, after_step: int) -> None:
 
 @given(count=st.integers(50, 300), points=st.integers(4, 40), width=st.integers(1, 7))
 @settings(max_examples=25, deadline=None)
-def test_steps_are_left_out_evenly(count: int, points: int, width: int) -> None:
+def test_steps_are_left_out_evenly(shared_store: Store, count: int, points: int, width: int) -> None:
     """Windows at equal distances: no two neighbours are further apart than an even share and a window."""
-    with TemporaryDirectory() as folder:
-        store = SqliteStore(Path(folder))
-        put_run(store)
-        put_life(store, [(width * i, Phase.LEARNING) for i in range(count)])
-        thinned = store.thinned_history("run", ["math"], points=points)
-        store.close()
+    life = [(width * i, Phase.LEARNING) for i in range(count)]
+    shared_store.commit([DeleteRun(run="run"), run_write(), *round_writes(life)])
+    thinned = shared_store.thinned_history("run", ["math"], points=points)
     assert thinned is not None
     steps = [row.step for row in thinned.windows["math"]]
     share = width * (count - 1) / (points - 1)
