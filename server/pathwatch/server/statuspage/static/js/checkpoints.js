@@ -6,7 +6,7 @@ import { h, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { judgedState } from "./series.js";
 
-const SHOWN = 15;
+const SHOWN = 10;
 
 /** @typedef {{step: number, attempt: number, tag: string, reason: string}} Checkpoint */
 
@@ -23,7 +23,7 @@ export class Checkpoints {
     this._empty = h("p", { class: "muted", hidden: true });
     this._table = h(
       "div",
-      { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first", hidden: true },
+      { class: "table-scroll tall", tabindex: "0", role: "region", "aria-label": "Checkpoints, best first", hidden: true },
       h(
         "table",
         { class: "plain" },

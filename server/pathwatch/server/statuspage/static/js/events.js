@@ -12,7 +12,7 @@ import { icon } from "./icons.js";
  *   evidence: Record<string, number> | null, stop_at_step: number | null}} Event
  */
 
-const SHOWN = 10;
+const SHOWN = 8;
 
 export class Events {
   constructor() {

@@ -173,7 +173,8 @@ class RunPage {
 
   /** @param {AbortSignal} signal */
   async _offerComparisons(signal) {
-    const { runs } = await get("runs", {}, signal);
+    const { runs, server_version: version } = await get("runs", {}, signal);
+    this._shell.setServer(version);
     const others = runs.map((/** @type {any} */ run) => run.name).filter((/** @type {string} */ name) => name !== this._name);
     this._compare.replaceChildren(h("option", { value: "" }, others.length > 0 ? "choose a run …" : "no other run"), ...others.map((/** @type {string} */ name) => h("option", { value: name }, name)));
     setAttribute(this._compare, "disabled", others.length > 0 ? null : "");
