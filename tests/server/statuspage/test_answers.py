@@ -190,6 +190,16 @@ def test_part_of_a_series(made_up_server: BackgroundServer, check_document: Chec
     assert [columns["step"] for columns in nothing_new["groups"].values()] == [[], [], []]
 
 
+def test_many_groups_have_fewer_windows_each(
+    made_up_server: BackgroundServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "MAX_WINDOWS", 24)
+    whole = get(made_up_server.http_address, "runs/done/series?points=1000")
+    assert all(5 < len(columns["step"]) <= 8 for columns in whole["groups"].values())
+    one = get(made_up_server.http_address, "runs/done/series?points=1000&group=math")
+    assert 20 < len(one["groups"]["math"]["step"]) <= 24
+
+
 def test_layers(asked: tuple[str, str, Told], check_document: Check) -> None:
     address, name, told = asked
     for group in told.run.groups:
