@@ -439,6 +439,7 @@ def test_what_was_not_wanted_is_not_told_later(
     assert receiver.received == []
 
 
+@pytest.mark.slow
 def test_little_is_held_of_a_long_backlog(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, counts: DeliveryCounts
 ) -> None:
@@ -486,6 +487,7 @@ def test_a_secret_that_cannot_be_read_is_waited_for(
 def test_secrets_are_not_in_the_log(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG")
     url = receiver.url.replace("/hook", "/services/T0/B0/slackslack?key=query")
     echo = b"no such /services/T0/B0/slackslack at " + url.encode() + b", Bearer topsecret"
     receiver.script = [status(404, echo), status(500, echo), reset]

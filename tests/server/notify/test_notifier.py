@@ -153,6 +153,7 @@ def test_a_recorded_run_is_told_of_once_and_whole(
     assert all(received.headers["X-Pathwatch-Signature"] for received in own.received)
 
 
+@pytest.mark.slow
 def test_the_file_is_read_again(house: Set, receivers: list[WebhookReceiver], eventually: Eventually) -> None:
     first, second, third = receivers
     house.write({"name": "first", "url": first.url}, {"name": "goes", "url": second.url})
@@ -179,6 +180,7 @@ def test_the_file_is_read_again(house: Set, receivers: list[WebhookReceiver], ev
         assert house.positions() == set()
 
 
+@pytest.mark.slow
 def test_a_receiver_that_hangs_holds_up_neither_others_nor_the_end(
     house: Set, receivers: list[WebhookReceiver], eventually: Eventually
 ) -> None:

@@ -52,6 +52,8 @@ class Notifier:
             f"webhooks: {file}", [file], lambda: _read(file), lambda: access.fail_reload("webhooks")
         )
         self._couriers: dict[str, Courier] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        """Of each run: when it was created, its last signal, its state."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._follow_file, name="pathwatch-webhooks", daemon=True)
         engine.listen(self._notify)
@@ -79,6 +81,15 @@ class Notifier:
             courier.join(max(0.0, deadline - time.monotonic()))
 
     def _notify(self, run: str) -> None:
+        """In the writer's thread: wake nobody for what concerns nobody, as most commits do."""
+        view = self._house.engine.views.get(run)
+        if view is None:
+            self._seen.pop(run, None)
+        else:
+            stands = (view.run.created_at.ToMicroseconds(), view.last_signal.revision, view.run.state)
+            if self._seen.get(run) == stands:
+                return
+            self._seen[run] = stands
         for courier in self._couriers.values():
             courier.notify(run)
 
@@ -107,6 +118,9 @@ class Notifier:
             elif couriers[name].webhook != webhook:
                 couriers[name].configure(webhook)
         self._couriers = couriers  # swapped as a whole: others walk through it
+        for run in self._house.engine.views:  # what changed before a courier was among them
+            for courier in couriers.values():
+                courier.notify(run)
 
 
 def _kind(webhook: Webhook) -> type[AlertCourier] | type[EventCourier]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -13,6 +14,9 @@ import urllib3
 from urllib3 import exceptions
 
 from pathwatch.server.config import SecretError, Webhook
+
+# It writes whole URLs to its log, which for Slack are secrets.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 AGAIN = (408, 425, 429)
 """Answers of the 4xx kind that another attempt may change, as all of the 5xx kind."""
