@@ -26,13 +26,13 @@ STEPS = 112
 SHOTS: dict[str, dict[str, Any]] = {
     "status-light": {
         "color_scheme": "light",
-        "viewport": {"width": 1280, "height": 1100},
-        "device_scale_factor": 1.5,
+        "viewport": {"width": 1280, "height": 1590},
+        "device_scale_factor": 1.25,
     },
     "status-dark": {
         "color_scheme": "dark",
-        "viewport": {"width": 1280, "height": 1100},
-        "device_scale_factor": 1.5,
+        "viewport": {"width": 1280, "height": 1590},
+        "device_scale_factor": 1.25,
     },
     "status-phone": {
         "color_scheme": "light",
@@ -52,6 +52,8 @@ def main() -> None:
         RecordedRun(server.grpc_address, RUN, recorded("pair_s1")) as run,
         chromium() as browser,
     ):
+        with RecordedRun(server.grpc_address, f"{RUN}-before", recorded("ol_pair_s0")) as before:
+            before.play(1)
         # One step after the other, as a live run: the stop step lies ahead of what was seen.
         for _ in range(STEPS):
             run.play(1)
@@ -76,8 +78,9 @@ def _shoot(browser: Browser, address: str, options: dict[str, Any]) -> bytes:
 
 
 def _smaller(picture: bytes) -> bytes:
-    """The same in 256 colours, which a page of text and lines does not lack."""
-    palette = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    """The same in 256 colours, chosen so that those of small marks stay what they are."""
+    colours = Image.open(io.BytesIO(picture)).convert("RGB")
+    palette = colours.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     smaller = io.BytesIO()
     palette.save(smaller, "PNG", optimize=True)
     return smaller.getvalue()
