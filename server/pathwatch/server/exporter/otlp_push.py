@@ -6,7 +6,9 @@ import logging
 import threading
 import time
 from importlib.metadata import version
+from typing import Any
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -35,7 +37,8 @@ class OtlpPush:
         self._registry = registry
         self._url = otlp_url(endpoint)
         self._interval = interval_seconds
-        self._exporter = OTLPMetricExporter(endpoint=self._url)
+        self._session = _Session()
+        self._exporter = OTLPMetricExporter(endpoint=self._url, session=self._session)
         own = {"service.name": "pathwatch", "service.instance.id": instance}
         resource = Resource({**own, "service.version": version("pathwatch")})
         self._data = OtlpData(resource.merge(OTELResourceDetector().detect()), time.time_ns())
@@ -66,7 +69,7 @@ class OtlpPush:
             self._closing.wait(self._interval)
 
     def _push(self) -> None:
-        self._words.forget()
+        self._words.first = self._session.failure = ""
         try:
             data = self._data.convert(self._registry.collect(), time.time_ns())
             pushed = self._exporter.export(data) is MetricExportResult.SUCCESS
@@ -74,7 +77,7 @@ class OtlpPush:
             self._tell_failure(f"{type(error).__name__}: {error}")
             return
         if not pushed:
-            self._tell_failure(self._words.first)
+            self._tell_failure(self._session.failure or self._words.first)
         elif self._failures:
             log.warning("metrics are pushed to %s again, after %d that failed", self._url, self._failures)
             self._failures = 0
@@ -85,6 +88,22 @@ class OtlpPush:
             again = f"tried again every {self._interval:g} s, and said when it succeeds"
             reason = " ".join(why.split())[:500]
             log.warning("metrics cannot be pushed to %s: %s (%s)", self._url, reason, again)
+
+
+class _Session(requests.Session):
+    """Keeps why the last request failed, which the library does not always say."""
+
+    failure = ""
+
+    def request(self, *arguments: Any, **options: Any) -> Any:
+        """See requests."""
+        try:
+            response = super().request(*arguments, **options)
+        except Exception as error:
+            self.failure = str(error)
+            raise
+        self.failure = "" if response.ok else f"{response.status_code} {response.reason}"
+        return response
 
 
 class _Words(logging.Filter):
@@ -98,10 +117,6 @@ class _Words(logging.Filter):
     def listen(self) -> None:
         """From now on."""
         logging.getLogger(OTLPMetricExporter.__module__).addFilter(self)
-
-    def forget(self) -> None:
-        """A new push begins."""
-        self.first = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether others are to see it."""
