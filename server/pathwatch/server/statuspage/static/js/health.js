@@ -14,6 +14,8 @@ const BACKLOG_WARN = 4;
 const BACKLOG_BAD = 16;
 /** Share of the patience without data after which to look. */
 const AGE_WARN = 0.5;
+/** Younger than this, nothing is late: the page itself asks every few seconds. */
+const AGE_WARN_SECONDS = 10;
 
 const ITEMS = [
   { key: "freshness", title: "Freshness", judge: freshness },
@@ -83,7 +85,7 @@ function freshness(run) {
   if (run.stale)
     return { state: "bad", value, sentence: `Stale: silent for longer than ${patience}. Is the job alive, can it reach the server?` };
   if (run.action === "STOP") return { state: "ok", value, sentence: "After a STOP silence is expected." };
-  if (age > AGE_WARN * run.health.patience_seconds)
+  if (age > Math.max(AGE_WARN_SECONDS, AGE_WARN * run.health.patience_seconds))
     return { state: "warn", value, sentence: `Late; after ${patience} the run counts as stale.` };
   return { state: "ok", value, sentence: `Fresh; stale after ${patience} of silence.` };
 }
