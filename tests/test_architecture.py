@@ -44,8 +44,10 @@ ALLOWED = {
         "pathwatch.server.sketch",
         "pathwatch.server.phases",
     },
+    "pathwatch.server.messages": {"pathwatch.v1"},
     "pathwatch.server.engine": {
         "pathwatch.v1",
+        "pathwatch.server.messages",
         "pathwatch.server.config",
         "pathwatch.server.failpoints",
         "pathwatch.server.plugins",
@@ -54,7 +56,12 @@ ALLOWED = {
         "pathwatch.server.phases",
         "pathwatch.server.store",
     },
-    "pathwatch.server.changes": {"pathwatch.v1", "pathwatch.server.engine", "pathwatch.server.store"},
+    "pathwatch.server.changes": {
+        "pathwatch.v1",
+        "pathwatch.server.engine",
+        "pathwatch.server.messages",
+        "pathwatch.server.store",
+    },
     "pathwatch.server.notify": {
         "pathwatch.v1",
         "pathwatch.server.access",
@@ -62,6 +69,7 @@ ALLOWED = {
         "pathwatch.server.config",
         "pathwatch.server.engine",
         "pathwatch.server.failpoints",
+        "pathwatch.server.messages",
         "pathwatch.server.store",
     },
     "pathwatch.server.monitoring": {"pathwatch.server.phases"},

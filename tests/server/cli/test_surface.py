@@ -48,6 +48,7 @@ SURFACE = {
     "signal": ["RUN", *CONNECTION, "--json", "--config"],
     "watch": ["RUN", *CONNECTION, "--json", "--config"],
     "gate": ["RUN", "--until", "--group", "--timeout", *CONNECTION, "--json", "--config"],
+    "finish": ["RUN", *CONNECTION, "--json", "--config"],
     "checkpoints": ["RUN", "--group", "--limit", *CONNECTION, "--json", "--config"],
     "cohorts": [
         *["SOURCE", "--group", "--epsilon", "--delta", "--cohorts", "--every", "--out"],

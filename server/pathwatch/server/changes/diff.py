@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pathwatch.server.messages import action_name, best_checkpoint_step, phase_name, stop_at_step
 from pathwatch.v1 import signal_pb2
 
 
@@ -78,17 +79,19 @@ def changes(before: signal_pb2.Signal | None, after: signal_pb2.Signal) -> Itera
         "at": after.created_at.ToMicroseconds() / 1e6,
         "step": after.step,
     }
-    if (before.action, _stop(before)) != (after.action, _stop(after)):
+    if (before.action, stop_at_step(before)) != (after.action, stop_at_step(after)):
         yield ActionChange(
             **of,
             before=action_name(before.action),
             after=action_name(after.action),
-            stop_at_step=_stop(after),
+            stop_at_step=stop_at_step(after),
             reason=after.reason,
-            best_checkpoint_step=_best(after),
+            best_checkpoint_step=best_checkpoint_step(after),
         )
-    if _best(before) != _best(after):
-        yield BestCheckpointChange(**of, group="", before=_best(before), after=_best(after))
+    if best_checkpoint_step(before) != best_checkpoint_step(after):
+        yield BestCheckpointChange(
+            **of, group="", before=best_checkpoint_step(before), after=best_checkpoint_step(after)
+        )
     groups = {status.group: status for status in before.groups}
     for status in after.groups:
         former = groups.get(status.group) or signal_pb2.GroupStatus(phase=signal_pb2.PHASE_UNKNOWN)
@@ -101,23 +104,10 @@ def changes(before: signal_pb2.Signal | None, after: signal_pb2.Signal) -> Itera
                 reason=status.reason,
                 evidence=dict(status.evidence),
             )
-        if _best(former) != _best(status):
-            yield BestCheckpointChange(**of, group=status.group, before=_best(former), after=_best(status))
-
-
-def phase_name(phase: signal_pb2.Phase.ValueType) -> str:
-    """As people write it: `GENERALIZED`."""
-    return signal_pb2.Phase.Name(phase).removeprefix("PHASE_")
-
-
-def action_name(action: signal_pb2.Action.ValueType) -> str:
-    """As people write it: `STOP`."""
-    return signal_pb2.Action.Name(action).removeprefix("ACTION_")
-
-
-def _stop(signal: signal_pb2.Signal) -> int | None:
-    return signal.stop_at_step if signal.HasField("stop_at_step") else None
-
-
-def _best(of: signal_pb2.Signal | signal_pb2.GroupStatus) -> int | None:
-    return of.best_checkpoint_step if of.HasField("best_checkpoint_step") else None
+        if best_checkpoint_step(former) != best_checkpoint_step(status):
+            yield BestCheckpointChange(
+                **of,
+                group=status.group,
+                before=best_checkpoint_step(former),
+                after=best_checkpoint_step(status),
+            )

@@ -29,7 +29,7 @@ def command(
     Exit code 0: reached. 3: not reached in time, or the run has finished without. 2: anything wrong.
     """
     from pathwatch.server.cli.lines import verdict_line
-    from pathwatch.server.report.messages import action_name, phase_name
+    from pathwatch.server.messages import action_name, phase_name
     from pathwatch.v1 import run_pb2
 
     if until == "stop" and group:

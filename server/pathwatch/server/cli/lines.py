@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pathwatch.server.report.messages import (
+from pathwatch.server.messages import (
     action_name,
     best_checkpoint_by_group,
     best_checkpoint_step,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pathwatch.server.cli.following import Update
 from pathwatch.server.cli.tables import number, phase_text, sparkline, step, table
-from pathwatch.server.report.messages import (
+from pathwatch.server.messages import (
     action_name,
     best_checkpoint_by_group,
     phase_name,

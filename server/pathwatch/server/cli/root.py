@@ -26,6 +26,7 @@ COMMANDS = {
     "signal": _Entry("signal", "Show what a run should do, and why."),
     "watch": _Entry("watch", "Follow a run live until it is finished."),
     "gate": _Entry("gate", "Wait until a run has generalized or should stop (for Slurm and CI)."),
+    "finish": _Entry("finish", "End a run whose job has gone without ending it."),
     "checkpoints": _Entry("checkpoints", "Rank the checkpoints of a run, best first."),
     "cohorts": _Entry("cohorts", "The paper's figures for a recorded run, by when samples were memorized."),
     "bound": _Entry(

@@ -17,7 +17,7 @@ def command(connection: Connection, as_json: bool) -> None:
 
     from pathwatch.server.cli.lines import run_line
     from pathwatch.server.cli.tables import table
-    from pathwatch.server.report.messages import state_name
+    from pathwatch.server.messages import state_name
 
     with connection.client() as client:
         runs = client.list_runs()

@@ -18,7 +18,7 @@ def command(connection: Connection, run: str, as_json: bool) -> None:
 
     from pathwatch.server.cli.lines import verdict_line
     from pathwatch.server.cli.tables import phase_text, step, table
-    from pathwatch.server.report.messages import (
+    from pathwatch.server.messages import (
         action_name,
         best_checkpoint_step,
         phase_name,

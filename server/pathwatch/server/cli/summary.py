@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pathwatch.server.cli.lines import signal_line
 from pathwatch.server.cli.tables import phase_text, step, table
-from pathwatch.server.report.messages import action_name, best_checkpoint_by_group, phase_name
+from pathwatch.server.messages import action_name, best_checkpoint_by_group, phase_name
 from pathwatch.v1 import signal_pb2
 
 

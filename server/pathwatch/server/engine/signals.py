@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from pathwatch.server.engine.judge import NOTHING_JUDGED, Judgement
+from pathwatch.server.messages import phase_name
 from pathwatch.server.phases.verdict import Action, Decision, GroupVerdict, Phase
 from pathwatch.v1 import signal_pb2
 
@@ -108,7 +109,7 @@ def stale_signal(signal: signal_pb2.Signal, last_data: float) -> signal_pb2.Sign
     stale.reason = f"No data came since {since}."
     for status in stale.groups:
         if status.phase != signal_pb2.PHASE_UNKNOWN:
-            last = signal_pb2.Phase.Name(status.phase).removeprefix("PHASE_")
+            last = phase_name(status.phase)
             status.reason = f"No data came since {since}; it was {last} since step {status.since_step}."
             status.phase = signal_pb2.PHASE_UNKNOWN
     return stale

@@ -10,10 +10,9 @@ from pathwatch.server.changes.diff import (
     BestCheckpointChange,
     Change,
     PhaseChange,
-    action_name,
-    phase_name,
 )
 from pathwatch.server.engine.view import RunView
+from pathwatch.server.messages import action_name, phase_name
 from pathwatch.v1 import run_pb2
 
 log = logging.getLogger("pathwatch.server.decisions")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from pathwatch.server.changes.diff import action_name, phase_name
 from pathwatch.server.config import Event, Webhook
 from pathwatch.server.engine.view import RunView
+from pathwatch.server.messages import action_name, phase_name
 from pathwatch.server.notify.events import run_link, time_text
 from pathwatch.v1 import run_pb2, signal_pb2
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.report.messages import action_name, best_checkpoint_step, phase_name, stop_at_step
+from pathwatch.server.messages import action_name, best_checkpoint_step, phase_name, stop_at_step
 from pathwatch.v1 import run_pb2, signal_pb2
 
 

@@ -6,9 +6,15 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 
-from pathwatch.server.changes.diff import action_name, phase_name
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.exporter.names import help_text
+from pathwatch.server.messages import (
+    action_name,
+    best_checkpoint_step,
+    phase_name,
+    state_name,
+    stop_at_step,
+)
 from pathwatch.server.statuspage.values import JsonObject, number, numbers, time_text
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2, signal_pb2
@@ -51,17 +57,17 @@ def run_document(view: RunView, now: float) -> JsonObject:
             "created_at": time_text(signal.created_at.ToMicroseconds() / 1e6),
             "step": signal.step,
             "action": action_name(signal.action),
-            "stop_at_step": _stop(signal),
+            "stop_at_step": stop_at_step(signal),
             "reason": signal.reason,
             "stale": signal.stale,
-            "best_checkpoint_step": _best(signal),
+            "best_checkpoint_step": best_checkpoint_step(signal),
         },
         "groups": [
             {
                 **_group(name, status, window),
                 "reason": status.reason,
                 "evidence": numbers(status.evidence),
-                "best_checkpoint_step": _best(status),
+                "best_checkpoint_step": best_checkpoint_step(status),
                 "window": window and _window(window),
             }
             for name, status, window in _groups(view, signal)
@@ -75,7 +81,7 @@ def _summary(view: RunView, signal: signal_pb2.Signal) -> JsonObject:
     run = view.run
     return {
         "name": run.name,
-        "state": run_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_").lower(),
+        "state": state_name(run.state).lower(),
         "step": run.step,
         "closed_step": run.closed_step,
         "attempt": run.attempt,
@@ -83,9 +89,9 @@ def _summary(view: RunView, signal: signal_pb2.Signal) -> JsonObject:
         "updated_at": time_text(view.updated_at),
         "stale": signal.stale,
         "action": action_name(signal.action),
-        "stop_at_step": _stop(signal),
+        "stop_at_step": stop_at_step(signal),
         "reason": signal.reason,
-        "best_checkpoint_step": _best(signal),
+        "best_checkpoint_step": best_checkpoint_step(signal),
         "groups": [_group(*group) for group in _groups(view, signal)],
     }
 
@@ -146,11 +152,3 @@ def _config(config: run_pb2.RunConfig) -> JsonObject:
         "per_layer": config.per_layer,
         "keep_observations": config.keep_observations,
     }
-
-
-def _stop(signal: signal_pb2.Signal) -> int | None:
-    return signal.stop_at_step if signal.HasField("stop_at_step") else None
-
-
-def _best(of: signal_pb2.Signal | signal_pb2.GroupStatus) -> int | None:
-    return of.best_checkpoint_step if of.HasField("best_checkpoint_step") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pathwatch.server.changes.diff import phase_name
+from pathwatch.server.messages import phase_name
 from pathwatch.server.statuspage.documents import VERSION
 from pathwatch.server.statuspage.values import JsonObject, number
 from pathwatch.server.store.interface import ThinnedHistory

@@ -21,10 +21,12 @@ def state_name(state: run_pb2.RunState.ValueType) -> str:
 
 
 def stop_at_step(signal: signal_pb2.Signal) -> int | None:
+    """None = it says no such step."""
     return signal.stop_at_step if signal.HasField("stop_at_step") else None
 
 
 def best_checkpoint_step(message: signal_pb2.Signal | signal_pb2.GroupStatus) -> int | None:
+    """None = there is none yet."""
     return message.best_checkpoint_step if message.HasField("best_checkpoint_step") else None
 
 
