@@ -34,7 +34,9 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 @pytest.fixture
 def counts() -> DeliveryCounts:
-    return DeliveryCounts()
+    counts = DeliveryCounts()
+    counts.know("hook")
+    return counts
 
 
 def webhook(url: str, **changes: Any) -> Webhook:

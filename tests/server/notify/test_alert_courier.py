@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -132,6 +133,23 @@ def test_what_ends_is_said_once_and_what_lasts_every_minute(
     runs.pass_time(60)
     assert walk(courier) == 60
     assert len(receiver.received) == 5
+
+
+def test_who_is_abandoned_says_no_more(
+    runs: ToldRuns, receiver: WebhookReceiver, courier: Courier, counts: DeliveryCounts
+) -> None:
+    runs.say("a", **{f"g{number}": "GENERALIZED" for number in range(450)})
+
+    def taken_out_meanwhile(handler: BaseHTTPRequestHandler) -> None:
+        courier.abandon()
+        counts.forget("hook")
+        status(200)(handler)
+
+    receiver.script = [taken_out_meanwhile]
+    courier.step()
+    assert len(receiver.documents()[0]) == 200
+    assert len(receiver.received) == 1
+    assert counts.pending == counts.deliveries == {}
 
 
 def test_an_alert_whose_words_change_is_the_same_alert(

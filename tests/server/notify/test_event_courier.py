@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -428,6 +429,29 @@ def test_only_what_is_wanted(
     assert [(run, after) for run, _, _, after in told(receiver)] == heard
 
 
+def test_what_waits_is_not_told_once_it_is_not_wanted_any_more(
+    runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, counts: DeliveryCounts
+) -> None:
+    receiver.stop()
+    courier = hire(receiver.url)
+    for phase in ("LEARNING", "MEMORIZED"):
+        runs.say("a", math=phase, code=phase)
+        runs.say("b", math=phase)
+    walk(courier)
+    assert counts.pending == {"hook": 6}
+    courier.configure(replace(courier.webhook, runs=("a",), groups=("code",)))
+    wait = walk(courier)
+    assert counts.pending == {"hook": 2}
+    receiver.start()
+    runs.pass_time(wait or 0)
+    walk(courier)
+    assert told(receiver) == [("a", 1, "phase", "LEARNING"), ("a", 2, "phase", "MEMORIZED")]
+    assert [document["group"] for document in receiver.documents()] == ["code", "code"]
+    courier.finish()
+    walk(hire(receiver.url))
+    assert len(receiver.received) == 2, "nor after a restart, with everything wanted"
+
+
 def test_what_was_not_wanted_is_not_told_later(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk
 ) -> None:
@@ -488,32 +512,37 @@ def test_secrets_are_not_in_the_log(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    url = receiver.url.replace("/hook", "/services/T0/B0/slackslack?key=query")
+    url = receiver.url.replace("/hook", "/services/T0/B0/slackslack?key=query&token=sl%2Fash%20token")
     echo = b"no such /services/T0/B0/slackslack at " + url.encode() + b", Bearer topsecret"
-    receiver.script = [status(404, echo), status(500, echo), reset]
+    spelled = (
+        b"POST /services/T0/B0/slackslack?key=query&token=sl%2fash%20token, key=query token=sl/ash token "
+        rb'sl%2Fash+token {"at":"\/services\/T0\/B0\/slackslack"}, topsecret'
+    )
+    receiver.script = [status(404, echo), status(404, spelled), status(500, echo), reset]
     courier = hire(
         url,
         headers=(("Authorization", Secret("Bearer topsecret")),),
         secret=Secret("signing-signing-signing"),
     )
-    for phase in ("LEARNING", "MEMORIZED", "GENERALIZING"):
+    for phase in ("LEARNING", "MEMORIZED", "GENERALIZING", "GENERALIZED"):
         runs.say("a", math=phase)
-    for _ in range(4):
+    for _ in range(5):
         runs.pass_time(walk(courier) or 0)
-    assert len(receiver.received) == 5
+    assert len(receiver.received) == 6
     assert "no such … at …, …" in caplog.text
-    for secret in ("topsecret", "slackslack", "signing", "query"):
+    assert 'POST …?…, key=… token=… … {"at":"…"}, …' in caplog.text
+    for secret in ("topsecret", "slackslack", "signing", "query", "ash"):
         assert secret not in caplog.text
         assert secret not in repr(courier.webhook)
 
 
 def test_a_proxy_is_gone_through(runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk) -> None:
-    proxy = receiver.url.replace("http://", "http://user:word@").removesuffix("/hook")
+    proxy = receiver.url.replace("http://", "http://user:w%40rd@").removesuffix("/hook")
     courier = hire("http://receiver.invalid/hook", proxy=Secret(proxy))
     runs.say("a", math="LEARNING")
     walk(courier)
     assert receiver.received[0].path == "http://receiver.invalid/hook"
-    assert receiver.received[0].headers["Proxy-Authorization"] == "Basic dXNlcjp3b3Jk"
+    assert receiver.received[0].headers["Proxy-Authorization"] == f"Basic {b64encode(b'user:w@rd').decode()}"
 
 
 def test_a_proxy_of_the_environment_is_not(

@@ -13,6 +13,8 @@ from webhook_receiver import WebhookReceiver, status
 from pathwatch.server.config import Format, Secret, Webhook
 from pathwatch.server.notify.sending import Answer, Outcome, post
 
+SIGNING = "s3krät-tóken-of-ours"
+
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
@@ -81,6 +83,16 @@ def test_a_proxy_that_is_away_is_named_as_such() -> None:
 def test_a_time_to_wait(asked: str, seconds: float) -> None:
     with WebhookReceiver(status(503, Retry_After=asked)) as receiver:
         assert send(receiver.url).retry_after == seconds
+
+
+@pytest.mark.parametrize("cut", range(1, len(SIGNING.encode()) + 1))
+def test_half_a_secret_is_not_shown_either(cut: int) -> None:
+    """Only the first piece of an answer is read, and that may end anywhere."""
+    echo = b"no such token: " + SIGNING.encode()[:cut]
+    with WebhookReceiver(status(403, echo)) as receiver:
+        said = send(receiver.url, secret=Secret(SIGNING)).said
+    assert said.startswith("it answered 403: no such token:")
+    assert len(said.removeprefix("it answered 403: no such token:").strip()) < 4
 
 
 @pytest.mark.parametrize("code", [200, 201, 202, 204, 299])

@@ -110,6 +110,8 @@ class AlertCourier(Courier):
                 ]
             )
             answer = self._delivery.attempt(self._configured, content)
+            if self.abandoned:
+                return
             now = self._house.clock.steady()
             if answer.outcome is Outcome.RETRY:
                 self._send_at = now + max(self._backoff.wait(), answer.retry_after)

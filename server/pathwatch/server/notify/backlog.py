@@ -84,9 +84,22 @@ class Backlog:
             run = pending.change.run
             if self._last.get(run) is pending:
                 del self._last[run]
-            view = self._engine.views.get(run)
-            if view is not None and _created(view) == pending.after.created:
-                self._positions.set(run, pending.after)
+            self._remember(run, pending.after)
+        self._positions.save()
+
+    def keep(self, is_wanted: Callable[[Change], bool]) -> None:
+        """Leave out of the queue what is not wanted any more; what is left keeps its order."""
+        queue, self._queue, self._last = self._queue, deque(), {}
+        for pending in queue:
+            run = pending.change.run
+            last = self._last.get(run)
+            if is_wanted(pending.change):
+                self._queue.append(pending)
+                self._last[run] = pending
+            elif last is not None and last.after.created == pending.after.created:
+                last.after = pending.after
+            else:
+                self._remember(run, pending.after)
         self._positions.save()
 
     def save(self) -> None:
@@ -142,6 +155,12 @@ class Backlog:
                     self._last[run] = pending
             self._advance(run, Position(at.created, revision))
         return True
+
+    def _remember(self, run: str, position: Position) -> None:
+        """Unless the run is gone, and another perhaps there under its name."""
+        view = self._engine.views.get(run)
+        if view is not None and _created(view) == position.created:
+            self._positions.set(run, position)
 
     def _advance(self, run: str, to: Position) -> None:
         """All changes up to there are in the queue, or not wanted."""

@@ -17,18 +17,25 @@ class DeliveryCounts:
         self._deliveries: Counter[tuple[str, str]] = Counter()
         self._pending: dict[str, int] = {}
 
-    def count(self, webhook: str, result: str) -> None:
-        """One more of RESULTS."""
+    def know(self, webhook: str) -> None:
+        """It is configured; begins at 0."""
         with self._lock:
-            self._deliveries[webhook, result] += 1
+            self._pending[webhook] = 0
+
+    def count(self, webhook: str, result: str) -> None:
+        """One more of RESULTS; of a webhook that is not known, nothing."""
+        with self._lock:
+            if webhook in self._pending:
+                self._deliveries[webhook, result] += 1
 
     def set_pending(self, webhook: str, events: int) -> None:
-        """So many are known that were neither delivered nor given up."""
+        """So many changes were neither delivered nor given up; of a webhook that is not known, nothing."""
         with self._lock:
-            self._pending[webhook] = events
+            if webhook in self._pending:
+                self._pending[webhook] = events
 
     def forget(self, webhook: str) -> None:
-        """It is not configured any more."""
+        """It is not configured any more; its courier may be at work for a moment yet."""
         with self._lock:
             self._pending.pop(webhook, None)
             for result in RESULTS:

@@ -74,6 +74,9 @@ class EventCourier(Courier):
             self._bucket = TokenBucket(self.webhook.per_minute, now)
         self._configured = self.webhook
         self._retry_at = 0.0  # what failed may be what was mended
+        webhook = self._configured
+        self._backlog.keep(lambda change: is_wanted(webhook, change))
+        self._at_hand = [pending for pending in self._at_hand if is_wanted(webhook, pending.change)]
         if self._at_hand:
             self._content = self._compose()
 

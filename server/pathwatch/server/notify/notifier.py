@@ -112,8 +112,8 @@ class Notifier:
                 self.counts.forget(name)
         for name, webhook in wanted.items():
             if name not in couriers:
+                self.counts.know(name)
                 couriers[name] = _kind(webhook)(webhook, self._house)
-                self.counts.set_pending(name, 0)
                 couriers[name].start()
             elif couriers[name].webhook != webhook:
                 couriers[name].configure(webhook)

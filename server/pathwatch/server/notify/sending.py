@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 import urllib3
 from urllib3 import exceptions
@@ -26,6 +27,8 @@ MOST_READ = 4096
 """Bytes of an answer; in one piece, so that one that trickles ends soon."""
 SHOWN = 200
 """Characters of an answer that are shown."""
+TELLING = 4
+"""Characters; less of a secret than that tells nothing."""
 
 
 class Outcome(Enum):
@@ -83,7 +86,7 @@ def _pool(webhook: Webhook) -> urllib3.PoolManager:
     if webhook.proxy is None:
         return urllib3.PoolManager(ca_certs=authority, cert_reqs="CERT_REQUIRED")
     proxy = urllib3.util.parse_url(webhook.proxy.read())
-    headers = urllib3.make_headers(proxy_basic_auth=proxy.auth) if proxy.auth else None
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
     return urllib3.ProxyManager(
         proxy._replace(auth=None).url, proxy_headers=headers, ca_certs=authority, cert_reqs="CERT_REQUIRED"
     )
@@ -112,15 +115,38 @@ def _shown(webhook: Webhook, response: urllib3.BaseHTTPResponse) -> str:
         secrets = _secrets(webhook)
     except (exceptions.HTTPError, OSError, SecretError):
         return ""
-    for secret in secrets:
-        text = text.replace(secret, "…")
+    text = re.sub("|".join(map(re.escape, secrets)), "…", text, flags=re.IGNORECASE)
+    text = _without_cut_secret(text.rstrip("\N{REPLACEMENT CHARACTER}"), secrets)
     return "".join(c if c.isprintable() else " " for c in text)[:SHOWN].strip()
 
 
+def _without_cut_secret(text: str, secrets: list[str]) -> str:
+    """What was read may end within a secret."""
+    for secret in secrets:
+        for length in range(len(secret) - 1, TELLING - 1, -1):
+            if text[-length:].lower() == secret[:length].lower():
+                return text[:-length] + "…"
+    return text
+
+
 def _secrets(webhook: Webhook) -> list[str]:
-    """Longest first: one may hold another, as a URL does its path."""
-    texts = {secret.read() for secret in webhook.secrets} | {urlsplit(webhook.url.read()).path}
-    return sorted((text for text in texts if len(text) > 1), key=len, reverse=True)
+    """As an answer may spell them. Longest first: one may hold another, as a URL does its path."""
+    url = urlsplit(webhook.url.read())
+    whole = {secret.read() for secret in webhook.secrets} | {url.path, url.query}
+    parts = {part.partition("=")[2] or part for part in url.query.split("&")}
+    parts |= {value.read().rpartition(" ")[2] for _, value in webhook.headers}  # after "Bearer"
+    if webhook.proxy is not None:
+        parts.add(urlsplit(webhook.proxy.read()).password or "")
+    texts = {text for text in whole if len(text) > 1} | {text for text in parts if len(text) >= TELLING}
+    spelled = {spelling for text in texts for spelling in _spellings(text)}
+    return sorted(spelled, key=len, reverse=True)
+
+
+def _spellings(text: str) -> set[str]:
+    """The text, percent-encoded or not, in JSON too."""
+    encodings = (str, unquote, unquote_plus, quote, quote_plus, lambda plain: quote(plain, safe=""))
+    spelled = {encoding(plain) for plain in (text, unquote(text)) for encoding in encodings}
+    return spelled | {one.replace("/", r"\/") for one in spelled}
 
 
 def _retry_after(text: str) -> float:
