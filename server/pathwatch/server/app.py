@@ -96,8 +96,9 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
         notifier = Notifier(engine, store, config.data, config.webhooks, config.public_url, counts)
         closing.callback(notifier.close)
     engine.start()
-    log_standing(engine.views.values())
-    decisions = ChangeFeed(engine, store, log_change)
+    standing = engine.views
+    log_standing(standing.values())
+    decisions = ChangeFeed(engine, store, log_change, standing)
     closing.callback(decisions.close)
     closing.callback(engine.stop)
     decisions.start()

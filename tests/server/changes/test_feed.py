@@ -16,7 +16,7 @@ from pathwatch.server.changes.feed import ChangeFeed
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import DeleteRun, PutSignal, SignalRow
 from pathwatch.server.store.sqlite import SqliteStore
-from pathwatch.v1 import signal_pb2
+from pathwatch.v1 import run_pb2, signal_pb2
 
 Eventually = Callable[[Callable[[], Any]], Any]
 
@@ -29,6 +29,8 @@ class House:
     views: dict[str, SimpleNamespace] = field(default_factory=dict)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     told: list[Change] = field(default_factory=list)
+    lives: int = 0
+    """How many runs were deleted."""
 
     def listen(self, listener: Callable[[str], None]) -> None:
         self.listeners.append(listener)
@@ -37,11 +39,18 @@ class House:
         signal = signal_pb2.Signal(
             run=run, revision=revision, step=revision, action=1, best_checkpoint_step=best
         )
-        row = SignalRow(run=run, revision=revision, step=revision, signal=signal.SerializeToString())
+        self.put(signal, signal.SerializeToString())
+
+    def put(self, signal: signal_pb2.Signal, content: bytes) -> None:
+        """The signal is the run's newest; what is stored of it may be something else."""
+        row = SignalRow(run=signal.run, revision=signal.revision, step=signal.step, signal=content)
         self.store.commit([PutSignal(row=row)])
-        self.views = self.views | {run: SimpleNamespace(last_signal=signal)}
+        run = run_pb2.Run(name=signal.run)
+        run.created_at.FromSeconds(1_700_000_000 + self.lives)
+        self.views = self.views | {run.name: SimpleNamespace(run=run, last_signal=signal)}
 
     def delete(self, run: str) -> None:
+        self.lives += 1
         self.store.commit([DeleteRun(run=run)])
         self.views = {name: view for name, view in self.views.items() if name != run}
 
@@ -49,8 +58,10 @@ class House:
         for listener in self.listeners:
             listener(run)
 
-    def feed(self, **seen: Any) -> ChangeFeed:
-        return ChangeFeed(self, self.store, self.told.append, **seen)  # type: ignore[arg-type]
+    def feed(self, known: dict[str, SimpleNamespace] | None = None) -> ChangeFeed:
+        """To a consumer that knows all that is, or what was."""
+        views = self.views if known is None else known
+        return ChangeFeed(self, self.store, self.told.append, views)  # type: ignore[arg-type]
 
     def steps(self, run: str) -> list[tuple[int, Any]]:
         return [(change.revision, change.after) for change in self.told if change.run == run]
@@ -77,25 +88,45 @@ def test_all_revisions_in_order_though_some_notices_are_missed(house: House) -> 
     assert house.steps("old") == [(2, 20)], "what was said before the feed is known"
 
 
-def test_where_the_consumer_remembers_it_hears_what_it_missed(house: House) -> None:
-    for revision in (1, 2, 3):
-        house.say("run", revision, revision)
-    told = house.feed(seen={"run": 1})
+def test_what_changed_since_the_consumer_looked_is_told_without_another_notice(house: House) -> None:
+    house.say("run", 1, 1)
+    known = house.views
+    house.say("run", 2, 2)
+    house.say("new", 1, 3)
+    told = house.feed(known)
     told.start()
     told.close()
-    assert house.steps("run") == [(2, 2), (3, 3)]
+    assert (house.steps("run"), house.steps("new")) == ([(2, 2)], [(1, 3)])
 
 
-def test_a_run_made_anew_under_an_old_name(house: House) -> None:
+@pytest.mark.parametrize("revisions", [1, 3, 5], ids="come to revision {}".format)
+def test_a_run_made_anew_under_an_old_name(house: House, revisions: int) -> None:
     for revision in (1, 2, 3):
         house.say("run", revision, revision)
     told = house.feed()
     house.delete("run")
-    house.say("run", 1, 50)
+    for revision in range(1, revisions + 1):
+        house.say("run", revision, 50 + revision)
     told.start()
     house.notify("run")
     told.close()
-    assert house.steps("run") == [(1, 50)]
+    assert house.steps("run") == [(revision, 50 + revision) for revision in range(1, revisions + 1)]
+
+
+def test_a_damaged_signal_does_not_end_the_telling(house: House, eventually: Eventually) -> None:
+    told = house.feed()
+    told.start()
+    house.put(signal_pb2.Signal(run="bad", revision=1, step=1), b"\xff\xff")
+    house.notify("bad")
+    eventually(lambda: not told._changed)
+    house.say("good", 1, 7)
+    house.notify("good")
+    eventually(lambda: house.steps("good") == [(1, 7)])
+    for revision in (2, 3):
+        house.say("bad", revision, 10 * revision)
+    house.notify("bad")
+    told.close()
+    assert house.steps("bad")[-1] == (3, 30)
 
 
 def test_a_store_that_cannot_be_read_for_a_while(

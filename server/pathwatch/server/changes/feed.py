@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathwatch.server.changes.diff import Change
 from pathwatch.server.changes.reading import changes_by_revision
 from pathwatch.server.engine.engine import Engine
+from pathwatch.server.engine.view import RunView
 from pathwatch.server.store.interface import StoreError, StoreReader
 
 log = logging.getLogger("pathwatch.server")
@@ -25,21 +26,21 @@ class ChangeFeed:
         engine: Engine,
         store: StoreReader,
         consumer: Callable[[Change], None],
-        seen: Mapping[str, int] | None = None,
+        known: Mapping[str, RunView],
     ) -> None:
-        """`seen` holds the revision of each run's signal up to which the consumer knows everything; without
-        it that is the newest of each run that the engine, which has started, knows."""
+        """`known` holds the runs, by name, as the consumer knows them: it hears of what changed since."""
         self._engine = engine
         self._store = store
         self._consumer = consumer
-        newest = {name: view.last_signal.revision for name, view in engine.views.items()}
-        self._seen = dict(newest if seen is None else seen)
-        self._changed = set(newest)
+        self._told = {name: _point(view) for name, view in known.items()}
+        self._changed: set[str] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._tell_until_closed, name="pathwatch-changes", daemon=True)
         engine.listen(self._notify)
+        with self._lock:  # after the first notice can come: none falls in between
+            self._changed |= {*known, *engine.views}
 
     def start(self) -> None:
         """Begin with what is not seen yet."""
@@ -71,22 +72,32 @@ class ChangeFeed:
             self._wake.wait(RETRY_SECONDS if failed else None)
 
     def _tell(self, run: str) -> bool:
+        """Whether all is told that is to be had."""
         view = self._engine.views.get(run)
-        seen = self._seen.get(run, 0)
         if view is None:
-            self._seen.pop(run, None)
+            self._told.pop(run, None)
             return True
-        if view.last_signal.revision < seen:  # deleted, and made anew
+        created, newest = _point(view)
+        told_of, seen = self._told.get(run, (created, 0))
+        if told_of != created:  # deleted, and made anew
             seen = 0
-        if view.last_signal.revision == seen:
+        if newest <= seen:
             return True
         try:
             rows = self._store.signals(run, after_revision=seen - 1)
         except StoreError as error:
             log.warning("changes of run %r cannot be told of yet: %s", run, error, extra={"run": run})
             return False
-        for revision, told in changes_by_revision(rows, seen):
-            for change in told:
+        view = self._engine.views.get(run)
+        if view is None or _point(view)[0] != created:
+            return True  # gone meanwhile, perhaps made anew: what was read may be of either; a notice comes
+        for revision, changes in changes_by_revision(rows, seen):
+            for change in changes:
                 self._consumer(change)
-            self._seen[run] = revision
+            self._told[run] = created, revision
         return True
+
+
+def _point(view: RunView) -> tuple[int, int]:
+    """When the run was made, which tells it from others of its name, and its newest revision."""
+    return view.run.created_at.ToMicroseconds(), view.last_signal.revision
