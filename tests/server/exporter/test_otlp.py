@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from opentelemetry.sdk.resources import Resource
 from otlp_receiver import Labels, OtlpReceiver, Push
@@ -210,6 +211,30 @@ def test_a_receiver_that_refuses_is_said_once(
     eventually(lambda: len(warnings(caplog)) == 2)
     failed = int(warnings(caplog)[1].split("after ")[1].split()[0])
     assert 3 <= failed < len(receiver.pushes)
+
+
+def test_a_redirect_takes_no_metrics(
+    receiver: OtlpReceiver, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status, receiver.headers = 302, {"Location": "/login"}
+    serve(receiver.url)
+    eventually(lambda: len(receiver.pushes) >= 2)
+    (said,) = warnings(caplog)
+    assert ": 302 Found, to /login (" in said
+    receiver.status, receiver.headers = 200, {}
+    eventually(lambda: len(warnings(caplog)) == 2)
+
+
+def test_the_library_has_its_say_again_once_nothing_is_pushed(
+    receiver: OtlpReceiver, serve: Any, eventually: Any
+) -> None:
+    library = logging.getLogger(OTLPMetricExporter.__module__)
+    before = list(library.filters)
+    serve(receiver.url)
+    eventually(lambda: receiver.pushes)
+    assert library.filters != before
+    serve.stop()
+    assert library.filters == before
 
 
 @pytest.mark.slow

@@ -61,6 +61,12 @@ class OtlpPush:
         self._exporter.shutdown()
 
     def _run(self) -> None:
+        try:
+            self._push_until_closed()
+        finally:
+            self._words.end()  # not before: a push that `close` does not wait for still has its say
+
+    def _push_until_closed(self) -> None:
         while True:
             is_last = self._closing.is_set()
             self._push()
@@ -72,11 +78,11 @@ class OtlpPush:
         self._words.first = self._session.failure = ""
         try:
             data = self._data.convert(self._registry.collect(), time.time_ns())
-            pushed = self._exporter.export(data) is MetricExportResult.SUCCESS
+            exported = self._exporter.export(data) is MetricExportResult.SUCCESS
         except Exception as error:  # of a plug-in's metric or of the library: the next push may be better
             self._tell_failure(f"{type(error).__name__}: {error}")
             return
-        if not pushed:
+        if not exported or self._session.failure:
             self._tell_failure(self._session.failure or self._words.first)
         elif self._failures:
             log.warning("metrics are pushed to %s again, after %d that failed", self._url, self._failures)
@@ -91,7 +97,10 @@ class OtlpPush:
 
 
 class _Session(requests.Session):
-    """Keeps why the last request failed, which the library does not always say."""
+    """Keeps why the last request failed, which the library does not always say.
+
+    It even takes a redirect for success, and follows none.
+    """
 
     failure = ""
 
@@ -102,8 +111,16 @@ class _Session(requests.Session):
         except Exception as error:
             self.failure = str(error)
             raise
-        self.failure = "" if response.ok else f"{response.status_code} {response.reason}"
+        self.failure = self._failure(response)
         return response
+
+    @staticmethod
+    def _failure(response: requests.Response) -> str:
+        if 200 <= response.status_code < 300:
+            return ""
+        location = response.headers.get("Location", "").partition("?")[0]
+        elsewhere = f", to {location}" if location else ""
+        return f"{response.status_code} {response.reason}{elsewhere}"
 
 
 class _Words(logging.Filter):
@@ -117,6 +134,10 @@ class _Words(logging.Filter):
     def listen(self) -> None:
         """From now on."""
         logging.getLogger(OTLPMetricExporter.__module__).addFilter(self)
+
+    def end(self) -> None:
+        """No more: a later thread may have the number of this one."""
+        logging.getLogger(OTLPMetricExporter.__module__).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether others are to see it."""
