@@ -146,6 +146,8 @@ def test_a_run_that_fails_again_and_again_is_left_alone_until_a_restart(
     with pytest.raises(RefusedError) as refused:
         bench.join()
     assert refused.value.code == Code.INTERNAL
+    eventually(lambda: bench.view().health.connected_ranks == 0)
+    assert bench.view("other").health.connected_ranks == 1
     assert bench.view().run.closed_step == -1
     other.watermark(10)
     eventually(lambda: samples(bench, "other") == [(10, 8)])

@@ -208,7 +208,7 @@ def test_history_by_step_group_and_count(store: Store) -> None:
     assert store.history("nobody").closed_step == -1
 
 
-def test_newest_window_and_phase_changes_of_each_group(store: Store) -> None:
+def test_newest_window_of_each_group(store: Store) -> None:
     store.commit(
         [
             round_(1, "math", "code"),
@@ -218,7 +218,6 @@ def test_newest_window_and_phase_changes_of_each_group(store: Store) -> None:
     )
     newest = {row.group: (row.step, row.evidence) for row in store.newest_windows("run")}
     assert newest == {"code": (2, b""), "math": (3, b"")}
-    assert store.phase_changes("run") == {"code": 1, "math": 2}
 
 
 def test_a_rewind_supersedes_what_older_attempts_did_from_its_step(open_store: Callable[[], Store]) -> None:

@@ -356,6 +356,8 @@ class Engine:
                 views[name] = self._runs[name].view()
             elif name not in self._quarantine.closed:
                 views.pop(name, None)
+            elif name in views:
+                views[name] = views[name].disconnected()
         self._views = views
         effects = self._outbox.effects[:]
         self._outbox.effects.clear()

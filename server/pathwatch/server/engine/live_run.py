@@ -447,7 +447,7 @@ class LiveRun:
     def _rebuilt(self, judgement: Judgement, windows: list[WindowRow]) -> None:
         """A rewind has taken effect: say what the rounds that are left say."""
         self._update(closed_step=judgement.step)
-        self.standing.restore(self.standing.signal, windows, self.standing.phase_changes)
+        self.standing.restore(self.standing.signal, windows)
         self._say(judgement, keep_stop=False)
         reach("attempt.rebuilt")
 

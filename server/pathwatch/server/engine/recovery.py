@@ -40,7 +40,6 @@ def _recovered(row: RunRow, shared: Shared) -> LiveRun:
     run.standing.restore(
         signal_pb2.Signal.FromString(last.signal) if last else run.standing.signal,
         store.newest_windows(name),
-        {} if row.finished else store.phase_changes(name),
     )
     if row.finished:
         return run

@@ -19,14 +19,12 @@ class Standing:
         self.windows: Mapping[str, WindowRow] = {}
         """Newest window of each group, without evidence and losses."""
         self.phase_changes: Mapping[str, int] = {}
+        """Of each group, since the server started: what a rewind supersedes still happened."""
 
-    def restore(
-        self, signal: signal_pb2.Signal, windows: Iterable[WindowRow], phase_changes: Mapping[str, int]
-    ) -> None:
+    def restore(self, signal: signal_pb2.Signal, windows: Iterable[WindowRow]) -> None:
         """Take over what the store knows."""
         self.signal = signal
         self.windows = {window.group: window for window in windows}
-        self.phase_changes = phase_changes
 
     def take_windows(self, windows: Iterable[WindowRow]) -> None:
         """The windows of a judged round."""

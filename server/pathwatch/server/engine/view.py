@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pathwatch.server.engine.health import RunHealth
 from pathwatch.server.engine.signals import stale_signal
@@ -23,7 +23,7 @@ class RunView:
     windows: Mapping[str, WindowRow]
     """Newest window of each group, without evidence and losses."""
     phase_changes: Mapping[str, int]
-    """Changes of phase of each group so far."""
+    """Changes of phase of each group since the server started."""
     groups: tuple[str, ...]
     """Groups seen, in the order they came: one that comes later moves none before it."""
     checkpoints: int
@@ -46,6 +46,10 @@ class RunView:
         """Whether nobody knows any more what the run does at `now` (seconds since the epoch)."""
         stale_at = self.stale_at()
         return stale_at is not None and now > stale_at
+
+    def disconnected(self) -> RunView:
+        """The run as it was last, its streams ended."""
+        return replace(self, health=replace(self.health, connected_ranks=0))
 
     def signal(self, now: float) -> signal_pb2.Signal:
         """The signal as it reads at `now` (seconds since the epoch)."""

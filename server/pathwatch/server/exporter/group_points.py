@@ -26,7 +26,7 @@ BEST = Family(
     "best_checkpoint_step",
     "Step of the best registered checkpoint so far; the series with an empty group is the overall one.",
 )
-PHASE_CHANGES = Family("phase_changes", "Changes of a group's phase so far.", "counter")
+PHASE_CHANGES = Family("phase_changes", "Changes of a group's phase since the server started.", "counter")
 
 
 _METRICS = {name: Family(name, text) for name, text in METRIC_HELP.items()}

@@ -104,10 +104,6 @@ class StoreReader(Protocol):
         """The newest window of each group, without evidence and losses."""
         ...
 
-    def phase_changes(self, run: str) -> Mapping[str, int]:
-        """How often the phase of each group has changed from one window to the next."""
-        ...
-
     def checkpoints(self, run: str) -> list[Checkpoint]:
         """Checkpoints that are not superseded, by step."""
         ...
@@ -139,8 +135,10 @@ class StoreReader(Protocol):
         """At most `points` (2 or more) windows with step > after_step of each group, evenly over the steps.
 
         Among them are the first, the last and each whose phase is not that of the one before; where these
-        alone are too many, the phases are thinned too. The cost grows with `points`, hardly with the number
-        of windows. None = there is no such run.
+        alone are too many, the phases are thinned too. None = there is no such run.
+
+        The cost grows with `points`, hardly with the number of windows. The exception is a group with fewer
+        windows than `points`: they are looked for among the windows of all groups of the run.
         """
         ...
 

@@ -131,16 +131,6 @@ class SqliteReader:
             ).fetchall()
         return [to_window(run, *row[:-1]) for row in rows]
 
-    def phase_changes(self, run: str) -> dict[str, int]:
-        with self._reader() as db:
-            rows = db.execute(
-                'SELECT "group", count(*) FROM (SELECT "group", phase, lag(phase) OVER '
-                '(PARTITION BY "group" ORDER BY step) AS before FROM windows WHERE run=? AND superseded=0) '
-                'WHERE phase<>before GROUP BY "group"',
-                (run,),
-            ).fetchall()
-        return dict(rows)
-
     def checkpoints(self, run: str) -> list[Checkpoint]:
         with self._reader() as db:
             rows = db.execute(
