@@ -146,8 +146,6 @@ def test_a_run_that_fails_again_and_again_is_left_alone_until_a_restart(
     with pytest.raises(RefusedError) as refused:
         bench.join()
     assert refused.value.code == Code.INTERNAL
-    eventually(lambda: bench.view().health.connected_ranks == 0)
-    assert bench.view("other").health.connected_ranks == 1
     assert bench.view().run.closed_step == -1
     other.watermark(10)
     eventually(lambda: samples(bench, "other") == [(10, 8)])
@@ -160,11 +158,12 @@ def test_a_run_that_fails_again_and_again_is_left_alone_until_a_restart(
     assert bench.join().stream.acked == watermark
 
 
-def test_a_run_that_is_left_alone_can_be_deleted(
+def test_a_run_that_is_left_alone_shows_no_ranks_and_can_be_deleted(
     bench: Any, runs: tuple[Any, Any], make_batch: Any, eventually: Any
 ) -> None:
     rank = runs[0]
     for fault in range(3):
+        assert bench.view().health.connected_ranks == 1
         poison(rank, make_batch, 20)
         eventually(lambda rank=rank: rank.ended)
         if fault < 2:
@@ -172,6 +171,7 @@ def test_a_run_that_is_left_alone_can_be_deleted(
             rank.sequence = 1
     with pytest.raises(RefusedError, match="before the server is restarted"):
         bench.create()
+    assert (bench.view().health.connected_ranks, bench.view("other").health.connected_ranks) == (0, 1)
     bench.engine.delete_run("run").result(30)
     assert bench.create().attempt == 0
     assert [row.name for row in bench.store.runs()] == ["other", "run"]
