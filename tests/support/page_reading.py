@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 Place = Page | Locator
 
@@ -72,6 +72,31 @@ def colours(figure: Locator) -> dict[str, int]:
             }"""
         ),
     )
+
+
+def picture(figure: Locator) -> str:
+    """What is on the canvas of a chart, to be compared."""
+    return cast(str, figure.locator("canvas").first.evaluate("canvas => canvas.toDataURL()"))
+
+
+def wait_for_another_picture(figure: Locator, before: str) -> None:
+    """Until the canvas shows something else."""
+    figure.page.wait_for_function(
+        "([figure, before]) => figure.querySelector('canvas').toDataURL() !== before",
+        arg=[figure.element_handle(), before],
+        polling=100,
+    )
+
+
+def table_column(figure: Locator) -> dict[int, float]:
+    """Step → number of the first line, out of the data table of a chart."""
+    if figure.locator("details").get_attribute("open") is None:
+        figure.locator("summary").click()
+    expect(figure.locator("tbody tr")).not_to_have_count(0)
+    cells = figure.locator("tbody tr").evaluate_all(
+        "rows => rows.map(row => [row.dataset.step, row.querySelector('td').textContent])"
+    )
+    return {int(step): float(said) for step, said in cells if said != "\u2013"}
 
 
 def as_json(page: Page, path: str, **parameters: Any) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from browser import Tab
-from page_reading import chart, colours, drawn_points, row, text
+from page_reading import as_json, chart, colours, drawn_points, row, table_column, text
 from playwright.sync_api import expect
+from recorded_run import RecordedRun, made_up
 
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
@@ -53,3 +54,27 @@ def test_one_of_them_is_unknown(open_tab: OpenTab, recorded_server: BackgroundSe
     tab.allow("404")
     page = tab.open("/#/compare/pair/nobody")
     expect(page.get_by_role("main")).to_contain_text("nobody")
+
+
+def test_a_run_made_anew_is_drawn_anew(open_tab: OpenTab, live_server: BackgroundServer) -> None:
+    """Even where it is as far as the one of the same name was."""
+    for name, seed in (("a", 1), ("b", 2)):
+        with RecordedRun(live_server.grpc_address, name, made_up(6, seed)) as run:
+            run.play()
+    tab = open_tab(live_server.http_address)
+    tab.allow("ERR_FAILED")
+    page = tab.open("/#/compare/a/b")
+    figure = chart(page, "train_loss")
+    drawn_points(figure)
+    before = table_column(figure)
+    page.route("**/api/**", lambda route: route.abort())
+    with Client(live_server.grpc_address) as client:
+        client.delete_run("a")
+    with RecordedRun(live_server.grpc_address, "a", made_up(6, 3)) as run:
+        run.play()
+    page.unroute("**/api/**")
+    expect(figure.locator("tbody tr td").first).not_to_have_text(str(before[125]))
+    code = as_json(page, "runs/a/series", metrics="train_loss")["groups"]["code"]
+    assert table_column(figure) == pytest.approx(
+        dict(zip(code["step"], code["metrics"]["train_loss"], strict=True)), rel=1e-5
+    )

@@ -56,6 +56,21 @@ def test_names_are_text(open_tab: OpenTab, hostile: BackgroundServer, width: int
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_groups_that_come_later_may_have_any_name(open_tab: OpenTab, live_server: BackgroundServer) -> None:
+    names = ("a", "constructor", "__proto__", "toString")
+    with RecordedRun(live_server.grpc_address, "later", made_up(5, 1, groups=names[:1])) as run:
+        run.play(2)
+        page = open_tab(live_server.http_address).open("/#/runs/later")
+        figure = chart(page, "train_loss")
+        assert drawn_points(figure) == 2
+    with RecordedRun(live_server.grpc_address, "later", made_up(5, 1, groups=names), first=2) as run:
+        run.play()
+    expect(figure).to_have_attribute("data-points", str(2 + 3 * len(names)))
+    for name in names:
+        assert card(page, name).is_visible()
+    expect(page.locator("[data-timeline]")).to_have_count(len(names))
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -72,7 +72,7 @@ def test_the_timeline_has_the_phases_of_the_windows(
         edges, places = [], []
         for segment, (_, steps) in zip(segments, steps_by_phase, strict=True):
             assert int(segment.get_attribute("data-from") or -1) == steps[0]
-            assert int(segment.get_attribute("data-to") or -1) >= steps[-1]
+            assert int(segment.get_attribute("data-to") or -1) == steps[-1]
             box = segment.bounding_box()
             assert box is not None
             edges.append(box["x"])

@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 from browser import Tab
-from page_reading import card, chart, drawn_points, field, row, text
-from playwright.sync_api import Page, expect
+from page_reading import (
+    as_json,
+    card,
+    chart,
+    drawn_points,
+    field,
+    picture,
+    row,
+    table_column,
+    text,
+    wait_for_another_picture,
+)
+from playwright.sync_api import Page, Route, expect
 from recorded_run import RecordedRun, made_up, recorded
 from serving import Serving
 
@@ -48,6 +59,7 @@ def test_later_steps_arrive(open_tab: OpenTab, live_server: BackgroundServer, ha
     tab = open_tab(live_server.http_address)
     page = tab.open("/#/runs/live")
     before = drawn_points(chart(page, "train_loss"))
+    seen = picture(chart(page, "train_loss"))
     assert text(card(page, "sub:0.6"), "phase") == "MEMORIZED"
     mark(page)
     whole = len(tab.asked("/api/v1/runs/live/series"))
@@ -62,6 +74,7 @@ def test_later_steps_arrive(open_tab: OpenTab, live_server: BackgroundServer, ha
         "([figure, before]) => Number(figure.dataset.points) === before + 20",
         arg=[chart(page, "train_loss").element_handle(), before],
     )
+    wait_for_another_picture(chart(page, "train_loss"), seen)
     segments = page.locator('[data-timeline="sub:0.6"] [data-phase="GENERALIZING"]')
     expect(segments).to_have_count(1)
     assert_same_document(page)
@@ -91,6 +104,7 @@ def test_a_rewound_run_is_drawn_anew(
 ) -> None:
     page = open_tab(live_server.http_address).open("/#/runs/live")
     assert drawn_points(chart(page, "train_loss")) == 30
+    seen = picture(chart(page, "train_loss"))
     with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0"), attempt=1, first=10) as again:
         again.play(2)
         page.wait_for_function(
@@ -98,6 +112,124 @@ def test_a_rewound_run_is_drawn_anew(
             arg=chart(page, "train_loss").element_handle(),
         )
         expect(field(page, "step")).to_contain_text("550")
+        wait_for_another_picture(chart(page, "train_loss"), seen)
+
+
+def test_a_zoomed_chart_of_a_rewound_run_is_drawn_anew(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    page = open_tab(live_server.http_address).open("/#/runs/live")
+    figure = chart(page, "train_loss")
+    drawn_points(figure)
+    whole = picture(figure)
+    box = figure.locator(".u-over").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    wait_for_another_picture(figure, whole)
+    zoomed = picture(figure)
+    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0"), attempt=1, first=10) as again:
+        again.play(2)
+        expect(figure).to_have_attribute("data-points", "24")
+        wait_for_another_picture(figure, zoomed)
+
+
+def test_what_was_decided_after_the_step_a_job_went_back_to_is_not_marked(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    tab = open_tab(live_server.http_address)
+
+    def decided(route: Route) -> None:
+        event = {"at": "2026-01-01T00:00:00Z", "kind": "action", "group": None, "before": "CONTINUE"}
+        event |= {"after": "CHECKPOINT", "reason": "", "evidence": {}, "stop_at_step": None}
+        steps = (300, 600, 400, 500)
+        events = [event | {"revision": revision, "step": step} for revision, step in enumerate(steps, 1)]
+        route.fulfill(json={"version": 1, "run": "live", "revision": len(steps), "events": events})
+
+    tab.page.route("**/live/events*", decided)
+    page = tab.open("/#/runs/live")
+    drawn_points(chart(page, "train_loss"))
+    marks = page.locator('.timeline-marks [data-tone="CHECKPOINT"]')
+    expect(marks).to_have_count(3)
+    titles = marks.evaluate_all("marks => marks.map(mark => mark.title)")
+    assert [title.split(":")[0] for title in titles] == [
+        f"CHECKPOINT at step {step}" for step in (300, 400, 500)
+    ]
+
+
+def test_a_run_made_anew_is_not_the_one_before(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    """Of the same attempt and further on, while the page could not ask."""
+    tab = open_tab(live_server.http_address)
+    tab.allow("ERR_FAILED")
+    page = tab.open("/#/runs/live")
+    figure = chart(page, "train_loss")
+    drawn_points(figure)
+    page.route("**/api/**", lambda route: route.abort())
+    with Client(live_server.grpc_address) as client:
+        client.delete_run("live")
+    trace = made_up(40, 7, groups=("add:0.6", "sub:0.6"))
+    with RecordedRun(live_server.grpc_address, "live", trace) as anew:
+        anew.play()
+        page.unroute("**/api/**")
+        expect(figure).to_have_attribute("data-points", "80")
+        windows = as_json(page, "runs/live/series", metrics="train_loss")["groups"]["add:0.6"]
+        assert table_column(figure) == pytest.approx(
+            dict(zip(windows["step"], windows["metrics"]["train_loss"], strict=True)), rel=1e-5
+        )
+        events = as_json(page, "runs/live/events")["events"]
+        told = [event for event in events if event["kind"] != "checkpoint"]
+        expect(page.locator("[data-event]")).to_have_count(min(8, len(told)))
+
+
+def test_events_are_listed_once(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    """Also where the reader's click asks for them while the page does."""
+    tab = open_tab(live_server.http_address)
+    held: list[Route] = []
+    tab.page.route("**/live/events*", lambda route: held.append(route))
+    with tab.page.expect_request("**/live/events*"):
+        page = tab.open("/#/runs/live")
+    page.locator("details.chooser summary").click()
+    with page.expect_request("**/live/events*"):
+        page.locator(".chooser-list input").nth(2).click()
+    for _ in range(500):
+        if len(held) == 2:
+            break
+        page.wait_for_timeout(20)
+    page.unroute("**/live/events*")
+    first, second = held
+    listed = page.locator("[data-event]")
+    first.continue_()
+    expect(listed).not_to_have_count(0)
+    with page.expect_response("**/live/events*"):
+        second.continue_()
+    for _ in range(2):
+        with page.expect_response(lambda response: response.url.endswith("/api/v1/runs/live")):
+            pass
+    more = page.locator("[data-action=all-events]")
+    if more.is_visible():
+        more.click()
+    events = as_json(page, "runs/live/events")["events"]
+    assert listed.count() == len([event for event in events if event["kind"] != "checkpoint"])
+
+
+def test_a_checkpoint_registered_after_the_last_round_is_listed(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    page = open_tab(live_server.http_address).open("/#/runs/live")
+    page.locator("[data-action=all-checkpoints]").click()
+    before = page.locator("[data-checkpoint]").count()
+    with Client(live_server.grpc_address) as client:
+        # Between two windows: that it is there changes neither what is judged nor what is best.
+        client.register_checkpoint("live", step=client.get_run("live").closed_step - 1, tag="by hand")
+    expect(page.locator("[data-checkpoint]")).to_have_count(before + 1)
+    expect(page.locator(".tag", has_text="by hand")).to_be_visible()
 
 
 def test_a_deleted_run_is_said_to_be_gone(

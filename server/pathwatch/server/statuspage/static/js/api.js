@@ -1,12 +1,11 @@
 // @ts-check
 // Reading the server's JSON API; see docs/api.md.
 
-import { setServerTime } from "./clock.js";
+import { checkServerTime, setServerTime } from "./clock.js";
 import { token } from "./token.js";
 
 const TIMEOUT_MS = 15000;
 const REMEMBERED = 32;
-const heard = new EventTarget();
 
 /** @type {Map<string, {etag: string, body: any}>} Newest answers by path, for conditional requests. */
 const answers = new Map();
@@ -33,17 +32,15 @@ export async function get(path, parameters, signal) {
   const url = `api/v1/${path}${query.size ? `?${query}` : ""}`;
   const remembered = answers.get(url);
   const response = await send(url, remembered?.etag, signal);
-  if (response.status === 304 && remembered) return remembered.body;
+  if (response.status === 304 && remembered) {
+    checkServerTime(response.headers.get("Date") ?? "");
+    return remembered.body;
+  }
   if (!response.ok) throw await refusal(response);
   const body = await response.json();
   if (body.now) setServerTime(body.now);
   remember(url, response.headers.get("ETag"), body);
   return body;
-}
-
-/** Call `listener` whenever the server answers. @param {() => void} listener */
-export function onAnswer(listener) {
-  heard.addEventListener("answer", listener);
 }
 
 /** Ask for everything anew, as after a change of token. */
@@ -58,13 +55,11 @@ async function send(url, etag, signal) {
   if (secret !== null) headers.set("Authorization", `Bearer ${secret}`);
   if (etag !== undefined) headers.set("If-None-Match", etag);
   try {
-    const response = await fetch(url, {
+    return await fetch(url, {
       headers,
       cache: "no-store",
       signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     });
-    heard.dispatchEvent(new Event("answer"));
-    return response;
   } catch (error) {
     if (signal.aborted) throw error;
     throw new ApiError(0, "the server does not answer");

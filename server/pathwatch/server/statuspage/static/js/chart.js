@@ -75,7 +75,11 @@ export class Chart {
       this._shape = shape;
       this._rebuild();
     } else {
-      this._plot.setData(columns(drawing.lines), !this._isZoomed());
+      const data = columns(drawing.lines);
+      // Zoomed in on what is gone, as after a rewind: all is shown again.
+      const stays = this._isZoomed() && this._plot.scales.x.min < (data[0].at(-1) ?? -Infinity);
+      this._plot.setData(data, !stays);
+      if (stays) this._plot.redraw(); // setData itself leaves the old picture there.
     }
     const drawn = drawing.lines.reduce((sum, line) => sum + line.values.filter((value) => value !== null).length, 0);
     setAttribute(this.element, "data-points", String(drawn));

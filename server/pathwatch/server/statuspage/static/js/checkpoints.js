@@ -4,7 +4,6 @@
 import { get } from "./api.js";
 import { h, setText } from "./dom.js";
 import { icon } from "./icons.js";
-import { judgedState } from "./series.js";
 
 const SHOWN = 10;
 
@@ -17,7 +16,6 @@ export class Checkpoints {
     /** @type {Checkpoint[] | null} */
     this._checkpoints = null;
     this._all = false;
-    this._asked = "";
     this._select = /** @type {HTMLSelectElement} */ (h("select", { id: "checkpoints-group", "data-action": "checkpoints-group", change: onChoice }));
     this._rows = h("tbody");
     this._empty = h("p", { class: "muted", hidden: true });
@@ -60,13 +58,11 @@ export class Checkpoints {
   /** @param {any} run @param {AbortSignal} signal */
   async update(run, signal) {
     this._offer(run.groups.map((/** @type {any} */ group) => group.group));
-    const asked = `${judgedState(run)} ${this._select.value}`;
-    if (asked === this._asked) return;
+    const group = this._select.value;
     /** @type {Record<string, string>} */
-    const parameters = this._select.value === "" ? {} : { group: this._select.value };
+    const parameters = group === "" ? {} : { group };
     const { checkpoints } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
-    this._asked = asked;
-    if (checkpoints === this._checkpoints) return;
+    if (checkpoints === this._checkpoints || group !== this._select.value) return;
     this._checkpoints = checkpoints;
     this._show();
   }

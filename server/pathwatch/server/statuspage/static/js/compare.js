@@ -149,6 +149,7 @@ class Side {
     /** @type {Record<string, string>} */
     this.help = {};
     this._path = `runs/${encodeURIComponent(name)}`;
+    this._created = "";
     this._action = changingAction({ "data-field": "action" });
     this._stop = h("span", { "data-field": "stop-at-step" });
     this._stopPart = h("span", {}, " at step ", this._stop);
@@ -178,9 +179,10 @@ class Side {
     setText(this._reason, run.reason);
     setStep(this._step, run.step < 0 ? null : run.step);
     setStep(this._best, run.best_checkpoint_step, "none yet");
-    if (this.series.continues(run) && run.closed_step === this.series.closedStep) return false;
+    if (run.created_at === this._created && this.series.continues(run) && run.closed_step === this.series.closedStep) return false;
     const answer = await get(`${this._path}/series`, { points: POINTS, metrics: METRICS.join(",") }, signal);
     this.series.replace(answer);
+    this._created = run.created_at;
     return true;
   }
 

@@ -58,7 +58,7 @@ export class Events {
   _show() {
     const wanted = this._events.filter((event) => event.kind !== "checkpoint" || this._checkpoints.checked).reverse();
     const listed = this._all ? wanted : wanted.slice(0, SHOWN);
-    const shown = `${this._checkpoints.checked} ${this._all} ${listed.length} ${listed[0]?.revision} ${wanted.length}`;
+    const shown = `${this._checkpoints.checked} ${this._all} ${listed.length} ${listed[0]?.revision} ${listed[0]?.at} ${wanted.length}`;
     if (shown === this._shown) return;
     this._shown = shown;
     this._empty.hidden = wanted.length > 0;

@@ -34,7 +34,7 @@ export class LayersPanel {
   async update(run, signal) {
     const names = run.groups.map((/** @type {any} */ group) => group.group);
     if (!run.config.per_layer) {
-      this._note.replaceChildren(
+      this._say(
         "This run does not compute path distance layer by layer. To have it, create the run with ",
         h("code", {}, "per_layer=True"),
         " in its ",
@@ -45,28 +45,39 @@ export class LayersPanel {
     }
     this._offer(names);
     if (names.length === 0) {
-      this._note.textContent = "No window has been judged yet.";
+      this._say("No window has been judged yet.");
       return;
     }
-    const asked = `${judgedState(run)} ${this._select.value}`;
+    const group = this._select.value;
+    const asked = `${judgedState(run)} ${group}`;
     if (asked === this._asked) return;
-    const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group: this._select.value, points: POINTS }, signal);
+    const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group, points: POINTS }, signal);
+    if (group !== this._select.value) return;
     this._asked = asked;
-    const has = answer.step.length > 0;
-    this._note.hidden = has;
-    this._note.textContent = "No window of this group has been judged yet.";
-    if (!has) return;
+    if (answer.step.length === 0) {
+      this._say("No window of this group has been judged yet.");
+      return;
+    }
+    this._note.hidden = true;
     if (this._map === null) {
       this._map = new HeatMap();
       this.element.append(this._map.element);
     }
+    this._map.element.hidden = false;
     this._map.update(answer);
   }
 
   /** @param {string} message */
   showProblem(message) {
+    this._asked = "";
+    this._say(message);
+  }
+
+  /** Instead of a map: the last one may be of another group, or of windows that are no more. @param {...(Node | string)} why */
+  _say(...why) {
+    this._note.replaceChildren(...why);
     this._note.hidden = false;
-    this._note.textContent = message;
+    if (this._map !== null) this._map.element.hidden = true;
   }
 
   /** @param {string[]} names */

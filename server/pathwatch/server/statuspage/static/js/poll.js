@@ -11,7 +11,7 @@ const LONGEST_BACKOFF_MS = 15000;
 /**
  * Runs `task` now and every few seconds.
  * @param {(signal: AbortSignal) => Promise<void>} task
- * @param {{away: (error: Error) => void, refused: (error: ApiError) => Promise<void>,
+ * @param {{fresh: () => void, away: (error: Error) => void, refused: (error: ApiError) => Promise<void>,
  *   missing: (error: ApiError) => void}} heard `refused` resolves once it makes sense to try again
  * @returns {() => void} how to end it
  */
@@ -30,6 +30,7 @@ async function run(task, heard, signal) {
       await task(signal);
       if (signal.aborted) return;
       failures = 0;
+      heard.fresh();
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ApiError)) console.error(error);

@@ -18,7 +18,9 @@ import { Timeline } from "./timeline.js";
 const POINTS = 500;
 /** Grown to this many times POINTS, the series are fetched anew and thinned. */
 const GROWTH = 2;
+/** Of phases and actions, and apart from them of best checkpoints, which change in most rounds: they push out no others. */
 const LONGEST_HISTORY = 2000;
+const LONGEST_CHECKPOINT_HISTORY = 500;
 
 /** @type {import("./router.js").Open} */
 export function openRun(root, shell, name = "") {
@@ -41,6 +43,7 @@ class RunPage {
     this._name = name;
     this._series = new Series();
     this._seriesMetrics = "";
+    this._created = "";
     /** @type {import("./events.js").Event[]} */
     this._history = [];
     this._verdict = "";
@@ -99,6 +102,7 @@ class RunPage {
   /** @param {AbortSignal} signal */
   async refresh(signal) {
     const run = await get(this._path, {}, signal);
+    if (run.created_at !== this._created) this._startAnew(run.created_at);
     const first = this._run === null;
     this._run = run;
     this._missing.hidden = true;
@@ -109,9 +113,14 @@ class RunPage {
     this._settings.update(run);
     this._announce(run);
     this._charts.describe(run.metric_help, metricsOf(run));
-    const news = await Promise.all([this._refreshSeries(run, signal), this._refreshHistory(run, signal)]);
+    /** @type {ApiError[]} */
+    const failed = [];
+    const news = await Promise.all([
+      unlessFailed(this._refreshSeries(run, signal), failed),
+      unlessFailed(this._refreshHistory(run, signal), failed),
+    ]);
     if (news.some(Boolean)) {
-      const marks = marksOf(this._history, run.best_checkpoint_step);
+      const marks = marksOf(this._history, run);
       this._timeline.update(this._series.groups, marks);
       this._charts.update(this._series, marks);
     }
@@ -121,6 +130,19 @@ class RunPage {
       unlessRefused(this._layers, run, signal),
       first ? this._offerComparisons(signal) : null,
     ]);
+    if (failed[0] !== undefined) throw failed[0];
+  }
+
+  /** Nothing is known of a run made anew under the same name. @param {string} created */
+  _startAnew(created) {
+    const again = this._created !== "";
+    this._created = created;
+    this._series = new Series();
+    this._seriesMetrics = "";
+    this._history = [];
+    if (!again) return;
+    this._timeline.update(this._series.groups, []);
+    this._charts.update(this._series, []);
   }
 
   /** At once, because the reader asked for something else. */
@@ -138,12 +160,14 @@ class RunPage {
     const grown = this._series.length > GROWTH * POINTS;
     if (this._seriesMetrics !== metrics || grown || !this._series.continues(run)) {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
+      if (run.created_at !== this._created) return false;
       this._series.replace(structuredClone(answer));
       this._seriesMetrics = metrics;
       return true;
     }
     if (run.closed_step > this._series.closedStep) {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
+      if (run.created_at !== this._created) return false;
       if (this._series.continues(answer)) this._series.append(structuredClone(answer));
       else this._seriesMetrics = "";
       return true;
@@ -157,7 +181,11 @@ class RunPage {
     if (run.signal.revision < last) this._history = [];
     if (run.signal.revision === last) return false;
     const { events } = await get(`${this._path}/events`, this._history.length > 0 ? { after_revision: last } : {}, signal);
-    this._history = [...this._history, ...events].slice(-LONGEST_HISTORY);
+    if (run.created_at !== this._created) return false;
+    // The reader's own request and that of the poll may overlap: each event once.
+    const known = this._history.at(-1)?.revision ?? 0;
+    const later = events.filter((/** @type {any} */ event) => event.revision > known);
+    this._history = newest([...this._history, ...later]);
     return true;
   }
 
@@ -200,14 +228,44 @@ async function unlessRefused(part, run, signal) {
   }
 }
 
+/**
+ * What the server fails to give is noted in `failed`: the rest of the page stays up to date.
+ * @param {Promise<boolean>} task @param {ApiError[]} failed @returns {Promise<boolean>}
+ */
+async function unlessFailed(task, failed) {
+  try {
+    return await task;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status < 500) throw error;
+    failed.push(error);
+    return false;
+  }
+}
+
+/** @param {import("./events.js").Event[]} history oldest first, as what is returned */
+function newest(history) {
+  let checkpoints = LONGEST_CHECKPOINT_HISTORY;
+  let others = LONGEST_HISTORY;
+  return history
+    .toReversed()
+    .filter((event) => (event.kind === "checkpoint" ? checkpoints-- : others--) > 0)
+    .reverse();
+}
+
 /** @param {any} run @returns {string[]} */
 function metricsOf(run) {
   return [...new Set(run.groups.flatMap((/** @type {any} */ group) => Object.keys(group.window?.metrics ?? {})))].sort();
 }
 
-/** Where the charts say that something was decided. @param {import("./events.js").Event[]} history @param {number | null} best step of a checkpoint */
-function marksOf(history, best) {
+/** Where the charts say that something was decided. @param {import("./events.js").Event[]} history oldest first @param {any} run */
+function marksOf(history, run) {
+  const best = run.best_checkpoint_step;
+  // Where the job went back, what had been decided after that step holds no longer.
+  let floor = run.closed_step;
   const decided = history
+    .toReversed()
+    .filter((event) => event.step <= floor && ((floor = event.step), true))
+    .reverse()
     .filter((event) => event.kind === "action" && (event.after === "STOP" || event.after === "CHECKPOINT"))
     .map((event) => ({ step: event.step, kind: String(event.after), label: `${event.after} at step ${event.step}: ${event.reason}` }));
   return best === null ? decided : [...decided, { step: best, kind: "BEST", label: `Best checkpoint: step ${best}` }];

@@ -10,7 +10,7 @@
 export class Series {
   constructor() {
     /** @type {Record<string, Columns>} */
-    this.groups = {};
+    this.groups = Object.create(null); // Groups may be named `constructor` or `__proto__`.
     this.attempt = -1;
     this.closedStep = -1;
     /** 1 = every window is there. */
@@ -29,7 +29,7 @@ export class Series {
 
   /** Take a whole answer. @param {any} answer */
   replace(answer) {
-    this.groups = answer.groups;
+    this.groups = Object.assign(Object.create(null), answer.groups);
     this.stride = answer.stride;
     this.attempt = answer.attempt;
     this.closedStep = answer.closed_step;
@@ -42,6 +42,7 @@ export class Series {
       if (columns === undefined) this.groups[group] = later;
       else extend(columns, later);
     }
+    this.stride = Math.max(this.stride, answer.stride);
     this.attempt = answer.attempt;
     this.closedStep = answer.closed_step;
   }
@@ -49,7 +50,7 @@ export class Series {
 
 /** What a ranking or a heat map depends on. @param {any} run */
 export function judgedState(run) {
-  return `${run.attempt} ${run.closed_step} ${run.signal.revision} ${run.best_checkpoint_step}`;
+  return `${run.created_at} ${run.attempt} ${run.closed_step} ${run.signal.revision} ${run.best_checkpoint_step}`;
 }
 
 /** Runs of windows with the same phase. @param {Columns} columns

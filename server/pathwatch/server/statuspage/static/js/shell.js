@@ -1,7 +1,7 @@
 // @ts-check
 // What stays while pages come and go: connection, token, announcements.
 
-import { ApiError, forgetAnswers, onAnswer } from "./api.js";
+import { ApiError, forgetAnswers } from "./api.js";
 import { h, setText } from "./dom.js";
 import { duration } from "./format.js";
 import { poll } from "./poll.js";
@@ -32,7 +32,6 @@ export class Shell {
       this.main.focus();
     });
     this._forget.hidden = token() === null;
-    onAnswer(() => this._setConnection("live"));
   }
 
   /** Put a page in place of the last. @param {HTMLElement} root */
@@ -63,22 +62,29 @@ export class Shell {
    */
   watch(task, missing) {
     return poll(task, {
-      away: () => this._setConnection("reconnecting"),
-      refused: (error) => this._askForToken(error),
-      missing,
+      fresh: () => this._setConnection("live"),
+      away: (error) => this._setConnection("reconnecting", error.message),
+      refused: (error) => {
+        this._setConnection("live");
+        return this._askForToken(error);
+      },
+      missing: (error) => {
+        this._setConnection("live");
+        missing(error);
+      },
     });
   }
 
-  /** @param {"live" | "reconnecting"} state */
-  _setConnection(state) {
+  /** @param {"live" | "reconnecting"} state @param {string} [why] */
+  _setConnection(state, why = "") {
     setText(this._connection, state);
     const around = /** @type {HTMLElement} */ (this._connection.parentElement);
-    if (state !== "live" && around.dataset.state === "live") this.announce("The server does not answer.");
+    if (state !== "live" && around.dataset.state === "live") this.announce(`Not up to date: ${why}.`);
     if (state === "live" && around.dataset.state === "reconnecting") this.announce("The server answers again.");
     around.dataset.state = state;
     if (state === "live") this._answered = performance.now();
     const silent = (performance.now() - this._answered) / 1000;
-    setText(this._away, state === "live" ? "" : `The server has not answered for ${duration(silent)}. What is shown is that old.`);
+    setText(this._away, state === "live" ? "" : `Not up to date for ${duration(silent)}: ${why}. What is shown may be that old.`);
   }
 
   /** @param {ApiError} error @returns {Promise<void>} */
