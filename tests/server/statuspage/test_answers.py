@@ -299,8 +299,20 @@ def test_few_of_many_signals(made_up_server: BackgroundServer, monkeypatch: pyte
     newest = [event for event in whole["events"] if event["revision"] > whole["revision"] - 3]
     assert some == whole | {"events": newest}
     assert 0 < len(newest) < len(whole["events"])
-    monkeypatch.setattr(events, "EVENTS", 1)
-    assert get(made_up_server.http_address, "runs/done/events")["events"] == whole["events"][-1:]
+
+
+def test_best_checkpoints_push_out_no_other_events(
+    made_up_server: BackgroundServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = get(made_up_server.http_address, "runs/done/events")["events"]
+    checkpoints = [event for event in whole if event["kind"] == "checkpoint"]
+    others = [event for event in whole if event["kind"] != "checkpoint"]
+    assert len(checkpoints) > 2
+    assert len(others) > 1
+    monkeypatch.setattr(events, "EVENTS", len(others) - 1)
+    monkeypatch.setattr(events, "CHECKPOINT_EVENTS", 2)
+    told = get(made_up_server.http_address, "runs/done/events")["events"]
+    assert told == [event for event in whole if event in others[1:] or event in checkpoints[-2:]]
 
 
 def test_a_run_that_nobody_sent_to(made_up_server: BackgroundServer, check_document: Check) -> None:

@@ -11,7 +11,9 @@ from pathwatch.server.statuspage.values import JsonObject, numbers, time_text
 from pathwatch.server.store.rows import SignalRow
 
 EVENTS = 2000
-"""The newest ones that are told."""
+"""Phases and actions that are told, the newest ones."""
+CHECKPOINT_EVENTS = 500
+"""Best checkpoints that are told: they change in most rounds, and are not to push out the others."""
 
 
 def events_document(run: str, rows: Sequence[SignalRow], seen: int) -> JsonObject:
@@ -21,8 +23,19 @@ def events_document(run: str, rows: Sequence[SignalRow], seen: int) -> JsonObjec
         "version": VERSION,
         "run": run,
         "revision": rows[-1].revision,
-        "events": events[-EVENTS:],
+        "events": _newest(events),
     }
+
+
+def _newest(events: Sequence[JsonObject]) -> list[JsonObject]:
+    left = {True: CHECKPOINT_EVENTS, False: EVENTS}
+    kept = []
+    for event in reversed(events):
+        is_checkpoint = event["kind"] == "checkpoint"
+        left[is_checkpoint] -= 1
+        if left[is_checkpoint] >= 0:
+            kept.append(event)
+    return kept[::-1]
 
 
 def _event(change: Change) -> JsonObject:
