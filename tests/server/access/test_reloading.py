@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,16 +27,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 class Watched:
     def __init__(self, *paths: Path) -> None:
         self.failures = 0
+        self.failing = False
         self.reads = 0
         self.paths = paths
-        self.value = Reloaded("the numbers", paths, self.read, self.fail)
+        self.value = Reloaded("the numbers", paths, self.read, self.report)
 
     def read(self) -> list[int]:
         self.reads += 1
         return [int(path.read_text()) for path in self.paths]
 
-    def fail(self) -> None:
-        self.failures += 1
+    def report(self, failing: bool) -> None:
+        self.failures += failing
+        self.failing = failing
 
 
 def replace_file(path: Path, content: str) -> None:
@@ -122,6 +125,29 @@ def test_a_file_that_goes_and_comes_back_and_goes_is_said_twice(tmp_path: Path, 
         away.rename(path)
         clock[0] += reloading.CHECK_SECONDS
         assert watched.value.current() == [1]
+
+
+def test_whether_the_newest_change_is_in_force(tmp_path: Path, clock: list[float]) -> None:
+    path, away = tmp_path / "file", tmp_path / "away"
+    path.write_text("1")
+    watched = Watched(path)
+
+    def failing_after(change: Callable[[], object]) -> bool:
+        change()
+        for _ in range(2):
+            clock[0] += reloading.CHECK_SECONDS
+            watched.value.current()
+        return watched.failing
+
+    assert not failing_after(lambda: replace_file(path, "2"))
+    assert failing_after(lambda: path.rename(away))
+    assert not failing_after(lambda: away.rename(path)), "it is the one in force"
+    assert failing_after(lambda: replace_file(path, "two"))
+    assert failing_after(lambda: path.rename(away))
+    assert failing_after(lambda: away.rename(path)), "it came back as wrong as it was"
+    assert failing_after(lambda: replace_file(path, "three"))
+    assert not failing_after(lambda: replace_file(path, "4"))
+    assert watched.failures == 4
 
 
 def test_links_that_are_swapped_as_kubernetes_does(tmp_path: Path, clock: list[float]) -> None:

@@ -368,11 +368,13 @@ def test_a_broken_file_changes_nobodys_rights(guarded: Callable[..., Guarded]) -
     with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
         text = page.read().decode()
     assert 'pathwatch_reload_failures_total{file="tokens"} 1.0' in text
+    assert 'pathwatch_reload_failing{file="tokens"} 1.0' in text
     del server.entries["job"]
     server.give("other", "read")
     assert server.code("/pathwatch.v1.RunService/ListRuns", job) is grpc.StatusCode.UNAUTHENTICATED
     with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
         text = page.read().decode()
+    assert 'pathwatch_reload_failing{file="tokens"} 0.0' in text
     assert 'pathwatch_refused_calls_total{listener="grpc",reason="unauthenticated"} 1.0' in text
 
 

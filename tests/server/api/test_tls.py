@@ -184,8 +184,10 @@ def test_files_that_cannot_be_used_leave_the_former_in_force(
         assert secured.lets_in()
     assert caplog.text.count("the TLS certificate changed and cannot be used") == 1
     assert 'pathwatch_reload_failures_total{file="tls"} 1.0' in secured.metrics()
+    assert 'pathwatch_reload_failing{file="tls"} 1.0' in secured.metrics()
     secured.theirs.issue(new, trusts=old)
     assert not secured.lets_in()
+    assert 'pathwatch_reload_failing{file="tls"} 0.0' in secured.metrics()
 
 
 def handshake(address: str, context: ssl.SSLContext) -> ssl.SSLSocket:

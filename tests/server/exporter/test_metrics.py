@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import urllib.error
 import urllib.request
@@ -18,6 +19,8 @@ from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
 from pathwatch.server.phases.verdict import Phase
 from pathwatch.v1 import run_pb2
+
+SERVER = Path(__file__).parents[3] / "server"
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=3, experts=4), per_layer=True)
 
@@ -161,7 +164,19 @@ def signal_phase_name(phase: Any) -> str:
 
 
 def test_labels_are_few(server: BackgroundServer) -> None:
-    allowed = {"run", "group", "layer", "phase", "action", "result", "le", "listener", "reason", "file"}
+    allowed = {
+        "run",
+        "group",
+        "layer",
+        "phase",
+        "action",
+        "result",
+        "le",
+        "listener",
+        "reason",
+        "file",
+        "limit",
+    }
     allowed |= {"mode", "layers", "experts", "policy"}  # of pathwatch_run_info, one series per run
     for name, of_name in samples(scrape(server)).items():
         if name.startswith("pathwatch_"):
@@ -177,6 +192,27 @@ def test_ingest_is_counted(server: BackgroundServer) -> None:
     buckets = [s.value for s in found["pathwatch_window_close_seconds_bucket"]]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 5
+
+
+def test_every_limit_that_refuses_is_counted_from_0_on(tmp_path: Path) -> None:
+    """A counter that appears with its first refusals does not increase with them."""
+    named = {
+        call.args[0].value
+        for path in SERVER.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in {"LimitError", "OverloadError"}
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert {"runs", "streams_per_run", "waiting_bytes"} <= named
+    with BackgroundServer(ServerConfig(data=tmp_path)) as idle:
+        counted = {
+            sample.labels["limit"]: sample.value
+            for sample in samples(scrape(idle))["pathwatch_limit_refusals_total"]
+        }
+    assert named | {"streams", "watchers", "calls", "layers", "experts"} <= counted.keys()
+    assert set(counted.values()) == {0}
 
 
 def test_an_empty_run_has_no_series_of_groups(server: BackgroundServer) -> None:

@@ -20,7 +20,6 @@ from pathwatch.server.notify.counts import DeliveryCounts
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
 THRESHOLDS = re.compile(r"path_distance_tau_\d_\d")
 WITHOUT_SERIES = {
-    "pathwatch_limit_refusals_total",
     "pathwatch_run_stop_at_step",
     "pathwatch_snapshot_age_seconds",
     "pathwatch_webhook_deliveries_total",

@@ -26,7 +26,7 @@ class ShownStore:
 
 
 def collected(store: Any) -> dict[str, float]:
-    collector = StorageCollector(store, lambda: NOW)
+    collector = StorageCollector(store, lambda: NOW, snapshot_minutes=1.5)
     return {s.name: s.value for family in collector.collect() for s in family.samples}
 
 
@@ -39,6 +39,7 @@ def test_values() -> None:
         "pathwatch_data_folder_free_bytes": 10,
         "pathwatch_data_folder_size_bytes": 100,
         "pathwatch_database_bytes": 7,
+        "pathwatch_snapshot_interval_seconds": 90,
     }
     assert collected(ShownStore(info(None))) == without
     assert collected(ShownStore(info(NOW - 90))) == without | {"pathwatch_snapshot_age_seconds": 90}
@@ -49,12 +50,13 @@ def test_a_store_that_cannot_be_looked_at_is_absent_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store: Any = ShownStore(StoreError("cannot look at DIR: it is gone"))
-    collector = StorageCollector(store, lambda: NOW)
+    collector = StorageCollector(store, lambda: NOW, snapshot_minutes=0)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert not [sample for family in collector.collect() for sample in family.samples]
+            (left,) = [sample for family in collector.collect() for sample in family.samples]
+            assert (left.name, left.value) == ("pathwatch_snapshot_interval_seconds", 0)
         assert [record.message for record in caplog.records].count(
             "cannot look at DIR: it is gone; /metrics goes without it"
         ) == 1
         store.shown = info(None)
-        assert len([sample for family in collector.collect() for sample in family.samples]) == 3
+        assert len([sample for family in collector.collect() for sample in family.samples]) == 4

@@ -24,21 +24,25 @@ _Signature = tuple[tuple[int, int, int, int] | None, ...]
 class Reloaded(Generic[T]):
     """What was read from files, and again once they changed, links being followed. From any thread.
 
-    What cannot be read leaves the former in force, is logged, and counted by `failed`.
+    What cannot be read leaves the former in force and is logged. `report` hears of it, every time (True), and
+    when the files are good again (False).
     """
 
     def __init__(
-        self, what: str, files: Sequence[Path], read: Callable[[], T], failed: Callable[[], None]
+        self, what: str, files: Sequence[Path], read: Callable[[], T], report: Callable[[bool], None]
     ) -> None:
         """`what` names it in the log. Raises whatever `read` raises, at first."""
         self._what = what
         self._files = tuple(files)
         self._read = read
-        self._failed = failed
+        self._report = report
+        self._failing = False
         self._lock = threading.Lock()
         self._seen = self._signature()
         self._said: _Signature | None = None
         """Files that could not be read, and of which that was said."""
+        self._is_seen_bad = False
+        """Whether what was seen last was read, and is wrong."""
         self._thread = ThreadPoolExecutor(1, "pathwatch-reload")
         """Not the loop's: slow reads of others may hold all of that one's threads."""
         self._look_under_way: Future[T] | None = None
@@ -72,6 +76,8 @@ class Reloaded(Generic[T]):
         signature = self._signature()
         if signature == self._seen:
             self._said = None
+            if not self._is_seen_bad:
+                self._mend()
             return
         try:
             value = self._read()
@@ -82,16 +88,23 @@ class Reloaded(Generic[T]):
                 self._fail(error)
             return
         except ValueError as error:
-            self._seen = signature
+            self._seen, self._is_seen_bad = signature, True
             self._fail(error)
             return
         if self._signature() == signature:  # else it changed while it was read: next time
-            self._seen, self._said, self._value = signature, None, value
+            self._seen, self._is_seen_bad, self._said, self._value = signature, False, None, value
+            self._mend()
             log.info("%s changed: read again", self._what)
 
     def _fail(self, error: Exception) -> None:
-        self._failed()
+        self._failing = True
+        self._report(True)
         log.error("%s changed and cannot be used, the former stays in force: %s", self._what, error)
+
+    def _mend(self) -> None:
+        if self._failing:
+            self._failing = False
+            self._report(False)
 
     def _signature(self) -> _Signature:
         return tuple(map(_signature, self._files))

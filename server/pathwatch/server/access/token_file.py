@@ -18,4 +18,4 @@ def open_tokens(path: Path, option: str, counts: AccessCounts) -> Reloaded[Token
         warn_if_open(path)
         return tokens
 
-    return Reloaded(f"{option}: {path}", [path], read, lambda: counts.fail_reload(option))
+    return Reloaded(f"{option}: {path}", [path], read, counts.reader_of(option))

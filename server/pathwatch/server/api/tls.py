@@ -15,9 +15,7 @@ def server_credentials(files: TlsFiles, counts: AccessCounts) -> grpc.ServerCred
 
     Raises OSError or ValueError where the files cannot be used now; later, that is logged and counted.
     """
-    certificates = Reloaded(
-        "the TLS certificate", files.paths, lambda: _read(files), lambda: counts.fail_reload("tls")
-    )
+    certificates = Reloaded("the TLS certificate", files.paths, lambda: _read(files), counts.reader_of("tls"))
     # Asked before every handshake, in one of gRPC's threads.
     return grpc.dynamic_ssl_server_credentials(
         certificates.current(),

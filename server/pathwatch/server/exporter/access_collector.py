@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pathwatch.server.access.counts import AccessCounts
@@ -32,6 +32,13 @@ class AccessCollector(Collector):
             "Changes of a file that could not be used; the former stays in force. 0 = good.",
             labels=["file"],
         )
+        failing = GaugeMetricFamily(
+            PREFIX + "reload_failing",
+            "1 while the newest change of a file cannot be used and the former stays in force, else 0. "
+            "0 = good.",
+            labels=["file"],
+        )
         for file in ("tls", "tokens", "http_tokens", "webhooks"):
             failures.add_metric([file], self._counts.reload_failures.get(file, 0))
-        yield from (refused, failures)
+            failing.add_metric([file], file in self._counts.reload_failing)
+        yield from (refused, failures, failing)

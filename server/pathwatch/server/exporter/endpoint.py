@@ -37,7 +37,7 @@ def metrics_registry(
         )
     )
     registry.register(IngestCollector(engine.stats))
-    registry.register(StorageCollector(store, engine.now))
+    registry.register(StorageCollector(store, engine.now, config.snapshot_minutes))
     registry.register(AccessCollector(counts))
     registry.register(GrpcCollector(calls))
     ProcessCollector(registry=registry)

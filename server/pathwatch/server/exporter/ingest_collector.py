@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pathwatch.server.config import meanings
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.exporter.buckets import buckets_of
 from pathwatch.server.exporter.names import PREFIX
@@ -31,8 +32,8 @@ class IngestCollector(Collector):
             "Refusals past a limit, by the limit (docs/operations.md); lower = better.",
             labels=["limit"],
         )
-        for limit, count in sorted(stats.limits_hit.items()):
-            limits.add_metric([limit], count)
+        for limit in meanings():  # at 0 too: a counter that appears with its first refusals hides these
+            limits.add_metric([limit], stats.limits_hit.get(limit, 0))
         yield limits
         yield CounterMetricFamily(
             PREFIX + "commit_failures",

@@ -66,8 +66,9 @@ _TAKEN = frozenset(
         *("run", "run_action", "run_step", "run_closed_step", "run_attempt", "run_active", "run_stale"),
         *("run_stop_at_step", "state_age_seconds", "expected_ranks", "connected_ranks", "missing_ranks"),
         *("partial_rounds", "unjudged_rounds", "ingest_observations", "ingest_bytes", "other_groups"),
-        *("data_folder_free_bytes", "data_folder_size_bytes", "database_bytes", "snapshot_age_seconds"),
-        *("commit_failures", "limit_refusals", "refused_calls", "reload_failures"),
+        *("data_folder_free_bytes", "data_folder_size_bytes", "database_bytes"),
+        *("snapshot_age_seconds", "snapshot_interval_seconds"),
+        *("commit_failures", "limit_refusals", "refused_calls", "reload_failures", "reload_failing"),
         *("webhook_deliveries", "webhook_pending"),
     }
 )

@@ -17,8 +17,9 @@ log = logging.getLogger("pathwatch.server")
 class StorageCollector(Collector):
     """Asks the store at every scrape; what cannot be looked at has no series."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
-        """`now` gives seconds since the epoch."""
+    def __init__(self, store: Store, now: Callable[[], float], snapshot_minutes: float) -> None:
+        """`now` gives seconds since the epoch; a snapshot is taken every so many minutes, 0 = never."""
+        self._snapshot_seconds = 60 * snapshot_minutes
         self._store = store
         self._now = now
         self._failing = False
@@ -40,6 +41,12 @@ class StorageCollector(Collector):
             PREFIX + "snapshot_age_seconds",
             "Seconds since the newest snapshot of the database was taken; lower = fresher, absent = none.",
         )
+        interval = GaugeMetricFamily(
+            PREFIX + "snapshot_interval_seconds",
+            "Seconds from one snapshot of a database that changes to the next, as configured; "
+            "0 = none are taken.",
+            value=self._snapshot_seconds,
+        )
         try:
             storage = self._store.storage()
         except StoreError as error:
@@ -53,4 +60,4 @@ class StorageCollector(Collector):
             database.add_metric([], storage.database_bytes)
             if storage.snapshot_taken_at is not None:
                 age.add_metric([], max(0.0, self._now() - storage.snapshot_taken_at))
-        yield from (free, size, database, age)
+        yield from (free, size, database, age, interval)

@@ -48,9 +48,7 @@ class Notifier:
             counts=self.counts,
             clock=Clock(),
         )
-        self._file = Reloaded(
-            f"webhooks: {file}", [file], lambda: _read(file), lambda: access.fail_reload("webhooks")
-        )
+        self._file = Reloaded(f"webhooks: {file}", [file], lambda: _read(file), access.reader_of("webhooks"))
         self._couriers: dict[str, Courier] = {}
         self._seen: dict[str, tuple[int, int, int]] = {}
         """Of each run: when it was created, its last signal, its state."""

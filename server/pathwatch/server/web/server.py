@@ -52,7 +52,7 @@ class HttpServer:
                 "the certificate of HTTPS",
                 files.paths,
                 lambda: server_context(files),
-                lambda: counts.fail_reload("tls"),
+                counts.reader_of("tls"),
             )
         try:
             self._server = Listener(host, port, self._respond, tls)
