@@ -83,6 +83,17 @@ def test_checkpoints_outlive_the_steps_around_them():
     assert buffer.take(generation).kind == "batch"
 
 
+def test_a_step_of_which_nothing_finds_room_is_dropped_and_counted_once():
+    buffer = SendBuffer(CAPACITY)
+    for number in range(10):
+        buffer.add(message(number, "checkpoint", nbytes=0))
+    assert not buffer.add(message(10, nbytes=1000))
+    assert not buffer.add(message(10)), "a step is kept whole or not at all"
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (1, 2)
+    assert not buffer.add(message(11, nbytes=1000))
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (2, 3)
+
+
 def test_many_checkpoints_are_bounded_too():
     buffer = SendBuffer(CAPACITY)
     for step in range(100):
@@ -176,6 +187,7 @@ def test_whatever_the_order_of_steps_a_step_is_kept_whole_or_not_at_all(steps):
     kept = [m.step for m in take_all(buffer, generation, held)]
     assert kept == [step for step in steps if step in set(kept)]
     assert buffer.counts.dropped_observations == len(steps) - len(kept)
+    assert buffer.counts.dropped_steps == len(set(steps) - set(kept))
 
 
 class AgainstModel(RuleBasedStateMachine):

@@ -279,6 +279,34 @@ def batch(step: int, nbytes: int = 100) -> Message:
     return Message(kind="batch", step=step, encode=routing_pb2.StreamRoutingRequest, nbytes=nbytes, samples=1)
 
 
+def test_a_step_on_disk_is_not_lost_with_its_watermark_in_memory() -> None:
+    """Its watermark is all that is left of it in memory, and the first to go; the next one covers it."""
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(batch(1))
+    segment, copies = spooled(buffer)
+    buffer.add(Message(kind="watermark", step=1, encode=routing_pb2.StreamRoutingRequest))
+    for step in range(2, 13):
+        buffer.add(batch(step))
+    dropped = buffer.counts.dropped_steps
+    assert dropped == buffer.counts.dropped_observations > 0
+    generation = buffer.rewind()
+    buffer._changed = Answering(lambda: buffer.loaded(buffer.reading(), copies, segment.nbytes))  # type: ignore[arg-type,func-returns-value]
+    taken = buffer.take(generation)
+    assert taken is not None
+    assert taken.step == 1
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (dropped, dropped)
+
+
+def test_a_step_that_goes_on_in_memory_is_dropped_with_its_file_and_counted_once() -> None:
+    buffer = SendBuffer(CAPACITY)
+    buffer.add(batch(1))
+    segment, _ = spooled(buffer)
+    buffer.add(batch(1))
+    buffer.drop_segment(segment)
+    assert not buffer.add(batch(1))
+    assert (buffer.counts.dropped_steps, buffer.counts.dropped_observations) == (1, 3)
+
+
 def test_a_wait_for_the_server_is_no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint waits for acknowledgements for minutes and is spooled then: nothing of it is given up."""
     clock = Clock(monkeypatch)

@@ -24,6 +24,8 @@ _BREATH = 1e-5
 """Seconds between two such holds, for whoever waits for the lock to get it."""
 _READ_AHEAD = 1 << 20
 """Bytes read before they are sent."""
+_REMEMBERED = 1000
+"""Dropped steps that are remembered, so that each is counted once whatever still comes for it."""
 _PATIENCE = 10.0
 """Seconds without an acknowledgement after which all that waits is spooled: memory ends with the process."""
 
@@ -70,6 +72,8 @@ class SendBuffer:
         """First one not sent on this connection."""
         self._steps = StepCounts()
         self._dropped_through = -1
+        self._given_up: dict[int, None] = {}
+        """Steps that are counted as dropped, the last ones."""
         self._bytes = 0
         self._sequence = 0
         self._generation = 0
@@ -119,6 +123,8 @@ class SendBuffer:
                 full = True
             if (message.of_a_step and message.step <= self._dropped_through) or not self._fits(message):
                 self._counts.dropped_observations += message.samples
+                if message.of_a_step:
+                    self._give_up_step(message.step)
                 return False
             if not self._queue:
                 self._progress = time.monotonic()
@@ -281,6 +287,7 @@ class SendBuffer:
             if segment not in self._disk.segments:
                 return  # delivered meanwhile
             self._drop_segment(segment, checkpoints)
+            self._remember_given_up(segment.newest_step)  # it may go on in memory, and is counted
             while (step := self._steps.smallest) is not None and step <= segment.newest_step:
                 self._drop_step(step)
             self._dropped_through = max(self._dropped_through, segment.newest_step)
@@ -374,9 +381,21 @@ class SendBuffer:
                 left -= 1
                 if left == 0:
                     break
-        self._counts.dropped_steps += observed
+        if observed:  # else it is whole on disk or has arrived: a later watermark covers the one that went
+            self._give_up_step(step)
+
+    def _give_up_step(self, step: int) -> None:
+        """Something of the step is dropped: what else there is of it is not sent, what comes is not taken."""
+        if step not in self._given_up:
+            self._remember_given_up(step)
+            self._counts.dropped_steps += 1
         self._dropped_through = max(self._dropped_through, step)
         self._disk.tear(step)
+
+    def _remember_given_up(self, step: int) -> None:
+        self._given_up[step] = None
+        if len(self._given_up) > _REMEMBERED:
+            del self._given_up[next(iter(self._given_up))]
 
     def _release(self, message: Message) -> None:
         if message is self._next:
