@@ -70,7 +70,7 @@ def test_an_event_is_where_something_began(
     ]
     test = {
         "interval": "15s",
-        "input_series": [{"series": series, "values": scrapes}],
+        "input_series": [{"series": series.replace("{", '{instance="s",'), "values": scrapes}],
         "promql_expr_test": checks,
     }
     path = tmp_path / "events.yaml"

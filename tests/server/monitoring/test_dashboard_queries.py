@@ -134,6 +134,18 @@ def test_every_query_of_run_has_an_answer(watched: Watched) -> None:
     assert silent == []
 
 
+def test_a_run_of_the_same_name_on_another_sidecar_is_left_out(watched: Watched) -> None:
+    (here,) = choices(RUN, watched, "sidecar", {"run": PAIR})
+    assert choices(RUN, watched, "address", {"run": PAIR}) == [here]
+    for asked in RUN.queries():
+        everywhere, chosen, elsewhere = (
+            watched.ask(RUN, asked.expr, {"run": PAIR} | sidecar, instant=asked.instant)
+            for sidecar in ({}, {"sidecar": here}, {"sidecar": "elsewhere:9464"})
+        )
+        assert chosen == everywhere, asked
+        assert elsewhere == [], asked
+
+
 def test_every_query_of_fleet_has_an_answer(watched: Watched) -> None:
     silent = [
         (asked.where, FLEET.filled(asked.expr, {}))

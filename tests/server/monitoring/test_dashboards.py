@@ -156,7 +156,7 @@ def test_a_click_on_a_run_opens_its_dashboard(run: Dashboard) -> None:
 def test_links_to_the_status_page_are_those_of_the_page_itself(run: Dashboard) -> None:
     (url,) = [link["url"] for link in run.json["links"] if link["title"] == "Status page"]
     runs = (ROOT / "server/pathwatch/server/statuspage/static/js/runs.js").read_text()
-    assert url.removeprefix("${scheme}://${sidecar}/").replace("${run}", "") == "#/runs/"
+    assert url.removeprefix("${scheme}://${address}/").replace("${run}", "") == "#/runs/"
     assert "`#/runs/${encodeURIComponent(run.name)}`" in runs
 
 

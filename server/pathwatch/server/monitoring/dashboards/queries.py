@@ -18,8 +18,9 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEdito
 Target: TypeAlias = Builder[Dataquery]
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-RUN = 'run="$run"'
-GROUPS = 'run="$run",group=~"$group"'
+SIDECAR = 'instance=~"$sidecar"'
+RUN = f'run="$run",{SIDECAR}'
+GROUPS = f'{RUN},group=~"$group"'
 REFS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What a panel calls its queries, in order."""
 NORMAL_95 = 1.96

@@ -25,18 +25,22 @@ def run_dashboard() -> model.Dashboard:
         "and what is advised.",
         since="now-6h",
     )
+    # Runs of the same name on two sidecars are two runs.
+    sidecars = choice("sidecar", "Sidecar", 'label_values(pathwatch_run_info{run="$run"}, instance)')
     groups = choice("group", "Group", f"label_values(pathwatch_group_phase{{{RUN}}}, group)")
     page.with_variable(
         choice("run", "Run", "label_values(pathwatch_run_info, run)").sort(VariableSort.ALPHABETICAL_ASC)
     )
+    page.with_variable(sidecars.multi(True).include_all(True).all_value(".+").current(_everything()))
     page.with_variable(groups.multi(True).include_all(True).all_value(".+").current(_everything()))
+    # One of them, for the link: of all, Grafana would make a pattern.
     page.with_variable(
-        choice("sidecar", "Sidecar", f"label_values(pathwatch_run_info{{{RUN}}}, instance)").hide(
+        choice("address", "Address", f"label_values(pathwatch_run_info{{{RUN}}}, instance)").hide(
             VariableHide.HIDE_VARIABLE
         )
     )
     status_page = dashboard.DashboardLink("Status page").type(DashboardLinkType.LINK)
-    status_page.url("${scheme}://${sidecar}/#/runs/${run}").target_blank(True)
+    status_page.url("${scheme}://${address}/#/runs/${run}").target_blank(True)
     page.link(status_page.tooltip("Reasons in words, and charts by step"))
     page.annotations(list(run_events()))
     return laid_out(

@@ -69,7 +69,7 @@ def data_health() -> list[AnyPanel]:
             "Of all runs of this run's sidecar; lower = faster advice.",
             "s",
             Query(f"histogram_quantile(0.5, {by_bound})", "median"),
-            Query("max(pathwatch_window_close_seconds:p99)", "99 % within"),
+            Query(f"max({sidecar_of_run('pathwatch_window_close_seconds:p99')})", "99 % within"),
             low=0,
             runbooks=["PathwatchWindowsCloseSlowly"],
         ),

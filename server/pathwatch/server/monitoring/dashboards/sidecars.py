@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pathwatch.server.monitoring.dashboards.panels import AnyPanel, lines
-from pathwatch.server.monitoring.dashboards.queries import Query
-
-SIDECAR = 'instance=~"$sidecar"'
+from pathwatch.server.monitoring.dashboards.queries import SIDECAR, Query
 
 
 def _sidecars(
@@ -65,7 +63,7 @@ def work() -> list[AnyPanel]:
             "Close of a round to its verdict, 99 % within",
             "Lower = faster advice.",
             "s",
-            Query("max by (instance) (pathwatch_window_close_seconds:p99)", "{{instance}}"),
+            Query(_each("pathwatch_window_close_seconds:p99"), "{{instance}}"),
             runbooks=["PathwatchWindowsCloseSlowly"],
         ),
         _sidecars(
