@@ -78,7 +78,7 @@ export class Checkpoints {
     const all = this._checkpoints ?? [];
     const shown = this._all ? all : all.slice(0, SHOWN);
     this._empty.hidden = all.length > 0;
-    setText(this._empty, "No checkpoint has been registered yet.");
+    setText(this._empty, "None yet. A registered checkpoint is listed once its step has been judged.");
     this._table.hidden = all.length === 0;
     this._rows.replaceChildren(...shown.map(row));
     this._more.hidden = shown.length === all.length;
