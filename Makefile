@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick robustness fuzz bench bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
+.PHONY: demo test quick tools robustness fuzz bench bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -23,14 +23,17 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sidecar: about 5 minutes, results in demo-out/
 	$(BIN)/pathwatch demo --out demo-out
 
-test: $(READY) debian ## All tests but those of `make robustness`
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not robustness'
+test: $(READY) debian ## All tests but those of `make tools` and `make robustness`
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness'
 
 # Rooms whose tests import a whole training framework each.
 FRAMEWORKS := deepspeed lightning pytorch transformers
 
 quick: $(READY) debian ## The tests without the slow ones, and without those of the frameworks
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not robustness' --ignore=tests/examples $(FRAMEWORKS:%=--ignore=tests/integrations/%)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' --ignore=tests/examples $(FRAMEWORKS:%=--ignore=tests/integrations/%)
+
+tools: $(READY) debian ## The status page in a real browser; rules, dashboards and notifications with a real Prometheus and Alertmanager
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m tools
 
 robustness: $(READY) ## Faults injected at length: kills, cuts, full disks, hostile input
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness

@@ -48,7 +48,7 @@ def test_alerts_fire_with_these_words_and_not_beside(case: Path) -> None:
     promtool("test", "rules", case)
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_no_alert_about_a_run_rings_once_it_is_finished(case: Path, tmp_path: Path) -> None:
     """The same data, of runs that take no more."""

@@ -20,7 +20,7 @@ from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import Limits, ServerConfig
 from pathwatch.v1 import run_pb2, signal_pb2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parents[3]
 RULES = sorted((ROOT / "server" / "pathwatch" / "server" / "monitoring" / "rules").glob("*.yaml"))
