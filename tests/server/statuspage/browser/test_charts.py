@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, expect
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 DRAWN = ("path_distance", "memorized_ratio", "train_loss", "effective_dimension", "routing_entropy")

@@ -13,7 +13,7 @@ from recorded_run import RecordedRun, made_up
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 

@@ -15,7 +15,7 @@ from recorded_run import RecordedRun
 
 from pathwatch.server.app import BackgroundServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 WORDS = "history cannot be read just now"

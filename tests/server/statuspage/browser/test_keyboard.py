@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from pathwatch.server.app import BackgroundServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 REACHABLE = """() => {

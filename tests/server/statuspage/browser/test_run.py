@@ -15,7 +15,7 @@ from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.v1 import signal_pb2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 

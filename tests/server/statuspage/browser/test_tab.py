@@ -10,7 +10,7 @@ import pytest
 from browser import Tab
 from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 PAGES = {
     "/good": "<script src='/ok.js'></script>",

@@ -16,7 +16,7 @@ from recorded_run import RecordedRun, made_up
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 SECRET = "pw-read-4711"  # noqa: S105 (of this test)

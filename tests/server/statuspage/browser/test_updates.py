@@ -27,7 +27,7 @@ from serving import Serving
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 Serve = Callable[..., Serving]
