@@ -36,7 +36,7 @@ def away(tmp_path: Path) -> Iterator[str]:
         yield server.address
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.parametrize("spools", [False, True])
 def test_the_server_learns_what_was_dropped_while_it_was_away(
     away: str, spools: bool, tmp_path: Path

@@ -42,7 +42,7 @@ def test_prometheus_reads_the_rules() -> None:
     promtool("check", "rules", *sorted(RULES.glob("*.yaml")))
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_alerts_fire_with_these_words_and_not_beside(case: Path) -> None:
     promtool("test", "rules", case)

@@ -112,7 +112,7 @@ def history(server: BackgroundServer, run: str) -> list[tuple[int, str | None, s
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 def test_a_recorded_run_is_told_of_once_and_whole(
     house: Set, receivers: list[WebhookReceiver], eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:

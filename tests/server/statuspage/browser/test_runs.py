@@ -13,7 +13,7 @@ from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.v1 import run_pb2, signal_pb2
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 POLL_MILLISECONDS = 2000
