@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -526,8 +527,11 @@ def test_where_no_process_can_be_started_the_caller_hears_of_it(
 ) -> None:
     def open_files() -> set[str]:
         """By what they are: others' may be closed meanwhile."""
-        found = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
-        return {os.readlink(path) for path in found if os.path.lexists(path)}
+        found = set()
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/self/fd/{number}"))
+        return found
 
     def full(*arguments: Any, **options: Any) -> Any:
         raise BlockingIOError("no more processes")
