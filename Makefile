@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export DS_ACCELERATOR ?= cpu
 
-.PHONY: demo test quick tools robustness fuzz bench bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
+.PHONY: demo test quick tools robustness fuzz bench bench-check bench-signal bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -43,11 +43,13 @@ FUZZ_SECONDS ?= 60
 fuzz: $(READY) ## Fuzzes every decoder, guided by coverage, FUZZ_SECONDS (60) each
 	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_SECONDS)
 
+BENCHES := $(patsubst bench/%/__main__.py,bench.%,$(wildcard bench/*/__main__.py))
+
 lint: $(READY) ## ruff, mypy (strict), buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p pathwatch.client -p pathwatch.server -p pathwatch.integrations
-	MYPYPATH=.:tests/support $(BIN)/mypy -p bench.signal -p bench.overhead -p bench.overload -p bench.scrape -p bench.soak -p bench.page
+	MYPYPATH=.:tests/support $(BIN)/mypy $(BENCHES:%=-p %)
 	cd proto && ../$(BIN)/buf lint
 
 format: $(READY) ## Formats the code
@@ -57,7 +59,13 @@ format: $(READY) ## Formats the code
 proto: $(READY) ## Writes the Python of proto/ anew
 	PYTHON=$(BIN)/python proto/generate.sh
 
-bench: $(READY) ## Scores the detector over the recorded runs of tests/data/traces
+bench: $(READY) ## Measures speed, memory and growth of server and client: under 15 minutes, on a machine that does nothing else
+	$(BIN)/python bench/every
+
+bench-check: $(READY) ## The same quickly: fails where a ratio or a footprint is more than 20 % worse than recorded
+	$(BIN)/python bench/every --check
+
+bench-signal: $(READY) ## Scores the detector over the recorded runs of tests/data/traces
 	$(BIN)/python bench/signal --traces tests/data/traces
 
 bench-overhead: $(READY) ## Measures what watching costs a training job: about 9 minutes, on a machine that does nothing else

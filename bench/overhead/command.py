@@ -20,8 +20,9 @@ from bench.overhead.client_calls import Calls, measure
 from bench.overhead.job import join_world
 from bench.overhead.measuring import FULL, QUICK, ModelReport, Plan, count_waits, measure_models, server
 from bench.overhead.outages import measure_outages
-from bench.overhead.paste import check, paste
+from bench.paste import check, paste
 
+MAKER = "bench/overhead"
 DESCRIPTION = """\
 What watching costs a training job: the same DeepSpeed job in turn without pathwatch, with stream mode and
 probe mode at several intervals, with transformers' output_router_logits copied to the host, with moewatch.
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--outages prints its tables only; leave out --json and --markdown")
     if options.markdown is not None:
         try:
-            check(options.markdown)
+            check(options.markdown, MAKER)
         except ValueError as error:
             parser.error(str(error))
     rank, ranks = join_world()
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(text)
     if options.markdown is not None:
-        paste(options.markdown, text)
+        paste(options.markdown, MAKER, text)
     if options.json is not None:
         report = {
             "machine": machine,

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.overload.flood import SAMPLES
 from bench.overload.paced import PacedRun
-from bench.overload.sidecar import Sidecar
+from bench.sidecar import Sidecar
 
 DESCRIPTION = """\
 Does a run that floods the server slow another one's signals? One run sends a step at an even pace; measured

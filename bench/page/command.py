@@ -16,7 +16,7 @@ from browser import chromium
 from playwright.sync_api import Browser
 from recorded_run import RecordedRun, made_up, recorded
 
-from bench.overload.sidecar import Sidecar
+from bench.sidecar import Sidecar
 
 DESCRIPTION = """\
 How long does someone wait for the status page? A sidecar holds 50 runs; measured is the time from navigation

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.overload.paced import PacedRun
-from bench.overload.sidecar import Sidecar
 from bench.scrape.fleet import Fleet
 from bench.scrape.scraper import Scraper, Taken, fetch, scrape
 from bench.scrape.static_series import StaticSeries, write
+from bench.sidecar import Sidecar
 
 DESCRIPTION = """\
 What does a scrape of many runs take, and what does scraping cost those who send data? A server holds 100 runs

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.overload.sidecar import Sidecar
+from bench.sidecar import Sidecar
 from bench.soak.sampling import NAMES, Sample, sample
 from bench.soak.verdict import STEADY, growth, problems
 from pathwatch.server.config import parse_limits

@@ -8,7 +8,7 @@ import urllib.request
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bench.overload.sidecar import Sidecar
+from bench.sidecar import Sidecar
 
 
 @dataclass(frozen=True, slots=True)

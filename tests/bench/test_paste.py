@@ -6,23 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from bench.overhead.paste import BEGIN, END, check, paste
+from bench.paste import check, marks, paste
+
+MAKER = "bench/this"
+BEGIN, END = marks(MAKER)
 
 
 def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n")
-    check(page)
-    paste(page, "| new |")
+    check(page, MAKER)
+    paste(page, MAKER, "| new |")
     once = page.read_text()
     assert once == f"# Title\n\n{BEGIN}\n\n| new |\n\n{END}\n\nMore.\n"
-    paste(page, "| new |")
+    paste(page, MAKER, "| new |")
     assert page.read_text() == once
 
 
 def test_a_new_file_holds_the_report_alone(tmp_path: Path) -> None:
-    check(tmp_path / "new.md")
-    paste(tmp_path / "new.md", "| new |")
+    check(tmp_path / "new.md", MAKER)
+    paste(tmp_path / "new.md", MAKER, "| new |")
     assert (tmp_path / "new.md").read_text() == "| new |\n"
 
 
@@ -31,4 +34,4 @@ def test_a_page_without_a_place_is_left_alone(tmp_path: Path, text: str) -> None
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(ValueError, match="between which tables could go"):
-        check(page)
+        check(page, MAKER)

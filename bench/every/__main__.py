@@ -1,0 +1,13 @@
+"""`python bench/every`: see `command`."""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a script: modules are found from the root of the repository, not from this folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from bench.every.command import main
+
+if __name__ == "__main__":
+    main()
