@@ -19,9 +19,9 @@ RECORDED = ROOT / "bench" / "recorded.json"
 MAKER = "bench/every"
 DESCRIPTION = """\
 Runs every bench of speed, memory and growth, one after the other, on a machine that should do nothing else,
-and prints all figures. With --check each bench runs quickly, again where a figure is more than 20 % worse than
-in bench/recorded.json, and up to three times; what is still worse then is a regression: exit status 1. --record
-writes that file: the medians of three quick runs.
+and prints all figures. With --check each bench runs quickly, again where a figure is more than 20 % worse
+than in bench/recorded.json, and up to three times; what is still worse then is a regression: exit status 1.
+--record writes that file: the medians of three quick runs.
 """
 
 
