@@ -29,7 +29,7 @@ probe mode at several intervals, with transformers' output_router_logits copied 
 
 Blocks of steps alternate and are compared with the blocks without anything next to them, so that a noisy
 machine cancels out; intervals are bootstrapped over blocks. A sidecar runs beside, on the same cores. For two
-ranks: torchrun --nproc-per-node 2 bench/overhead. docs/performance.md says what the numbers mean.
+ranks: torchrun --nproc-per-node 2 bench/overhead. docs/overhead.md says what the numbers mean.
 """
 PACKAGES = ("torch", "deepspeed", "transformers", "grpcio", "moewatch")
 
