@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -57,6 +57,16 @@ class GroupMetrics:
     """Path distance of each layer, where asked for and defined."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPart:
+    """What is known of a group's window without those of other groups."""
+
+    values: Mapping[str, float | None]
+    layer_path_distance_L: NDArray[np.float64] | None
+    pathways_N: Sequence[str]
+    """At the published threshold; empty where the window has no samples."""
+
+
 def group_metrics(
     windows: Mapping[str, WindowArrays], geometry: Geometry | None, settings: MetricSettings
 ) -> Mapping[str, GroupMetrics]:
@@ -66,30 +76,39 @@ def group_metrics(
     group counting alike; `path_distance_ratio` is `path_distance` divided by it.
     `expert_load_max_ratio` is that of the most uneven layer, `target_affinity` that of the last layer.
     """
-    budget = settings.pair_budget
-    filled = {group: windows[group] for group in sorted(windows) if len(windows[group].sample_ids_N)}
-    published: dict[str, list[str]] = {}
-    results: dict[str, tuple[Values, NDArray[np.float64] | None]] = {}
-    for group, window in filled.items():
-        by_threshold = _pathways(window, settings.thresholds)
-        published[group] = by_threshold[settings.thresholds[0]]
-        layers_L = None
-        if settings.per_layer:
-            experts = window.weights_NLK.shape[2]
-            layers_L = layer_path_distance(layer_pathways(published[group], experts), budget)
-        values = (
-            _distances(by_threshold, settings.thresholds[0], budget)
-            | _consistency(window, geometry)
-            | _spread(window, settings.ridge)
-            | _losses(window)
-        )
-        results[group] = values, layers_L
-    for group, cross in _cross(published, budget).items():
-        values, _ = results[group]
-        values["path_distance_cross"] = cross
-        within = values["path_distance"]
-        values["path_distance_ratio"] = within / cross if within is not None and cross > 0 else None
-    return {group: _group_metrics(*results.get(group, ({"window_samples": 0.0}, None))) for group in windows}
+    return combined(
+        {group: group_part(window, geometry, settings) for group, window in windows.items()}, settings
+    )
+
+
+def group_part(window: WindowArrays, geometry: Geometry | None, settings: MetricSettings) -> GroupPart:
+    """A window's part of `group_metrics`: nearly all of the work, and nothing of other groups."""
+    if not len(window.sample_ids_N):
+        return GroupPart(values={"window_samples": 0.0}, layer_path_distance_L=None, pathways_N=())
+    by_threshold = _pathways(window, settings.thresholds)
+    published = by_threshold[settings.thresholds[0]]
+    layers_L = None
+    if settings.per_layer:
+        experts = window.weights_NLK.shape[2]
+        layers_L = layer_path_distance(layer_pathways(published, experts), settings.pair_budget)
+    values = (
+        _distances(by_threshold, settings.thresholds[0], settings.pair_budget)
+        | _consistency(window, geometry)
+        | _spread(window, settings.ridge)
+        | _losses(window)
+    )
+    return GroupPart(values=values, layer_path_distance_L=layers_L, pathways_N=published)
+
+
+def combined(parts: Mapping[str, GroupPart], settings: MetricSettings) -> Mapping[str, GroupMetrics]:
+    """Metrics of every group of a round from all of their parts."""
+    values = {group: dict(part.values) for group, part in parts.items()}
+    published = {group: parts[group].pathways_N for group in sorted(parts) if parts[group].pathways_N}
+    for group, cross in _cross(published, settings.pair_budget).items():
+        within = values[group]["path_distance"]
+        values[group]["path_distance_cross"] = cross
+        values[group]["path_distance_ratio"] = within / cross if within is not None and cross > 0 else None
+    return {group: _group_metrics(values[group], part.layer_path_distance_L) for group, part in parts.items()}
 
 
 def _group_metrics(values: Values, layers_L: NDArray[np.float64] | None) -> GroupMetrics:
@@ -116,7 +135,7 @@ def _distances(by_threshold: Mapping[float, list[str]], published: float, budget
     return values
 
 
-def _cross(published: Mapping[str, list[str]], budget: PairBudget) -> dict[str, float]:
+def _cross(published: Mapping[str, Sequence[str]], budget: PairBudget) -> dict[str, float]:
     """Mean cross-group distance of each group that has others."""
     others = len(published) - 1
     if others < 1:
