@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from pathwatch.server.metrics.arrays import Floats
+
+_LEAST = np.finfo(np.float64).smallest_subnormal
 
 
 def routing_entropy(weights_NLK: Floats) -> float:
     """Mean over samples and layers of −Σ_k g ln g, nats, 0·ln 0 = 0; 0 = one expert, ln K = all alike."""
     weights = weights_NLK.astype(np.float64)
-    return float(-xlogy(weights, weights).sum(axis=-1).mean())
+    # Where a weight is 0 the logarithm only has to be finite.
+    logs = np.log(np.maximum(weights, _LEAST))
+    return float(-(weights * logs).sum(axis=-1).mean())
 
 
 def expert_load_max_ratio(weights_NLK: Floats) -> NDArray[np.float64]:

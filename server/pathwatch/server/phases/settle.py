@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from pathwatch.server.phases.drop import BLOWN_UP, BLOWN_UP_LOSS, WITHDRAW_SHARE, Drop, Row
+from pathwatch.server.phases.kendall import kendall_trend
 
 SETTLE_BINS = 12
 """Bins from onset to confirmation at least; as many must have been still."""
@@ -62,6 +62,6 @@ def _still(stretch: NDArray[np.float64], reference: NDArray[np.float64]) -> bool
     half = len(level_T) // 2
     early, late = np.median(level_T[:half]), np.median(level_T[half:])
     fall = reference[: Row.LOSS].sum() - late
-    trend = kendalltau(np.arange(len(level_T)), level_T)
-    falling = trend.statistic < 0 and trend.pvalue < TREND_P
+    trend = kendall_trend(level_T)
+    falling = trend.balance < 0 and trend.p_value < TREND_P
     return bool(early - late <= SETTLED * fall and not falling)
