@@ -25,35 +25,43 @@ _sym_db = _symbol_database.Default()
 from pathwatch.v1 import tensor_pb2 as pathwatch_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apathwatch/v1/routing.proto\x12\x0cpathwatch.v1\x1a\x19pathwatch/v1/tensor.proto\"\x99\x01\n\x0bStreamHello\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12!\n\x19told_dropped_observations\x18\x07 \x01(\x04\"\xf0\x01\n\x14StreamRoutingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x05hello\x18\x02 \x01(\x0b\x32\x19.pathwatch.v1.StreamHelloH\x00\x12/\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1e.pathwatch.v1.ObservationBatchH\x00\x12,\n\twatermark\x18\x04 \x01(\x0b\x32\x17.pathwatch.v1.WatermarkH\x00\x12\x30\n\x08geometry\x18\x05 \x01(\x0b\x32\x1c.pathwatch.v1.ExpertGeometryH\x00\x42\t\n\x07payload\"U\n\tWatermark\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12!\n\x14\x64ropped_observations\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x17\n\x15_dropped_observations\"\xaa\x01\n\tRawScores\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pathwatch.v1.ScoreKind\x12$\n\x06scores\x18\x02 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07lengths\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12)\n\x0btarget_mask\x18\x04 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\"C\n\x08\x46ragment\x12\x0e\n\x06layers\x18\x01 \x03(\r\x12\x12\n\ntoken_part\x18\x02 \x01(\r\x12\x13\n\x0btoken_parts\x18\x03 \x01(\r\"\xdf\x03\n\x10ObservationBatch\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05group\x18\x02 \x01(\t\x12(\n\nsample_ids\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06losses\x18\x04 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12*\n\x0ctoken_counts\x18\x05 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\x31\n\x13target_token_counts\x18\x06 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\'\n\x07weights\x18\x07 \x01(\x0b\x32\x14.pathwatch.v1.TensorH\x00\x12&\n\x03raw\x18\x08 \x01(\x0b\x32\x17.pathwatch.v1.RawScoresH\x00\x12,\n\x0etarget_weights\x18\t \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07targets\x18\n \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06visits\x18\x0b \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12(\n\x08\x66ragment\x18\x0c \x01(\x0b\x32\x16.pathwatch.v1.FragmentB\t\n\x07routing\"p\n\x0e\x45xpertGeometry\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\'\n\tgram_self\x18\x02 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\'\n\tgram_next\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\"q\n\tRejection\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x16\n\tsample_id\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0c\n\n_sample_id\"K\n\x0eSamplingAdvice\x12\r\n\x05group\x18\x01 \x01(\t\x12\x12\n\nuntil_step\x18\x02 \x01(\x03\x12\x16\n\x0ehash_threshold\x18\x03 \x01(\x06\"\xc4\x01\n\x15StreamRoutingResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12+\n\nrejections\x18\x02 \x03(\x0b\x32\x17.pathwatch.v1.Rejection\x12,\n\x06\x61\x64vice\x18\x03 \x03(\x0b\x32\x1c.pathwatch.v1.SamplingAdvice\x12\x1d\n\x15\x61\x63\x63\x65pted_observations\x18\x04 \x01(\x04\x12\x19\n\x11late_observations\x18\x05 \x01(\x04*\x95\x01\n\tScoreKind\x12\x1a\n\x16SCORE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCORE_KIND_SOFTMAX_LOGITS\x10\x01\x12\x1d\n\x19SCORE_KIND_SIGMOID_LOGITS\x10\x02\x12\x16\n\x12SCORE_KIND_SOFTMAX\x10\x03\x12\x16\n\x12SCORE_KIND_SIGMOID\x10\x04\x32n\n\x0eRoutingService\x12\\\n\rStreamRouting\x12\".pathwatch.v1.StreamRoutingRequest\x1a#.pathwatch.v1.StreamRoutingResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apathwatch/v1/routing.proto\x12\x0cpathwatch.v1\x1a\x19pathwatch/v1/tensor.proto\"\x99\x01\n\x0bStreamHello\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12!\n\x19told_dropped_observations\x18\x07 \x01(\x04\"\x9c\x02\n\x14StreamRoutingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x05hello\x18\x02 \x01(\x0b\x32\x19.pathwatch.v1.StreamHelloH\x00\x12/\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1e.pathwatch.v1.ObservationBatchH\x00\x12,\n\twatermark\x18\x04 \x01(\x0b\x32\x17.pathwatch.v1.WatermarkH\x00\x12\x30\n\x08geometry\x18\x05 \x01(\x0b\x32\x1c.pathwatch.v1.ExpertGeometryH\x00\x12*\n\x08withheld\x18\x06 \x01(\x0b\x32\x16.pathwatch.v1.WithheldH\x00\x42\t\n\x07payload\"U\n\tWatermark\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12!\n\x14\x64ropped_observations\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x17\n\x15_dropped_observations\"\xaa\x01\n\tRawScores\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pathwatch.v1.ScoreKind\x12$\n\x06scores\x18\x02 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07lengths\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12)\n\x0btarget_mask\x18\x04 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\"C\n\x08\x46ragment\x12\x0e\n\x06layers\x18\x01 \x03(\r\x12\x12\n\ntoken_part\x18\x02 \x01(\r\x12\x13\n\x0btoken_parts\x18\x03 \x01(\r\"\xdf\x03\n\x10ObservationBatch\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05group\x18\x02 \x01(\t\x12(\n\nsample_ids\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06losses\x18\x04 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12*\n\x0ctoken_counts\x18\x05 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\x31\n\x13target_token_counts\x18\x06 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\'\n\x07weights\x18\x07 \x01(\x0b\x32\x14.pathwatch.v1.TensorH\x00\x12&\n\x03raw\x18\x08 \x01(\x0b\x32\x17.pathwatch.v1.RawScoresH\x00\x12,\n\x0etarget_weights\x18\t \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12%\n\x07targets\x18\n \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12$\n\x06visits\x18\x0b \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12(\n\x08\x66ragment\x18\x0c \x01(\x0b\x32\x16.pathwatch.v1.FragmentB\t\n\x07routing\"p\n\x0e\x45xpertGeometry\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\'\n\tgram_self\x18\x02 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\x12\'\n\tgram_next\x18\x03 \x01(\x0b\x32\x14.pathwatch.v1.Tensor\"q\n\tRejection\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x16\n\tsample_id\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0c\n\n_sample_id\"|\n\x08Withheld\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x17\n\nuntil_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05round\x18\x03 \x01(\r\x12+\n\x06groups\x18\x04 \x03(\x0b\x32\x1b.pathwatch.v1.WithheldGroupB\r\n\x0b_until_step\"/\n\rWithheldGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07samples\x18\x02 \x01(\r\"6\n\x0cSamplingPlan\x12\x14\n\x0cwindow_steps\x18\x01 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r\"f\n\rSampleRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x17\n\nuntil_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07through\x18\x04 \x01(\x06\x42\r\n\x0b_until_step\"K\n\x0eSamplingAdvice\x12\r\n\x05group\x18\x01 \x01(\t\x12\x12\n\nuntil_step\x18\x02 \x01(\x03\x12\x16\n\x0ehash_threshold\x18\x03 \x01(\x06\"\x9d\x02\n\x15StreamRoutingResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12+\n\nrejections\x18\x02 \x03(\x0b\x32\x17.pathwatch.v1.Rejection\x12,\n\x06\x61\x64vice\x18\x03 \x03(\x0b\x32\x1c.pathwatch.v1.SamplingAdvice\x12\x1d\n\x15\x61\x63\x63\x65pted_observations\x18\x04 \x01(\x04\x12\x19\n\x11late_observations\x18\x05 \x01(\x04\x12(\n\x04plan\x18\x06 \x01(\x0b\x32\x1a.pathwatch.v1.SamplingPlan\x12-\n\x08requests\x18\x07 \x03(\x0b\x32\x1b.pathwatch.v1.SampleRequest*\x95\x01\n\tScoreKind\x12\x1a\n\x16SCORE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCORE_KIND_SOFTMAX_LOGITS\x10\x01\x12\x1d\n\x19SCORE_KIND_SIGMOID_LOGITS\x10\x02\x12\x16\n\x12SCORE_KIND_SOFTMAX\x10\x03\x12\x16\n\x12SCORE_KIND_SIGMOID\x10\x04\x32n\n\x0eRoutingService\x12\\\n\rStreamRouting\x12\".pathwatch.v1.StreamRoutingRequest\x1a#.pathwatch.v1.StreamRoutingResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pathwatch.v1.routing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOREKIND']._serialized_start=1787
-  _globals['_SCOREKIND']._serialized_end=1936
+  _globals['_SCOREKIND']._serialized_start=2255
+  _globals['_SCOREKIND']._serialized_end=2404
   _globals['_STREAMHELLO']._serialized_start=72
   _globals['_STREAMHELLO']._serialized_end=225
   _globals['_STREAMROUTINGREQUEST']._serialized_start=228
-  _globals['_STREAMROUTINGREQUEST']._serialized_end=468
-  _globals['_WATERMARK']._serialized_start=470
-  _globals['_WATERMARK']._serialized_end=555
-  _globals['_RAWSCORES']._serialized_start=558
-  _globals['_RAWSCORES']._serialized_end=728
-  _globals['_FRAGMENT']._serialized_start=730
-  _globals['_FRAGMENT']._serialized_end=797
-  _globals['_OBSERVATIONBATCH']._serialized_start=800
-  _globals['_OBSERVATIONBATCH']._serialized_end=1279
-  _globals['_EXPERTGEOMETRY']._serialized_start=1281
-  _globals['_EXPERTGEOMETRY']._serialized_end=1393
-  _globals['_REJECTION']._serialized_start=1395
-  _globals['_REJECTION']._serialized_end=1508
-  _globals['_SAMPLINGADVICE']._serialized_start=1510
-  _globals['_SAMPLINGADVICE']._serialized_end=1585
-  _globals['_STREAMROUTINGRESPONSE']._serialized_start=1588
-  _globals['_STREAMROUTINGRESPONSE']._serialized_end=1784
-  _globals['_ROUTINGSERVICE']._serialized_start=1938
-  _globals['_ROUTINGSERVICE']._serialized_end=2048
+  _globals['_STREAMROUTINGREQUEST']._serialized_end=512
+  _globals['_WATERMARK']._serialized_start=514
+  _globals['_WATERMARK']._serialized_end=599
+  _globals['_RAWSCORES']._serialized_start=602
+  _globals['_RAWSCORES']._serialized_end=772
+  _globals['_FRAGMENT']._serialized_start=774
+  _globals['_FRAGMENT']._serialized_end=841
+  _globals['_OBSERVATIONBATCH']._serialized_start=844
+  _globals['_OBSERVATIONBATCH']._serialized_end=1323
+  _globals['_EXPERTGEOMETRY']._serialized_start=1325
+  _globals['_EXPERTGEOMETRY']._serialized_end=1437
+  _globals['_REJECTION']._serialized_start=1439
+  _globals['_REJECTION']._serialized_end=1552
+  _globals['_WITHHELD']._serialized_start=1554
+  _globals['_WITHHELD']._serialized_end=1678
+  _globals['_WITHHELDGROUP']._serialized_start=1680
+  _globals['_WITHHELDGROUP']._serialized_end=1727
+  _globals['_SAMPLINGPLAN']._serialized_start=1729
+  _globals['_SAMPLINGPLAN']._serialized_end=1783
+  _globals['_SAMPLEREQUEST']._serialized_start=1785
+  _globals['_SAMPLEREQUEST']._serialized_end=1887
+  _globals['_SAMPLINGADVICE']._serialized_start=1889
+  _globals['_SAMPLINGADVICE']._serialized_end=1964
+  _globals['_STREAMROUTINGRESPONSE']._serialized_start=1967
+  _globals['_STREAMROUTINGRESPONSE']._serialized_end=2252
+  _globals['_ROUTINGSERVICE']._serialized_start=2406
+  _globals['_ROUTINGSERVICE']._serialized_end=2516
 # @@protoc_insertion_point(module_scope)

@@ -113,6 +113,7 @@ class StreamRoutingRequest(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     WATERMARK_FIELD_NUMBER: _builtins.int
     GEOMETRY_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3, … within the session; 0 for the hello."""
     @_builtins.property
@@ -131,6 +132,12 @@ class StreamRoutingRequest(_message.Message):
     def geometry(self) -> Global___ExpertGeometry:
         """Inner products of router rows (expert embeddings)."""
 
+    @_builtins.property
+    def withheld(self) -> Global___Withheld:
+        """What the rank holds back, as the server's SamplingPlan allows. Its
+        sequence is 0: it is neither stored nor acknowledged, the newest counts.
+        """
+
     def __init__(
         self,
         *,
@@ -139,12 +146,13 @@ class StreamRoutingRequest(_message.Message):
         batch: Global___ObservationBatch | None = ...,
         watermark: Global___Watermark | None = ...,
         geometry: Global___ExpertGeometry | None = ...,
+        withheld: Global___Withheld | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "geometry", b"geometry", "hello", b"hello", "payload", b"payload", "watermark", b"watermark"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "geometry", b"geometry", "hello", b"hello", "payload", b"payload", "watermark", b"watermark", "withheld", b"withheld"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "geometry", b"geometry", "hello", b"hello", "payload", b"payload", "sequence", b"sequence", "watermark", b"watermark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "geometry", b"geometry", "hello", b"hello", "payload", b"payload", "sequence", b"sequence", "watermark", b"watermark", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "batch", "watermark", "geometry"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "batch", "watermark", "geometry", "withheld"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -437,6 +445,149 @@ class Rejection(_message.Message):
 Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
+class Withheld(_message.Message):
+    """How far a rank has come that holds observations back, and which of its
+    windows waits for an answer.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    UNTIL_STEP_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Last complete optimizer step. Unlike a watermark it promises nothing:
+    observations above the last watermark may still come.
+    """
+    until_step: _builtins.int
+    """Last step of the oldest window of which something is held back though the
+    rank has passed it. Absent: there is none, and no answer is awaited.
+    """
+    round: _builtins.int
+    """Largest round of SampleRequest for that window that was heeded on this
+    stream: all it asks for was sent before. 0 = there was none.
+    """
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___WithheldGroup]:
+        """What is held back of that window, by group; only of groups of which no
+        SampleRequest has come for it.
+        """
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        until_step: _builtins.int | None = ...,
+        round: _builtins.int = ...,
+        groups: _abc.Iterable[Global___WithheldGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until_step", b"_until_step", "until_step", b"until_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until_step", b"_until_step", "groups", b"groups", "round", b"round", "step", b"step", "until_step", b"until_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until_step: _TypeAlias = _typing.Literal["until_step"]  # noqa: Y015
+    _WhichOneofArgType__until_step: _TypeAlias = _typing.Literal["_until_step", b"_until_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_step) -> _WhichOneofReturnType__until_step | None: ...
+
+Global___Withheld: _TypeAlias = Withheld  # noqa: Y015
+
+@_typing.final
+class WithheldGroup(_message.Message):
+    """How much is held back of one group and window."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group."""
+    samples: _builtins.int
+    """Different samples held back."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithheldGroup: _TypeAlias = WithheldGroup  # noqa: Y015
+
+@_typing.final
+class SamplingPlan(_message.Message):
+    """How the run samples: what a rank needs in order to hold observations back.
+    A rank may keep what nobody has asked for yet until it passes the end of the
+    window. Then it says so (Withheld), sends what is asked for (SampleRequest),
+    drops what can change nothing any more (SamplingAdvice), and sends the
+    watermark once nothing of the window is left.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_STEPS_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    window_steps: _builtins.int
+    """Steps per window: windows are [k · window_steps, (k + 1) · window_steps)."""
+    capacity: _builtins.int
+    """Samples kept per group and window, those of smallest hash."""
+    def __init__(
+        self,
+        *,
+        window_steps: _builtins.int = ...,
+        capacity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "window_steps", b"window_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SamplingPlan: _TypeAlias = SamplingPlan  # noqa: Y015
+
+@_typing.final
+class SampleRequest(_message.Message):
+    """Asks for samples of a group; what lies above may be held back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    UNTIL_STEP_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group; empty = all groups."""
+    until_step: _builtins.int
+    """Last step of the window it is for. Absent: all windows for which nothing
+    else is asked; an expectation after earlier ones, which may turn out wrong.
+    """
+    round: _builtins.int
+    """1, 2, 3, … within the window, later ones ask for more; 0 without a window."""
+    through: _builtins.int
+    """Samples with hash(run, group, sample_id) <= through are to be sent."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        until_step: _builtins.int | None = ...,
+        round: _builtins.int = ...,
+        through: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until_step", b"_until_step", "until_step", b"until_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until_step", b"_until_step", "group", b"group", "round", b"round", "through", b"through", "until_step", b"until_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until_step: _TypeAlias = _typing.Literal["until_step"]  # noqa: Y015
+    _WhichOneofArgType__until_step: _TypeAlias = _typing.Literal["_until_step", b"_until_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until_step) -> _WhichOneofReturnType__until_step | None: ...
+
+Global___SampleRequest: _TypeAlias = SampleRequest  # noqa: Y015
+
+@_typing.final
 class SamplingAdvice(_message.Message):
     """Which samples of a group are still wanted: those whose hash is below."""
 
@@ -477,6 +628,8 @@ class StreamRoutingResponse(_message.Message):
     ADVICE_FIELD_NUMBER: _builtins.int
     ACCEPTED_OBSERVATIONS_FIELD_NUMBER: _builtins.int
     LATE_OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     acked_sequence: _builtins.int
     """All messages of the session up to this sequence are durable or refused."""
     accepted_observations: _builtins.int
@@ -491,6 +644,16 @@ class StreamRoutingResponse(_message.Message):
     def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___SamplingAdvice]:
         """Newly changed advice."""
 
+    @_builtins.property
+    def plan(self) -> Global___SamplingPlan:
+        """In the first response of a stream: set where observations may be held back
+        (stream mode).
+        """
+
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampleRequest]:
+        """What is newly asked for of observations that are held back."""
+
     def __init__(
         self,
         *,
@@ -499,10 +662,12 @@ class StreamRoutingResponse(_message.Message):
         advice: _abc.Iterable[Global___SamplingAdvice] | None = ...,
         accepted_observations: _builtins.int = ...,
         late_observations: _builtins.int = ...,
+        plan: Global___SamplingPlan | None = ...,
+        requests: _abc.Iterable[Global___SampleRequest] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_observations", b"accepted_observations", "acked_sequence", b"acked_sequence", "advice", b"advice", "late_observations", b"late_observations", "rejections", b"rejections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_observations", b"accepted_observations", "acked_sequence", b"acked_sequence", "advice", b"advice", "late_observations", b"late_observations", "plan", b"plan", "rejections", b"rejections", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
