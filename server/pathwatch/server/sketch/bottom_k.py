@@ -20,20 +20,15 @@ class BottomK:
         self._row_of: dict[int, int] = {}
         self.ids_S = np.zeros(0, np.int64)
         """Sample in each row."""
+        self.hash_limit: int | None = None
+        """Samples with a hash at or above it will not be admitted any more; None while there is room. It only
+        falls, so that what another thread reads is at most too high."""
         self._hashes_S = np.zeros(0, np.uint64)
 
     @property
     def size(self) -> int:
         """Samples held."""
         return len(self._row_of)
-
-    @property
-    def hash_limit(self) -> int | None:
-        """Samples with a hash at or above it will not be admitted any more; None while there is room."""
-        if self.size < self._capacity:
-            return None
-        limit = int(self._hashes_S.max()) + 1
-        return limit if limit <= _MAX_HASH else None
 
     def rows(self, sample_ids_N: NDArray[np.int64]) -> NDArray[np.intp]:
         """Row of each sample, −1 = none."""
@@ -65,4 +60,7 @@ class BottomK:
         self.ids_S[changed] = sample_ids_N[new_N]
         self._hashes_S[changed] = hashes_N[new_N]
         self._row_of.update(zip(sample_ids_N[new_N].tolist(), changed.tolist(), strict=True))
+        if changed.size and self.size == self._capacity:
+            limit = int(self._hashes_S.max()) + 1
+            self.hash_limit = limit if limit <= _MAX_HASH else None
         return rows_N, changed

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.sketch.admission import Admission
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservationBlock:
@@ -32,3 +34,10 @@ class ObservationBlock:
     """Layers held, ascending; None = all."""
     token_part: int = 0
     token_parts: int = 1
+    admission: Admission | None = None
+    """Set where observations of the message were left out, since its window does not want them any more."""
+
+    @property
+    def observations(self) -> int:
+        """How many the message held, those left out included."""
+        return len(self.sample_ids_N) if self.admission is None else self.admission.observations

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathwatch.server.metrics.window import WindowArrays
+from pathwatch.server.sketch.admission import Admission, admission
 from pathwatch.server.sketch.errors import SketchError
 from pathwatch.server.sketch.hashing import sample_hash
 from pathwatch.server.sketch.observations import ObservationBlock
@@ -98,7 +102,7 @@ class RunSketch:
     def add(self, block: ObservationBlock, now: float) -> AddResult:
         """Take in a block. Raises SketchError, then nothing of it is stored."""
         self._check_fit(block)
-        n = len(block.sample_ids_N)
+        n = block.observations
         first_step, step = self._settings.window_of(block.step)
         if step <= self.closed_step:
             return AddResult(accepted=0, late=n, beyond=0)
@@ -106,15 +110,30 @@ class RunSketch:
             return AddResult(accepted=0, late=0, beyond=0)
         window = self._open.get(step) or _OpenWindow(first_step, step)
         known = window.groups.get(block.group)
+        _check_left_out(block, known)
         sketch = known or self._new_window()
         before = known.nbytes if known else 0
-        accepted = sketch.add(block, sample_hash(self._settings.run, block.group, block.sample_ids_N))
+        accepted = (
+            sketch.add(block, sample_hash(self._settings.run, block.group, block.sample_ids_N))
+            if len(block.sample_ids_N)
+            else 0
+        )
         self.nbytes += sketch.nbytes - before
         window.groups[block.group] = sketch
         self.newest_step = max(self.newest_step, block.step)
         self._open[step] = window
         self._note_passing(window, now)
         return AddResult(accepted=accepted, late=0, beyond=n - accepted)
+
+    def admission(self, group: str, step: int, sample_ids_N: NDArray[np.int64]) -> Admission | None:
+        """Which observations `add` would not count among those beyond the bottom-k; None = maybe all.
+
+        May be called from any thread: what it says stays true for this RunSketch whatever is added meanwhile.
+        """
+        window = self._open.get(self._settings.window_of(step)[1])
+        sketch = window.groups.get(group) if window else None
+        limit = sketch.hash_limit if sketch else None
+        return admission(self._settings.run, group, sample_ids_N, limit)
 
     @property
     def open_windows(self) -> int:
@@ -225,4 +244,16 @@ class RunSketch:
             windows=windows,
             partial=len(windows) < len(arrays) or any(one.partial for one in windows.values()),
             missing_ranks=missing_ranks,
+        )
+
+
+def _check_left_out(block: ObservationBlock, sketch: WindowSketch | None) -> None:
+    """Raise ValueError where a block lacks observations that the window, as it is, might want."""
+    if block.admission is None:
+        return
+    limit = sketch.hash_limit if sketch else None
+    if limit is None or limit > block.admission.hash_limit:
+        raise ValueError(
+            f"observations of group {block.group!r} at step {block.step} were left out by the hash limit of "
+            "another window"
         )
