@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.config import Limits
-from pathwatch.server.engine.checks import check_distributions, check_rows, check_samples, check_step
+from pathwatch.server.engine.checks import (
+    FLOAT32_TOLERANCE,
+    HALF_TOLERANCE,
+    check_distributions,
+    check_rows,
+    check_samples,
+    check_step,
+)
 from pathwatch.server.engine.refusal import LimitError
-from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array
+from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array, wire_array
+from pathwatch.server.engine.weights import read_weights
 from pathwatch.server.metrics.window import Geometry
+from pathwatch.server.sketch.admission import Admit
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.v1 import routing_pb2, run_pb2, tensor_pb2
 
 if TYPE_CHECKING:
     from pathwatch.server.metrics.routing import ScoreKind
+
+T = TypeVar("T", bound=np.generic)
 
 INT32 = (tensor_pb2.D_TYPE_INT32,)
 INT64 = (tensor_pb2.D_TYPE_INT64,)
@@ -35,6 +46,8 @@ class Topology:
     layers: int
     experts: int
     limits: Limits
+    float32_tolerance: float = FLOAT32_TOLERANCE
+    """How far from one a row of weights of single precision may sum."""
 
 
 def stored_topology(config: run_pb2.RunConfig) -> Topology:
@@ -43,11 +56,15 @@ def stored_topology(config: run_pb2.RunConfig) -> Topology:
         layers=config.topology.layers,
         experts=config.topology.experts,
         limits=Limits(samples_per_message=sys.maxsize, name_length=sys.maxsize),
+        # Means of scores that came in half precision are stored in single.
+        float32_tolerance=2 * HALF_TOLERANCE,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Routing:
+    """Counts are of all samples of the batch, weights of those wanted."""
+
     weights_NLK: NDArray[np.float32]
     target_weights_NLK: NDArray[np.float32] | None
     tokens_N: NDArray[np.int64]
@@ -65,8 +82,12 @@ def group_problem(group: str, most: int) -> str | None:
 
 # What is no number is looked for below; NumPy's warnings of it would fill the log.
 @np.errstate(invalid="ignore", over="ignore")
-def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology) -> ObservationBlock:
-    """The observations of a batch. Raises RefusedError naming field and sample."""
+def decode_batch(
+    batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology, admit: Admit | None = None
+) -> ObservationBlock:
+    """The observations of a batch, without those that `admit` leaves out; nothing is done with these but to
+    check them. Raises RefusedError naming field and sample, wanted or not.
+    """
     check_step("batch.step", batch.step)
     if problem := group_problem(batch.group, topology.limits.name_length):
         raise invalid("batch.group", problem)
@@ -88,8 +109,10 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
             "batch.fragment.token_part",
             f"is {batch.fragment.token_part}; with token_parts {token_parts} it must be below",
         )
+    admission = admit(batch.group, batch.step, sample_ids_N) if admit else None
+    wanted_N = None if admission is None else admission.wanted_N
     routing = _routing(
-        batch, sample_ids_N, topology.layers if layers is None else len(layers), topology.experts
+        batch, sample_ids_N, topology.layers if layers is None else len(layers), topology, wanted_N
     )
     if token_parts == 1:
         check_samples(
@@ -102,17 +125,18 @@ def decode_batch(batch: routing_pb2.ObservationBatch, attempt: int, topology: To
         attempt=attempt,
         step=batch.step,
         group=batch.group,
-        sample_ids_N=sample_ids_N,
-        losses_N=_losses(batch, sample_ids_N),
-        tokens_N=routing.tokens_N,
-        target_tokens_N=routing.target_tokens_N,
+        sample_ids_N=_rows(sample_ids_N, wanted_N),
+        losses_N=_rows(_losses(batch, sample_ids_N), wanted_N),
+        tokens_N=_rows(routing.tokens_N, wanted_N),
+        target_tokens_N=_rows(routing.target_tokens_N, wanted_N),
         weights_NLK=routing.weights_NLK,
         target_weights_NLK=routing.target_weights_NLK,
-        targets_N=_integers(batch, "targets", sample_ids_N, least=-1),
-        visits_N=_integers(batch, "visits", sample_ids_N, least=-1),
+        targets_N=_rows(_integers(batch, "targets", sample_ids_N, least=-1), wanted_N),
+        visits_N=_rows(_integers(batch, "visits", sample_ids_N, least=-1), wanted_N),
         layers=layers,
         token_part=batch.fragment.token_part,
         token_parts=token_parts,
+        admission=admission,
     )
 
 
@@ -158,18 +182,31 @@ def _layers(batch: routing_pb2.ObservationBatch, topology: Topology) -> tuple[in
 
 
 def _routing(
-    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
+    batch: routing_pb2.ObservationBatch,
+    sample_ids_N: NDArray[np.int64],
+    layers: int,
+    topology: Topology,
+    wanted_N: NDArray[np.intp] | None,
 ) -> _Routing:
     match batch.WhichOneof("routing"):
         case "weights":
-            return _reduced(batch, sample_ids_N, layers, experts)
+            return _reduced(batch, sample_ids_N, layers, topology, wanted_N)
         case "raw":
-            return _raw(batch, sample_ids_N, layers, experts)
+            raw = _raw(batch, sample_ids_N, layers, topology.experts)
+            return replace(
+                raw,
+                weights_NLK=_rows(raw.weights_NLK, wanted_N),
+                target_weights_NLK=_rows(raw.target_weights_NLK, wanted_N),
+            )
     raise invalid("batch.routing", "is missing; send weights or raw scores")
 
 
 def _reduced(
-    batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
+    batch: routing_pb2.ObservationBatch,
+    sample_ids_N: NDArray[np.int64],
+    layers: int,
+    topology: Topology,
+    wanted_N: NDArray[np.intp] | None,
 ) -> _Routing:
     # A part of a sample's tokens may hold padding alone.
     least = 0 if batch.fragment.token_parts > 1 else 1
@@ -185,22 +222,26 @@ def _reduced(
         sample_ids_N,
         "more target tokens than tokens",
     )
-    weights_NLK = _weights(
-        batch.weights, "batch.weights", sample_ids_N, layers, experts, empty_N=tokens_N == 0
-    )
-    target_weights_NLK = None
-    if batch.HasField("target_weights"):
-        target_weights_NLK = _weights(
-            batch.target_weights,
-            "batch.target_weights",
+
+    def read(tensor: tensor_pb2.Tensor, name: str, counts_N: NDArray[np.int32]) -> NDArray[np.float32]:
+        return read_weights(
+            tensor,
+            f"batch.{name}",
             sample_ids_N,
-            layers,
-            experts,
-            empty_N=target_tokens_N == 0,
+            layers=layers,
+            experts=topology.experts,
+            empty_N=counts_N == 0,
+            wanted_N=wanted_N,
+            float32_tolerance=topology.float32_tolerance,
         )
+
     return _Routing(
-        weights_NLK=weights_NLK,
-        target_weights_NLK=target_weights_NLK,
+        weights_NLK=read(batch.weights, "weights", tokens_N),
+        target_weights_NLK=(
+            read(batch.target_weights, "target_weights", target_tokens_N)
+            if batch.HasField("target_weights")
+            else None
+        ),
         tokens_N=tokens_N.astype(np.int64),
         target_tokens_N=target_tokens_N.astype(np.int64),
     )
@@ -222,7 +263,7 @@ def _raw(
     except ValueError:
         say = f"is {raw.kind}; say whether scores are logits or probabilities"
         raise invalid("batch.raw.kind", say) from None
-    scores_TLK = to_array(
+    scores_TLK = wire_array(
         raw.scores, "batch.raw.scores", dtypes=WEIGHTS, shape=[None, layers, experts], axes="[T, L, K]"
     )
     lengths_N = to_array(
@@ -240,8 +281,19 @@ def _raw(
         )
         if not np.isin(mask_T, (0, 1)).all():
             raise invalid("batch.raw.target_mask", "holds values other than 0 and 1")
-    _check_scores(scores_TLK.astype(np.float32), kind, raw.scores.dtype, np.repeat(sample_ids_N, lengths_N))
-    reduced = routing_weights(scores_TLK.astype(np.float32), kind, lengths_N, mask_T)
+
+    def check() -> None:
+        values_TLK = to_array(
+            raw.scores, "batch.raw.scores", dtypes=WEIGHTS, shape=scores_TLK.shape, axes="[T, L, K]"
+        ).astype(np.float32, copy=False)
+        _check_scores(values_TLK, kind, raw.scores.dtype, np.repeat(sample_ids_N, lengths_N))
+
+    is_logits = kind in (ScoreKind.SOFTMAX_LOGITS, ScoreKind.SIGMOID_LOGITS)
+    if not is_logits:
+        check()
+    reduced = routing_weights(scores_TLK, kind, lengths_N, mask_T)
+    if is_logits and not np.isfinite(reduced.weights_NLK).all():
+        check()  # any finite number may be a logit, and one that is none shows in its sample's weights
     targets_NLK = reduced.target_weights_NLK
     return _Routing(
         weights_NLK=reduced.weights_NLK.astype(np.float32),
@@ -264,27 +316,6 @@ def _check_scores(
             check_rows(field, fine_TLK, sample_ids_T, "sigmoid scores outside [0, 1]; are these logits?")
             positive_TL = scores_TLK.sum(axis=-1) > 0
             check_rows(field, positive_TL, sample_ids_T, "sigmoid scores that are all 0")
-
-
-def _weights(
-    tensor: tensor_pb2.Tensor,
-    field: str,
-    sample_ids_N: NDArray[np.int64],
-    layers: int,
-    experts: int,
-    empty_N: NDArray[np.bool_],
-) -> NDArray[np.float32]:
-    """Weights [n, L, K]; rows of `empty_N` stand for no token at all and become zeros."""
-    weights_NLK = to_array(
-        tensor, field, dtypes=WEIGHTS, shape=[len(sample_ids_N), layers, experts], axes="[n, L, K]"
-    ).astype(np.float32)
-    if empty_N.any():
-        weights_NLK[empty_N] = 0
-        held_N = ~empty_N
-        check_distributions(field, weights_NLK[held_N], tensor.dtype, sample_ids_N[held_N])
-    else:
-        check_distributions(field, weights_NLK, tensor.dtype, sample_ids_N)
-    return weights_NLK
 
 
 def _losses(
@@ -311,3 +342,12 @@ def _integers(
     ).astype(np.int32)
     check_samples(field, values_N >= least, sample_ids_N, f"a value below {least}")
     return values_N
+
+
+@overload
+def _rows(values: NDArray[T], wanted_N: NDArray[np.intp] | None) -> NDArray[T]: ...
+@overload
+def _rows(values: NDArray[T] | None, wanted_N: NDArray[np.intp] | None) -> NDArray[T] | None: ...
+def _rows(values: NDArray[T] | None, wanted_N: NDArray[np.intp] | None) -> NDArray[T] | None:
+    """The entries that are wanted; None = all."""
+    return values if values is None or wanted_N is None else values[wanted_N]

@@ -6,6 +6,7 @@ Shape letters: T tokens of all samples one after the other, N samples, L routed 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,13 @@ from numpy.typing import NDArray
 from scipy.special import log_expit
 
 from pathwatch.server.metrics.arrays import Floats, Ints
+
+_CHUNK_SCORES = 1 << 16
+"""Scores that are worked on at once: a quarter of a megabyte in float32, which stays in a core's cache."""
+_CHUNK_TOKENS = 64
+"""At most so many are summed in float32 before they are added up in float64."""
+_SAFE_LOGIT = 60.0
+"""exp of it and of its negative are far from the ends of float32, also summed over any number of experts."""
 
 
 class ScoreKind(enum.IntEnum):
@@ -60,34 +68,110 @@ def routing_probabilities(scores: Floats, kind: ScoreKind) -> NDArray[np.float64
 
 
 def routing_weights(
-    scores_TLK: Floats, kind: ScoreKind, lengths_N: Ints, target_mask_T: NDArray[np.generic] | None = None
+    scores_TLK: NDArray[np.generic],
+    kind: ScoreKind,
+    lengths_N: Ints,
+    target_mask_T: NDArray[np.generic] | None = None,
 ) -> RoutingWeights:
     """Mean routing probabilities of each sample over its tokens.
 
     `lengths_N` are the samples' token counts in order, each >= 1, summing to T. `target_mask_T` is true
-    (or 1) where a token carries a loss; None = everywhere. Scores may be float16, float32 or float64.
+    (or 1) where a token carries a loss; None = everywhere. Scores may be float64, float32, float16 or
+    bfloat16 bit patterns (uint16). float64 is reduced in float64; of all others the probabilities are
+    float32 and their sums over tokens float64: within 1e-6 of the exact mean, relatively, or within 1e-12.
+    A sample's result depends on its own tokens alone. It is NaN where one of its scores is NaN
+    or infinite.
     """
     n = len(lengths_N)
     ends_N = np.cumsum(lengths_N, dtype=np.int64)
     mask_T = None if target_mask_T is None else target_mask_T.astype(bool)
-    weights_NLK = np.empty((n, *scores_TLK.shape[1:]), dtype=np.float64)
+    weights_NLK = np.zeros((n, *scores_TLK.shape[1:]), dtype=np.float64)
     target_weights_NLK = np.zeros_like(weights_NLK)
     target_tokens_N = np.asarray(lengths_N, dtype=np.int64).copy()
-    # One sample at a time: the float64 copy stays in cache and never grows to the batch's size.
-    for i, (end, length) in enumerate(zip(ends_N, lengths_N, strict=True)):
-        tokens = slice(end - length, end)
-        probabilities_tLK = routing_probabilities(scores_TLK[tokens], kind)
-        weights_NLK[i] = probabilities_tLK.mean(axis=0)
+    evaluate = _in_float64 if scores_TLK.dtype == np.float64 else _InFloat32(scores_TLK.shape)
+    for i, (end, length) in enumerate(zip(ends_N.tolist(), lengths_N.tolist(), strict=True)):
+        for first in range(end - length, end, step := _chunk_tokens(scores_TLK.shape)):
+            tokens = slice(first, min(first + step, end))
+            values_tLK, factors_tL = evaluate(scores_TLK[tokens], kind)
+            weights_NLK[i] += np.einsum("tlk,tl->lk", values_tLK, factors_tL)
+            if mask_T is not None:
+                factors_tL *= mask_T[tokens, np.newaxis]
+                target_weights_NLK[i] += np.einsum("tlk,tl->lk", values_tLK, factors_tL)
+        weights_NLK[i] /= length
         if mask_T is not None:
-            target_tokens_N[i] = np.count_nonzero(mask_T[tokens])
-            if target_tokens_N[i]:
-                target_weights_NLK[i] = probabilities_tLK[mask_T[tokens]].mean(axis=0)
+            target_tokens_N[i] = np.count_nonzero(mask_T[end - length : end])
+            target_weights_NLK[i] /= max(target_tokens_N[i], 1)
     all_targets = mask_T is None or bool(mask_T.all())
     return RoutingWeights(
         weights_NLK=weights_NLK,
         target_weights_NLK=None if all_targets else target_weights_NLK,
         target_tokens_N=target_tokens_N,
     )
+
+
+def _chunk_tokens(shape_TLK: tuple[int, ...]) -> int:
+    """Tokens that are worked on at once: few enough for the cache, and for a sum in float32."""
+    return max(1, min(_CHUNK_TOKENS, _CHUNK_SCORES // max(1, shape_TLK[1] * shape_TLK[2])))
+
+
+def _in_float64(scores_tLK: NDArray[np.generic], kind: ScoreKind) -> tuple[Floats, Floats]:
+    """Probabilities, and what they are to be multiplied by."""
+    probabilities_tLK = routing_probabilities(scores_tLK.view(np.float64), kind)
+    return probabilities_tLK, np.ones(probabilities_tLK.shape[:2])
+
+
+class _InFloat32:
+    """Scores evaluated in float32, in memory that is used again for the next tokens."""
+
+    def __init__(self, shape_TLK: tuple[int, ...]) -> None:
+        self._out_tLK = np.empty((_chunk_tokens(shape_TLK), *shape_TLK[1:]), np.float32)
+
+    def __call__(self, scores_tLK: NDArray[np.generic], kind: ScoreKind) -> tuple[Floats, Floats]:
+        """Multiples of the probabilities, and what makes probabilities of them; valid until the next call.
+
+        The latter is NaN where one of the scores is not finite.
+        """
+        out_tLK = self._out_tLK[: len(scores_tLK)]
+        values_tLK = _as_float32(scores_tLK, out_tLK)
+        lowest, highest = float(values_tLK.min()), float(values_tLK.max())
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            return out_tLK, np.full(out_tLK.shape[:2], np.nan, np.float32)
+        match kind:
+            case ScoreKind.SOFTMAX:
+                return values_tLK, np.ones(out_tLK.shape[:2], np.float32)
+            case ScoreKind.SOFTMAX_LOGITS if max(-lowest, highest) <= _SAFE_LOGIT:
+                np.exp(values_tLK, out=out_tLK)
+            case ScoreKind.SOFTMAX_LOGITS:
+                np.subtract(values_tLK, values_tLK.max(axis=-1, keepdims=True), out=out_tLK)
+                np.exp(out_tLK, out=out_tLK)
+            case ScoreKind.SIGMOID_LOGITS:
+                _scaled_sigmoid(values_tLK, out_tLK)
+            case ScoreKind.SIGMOID:
+                np.copyto(out_tLK, values_tLK)
+        sums_tL = np.einsum("tlk->tl", out_tLK)  # a third of the time that sum(axis=-1) takes for short rows
+        return out_tLK, np.reciprocal(sums_tL, out=sums_tL)
+
+
+def _as_float32(scores: NDArray[np.generic], room: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scores' values: themselves where they are float32, else written to `room`."""
+    if scores.dtype == np.float32:
+        return scores.view(np.float32)
+    if scores.dtype == np.uint16:  # the upper half of a float32
+        np.left_shift(scores, np.uint32(16), out=room.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(room, scores)
+    return room
+
+
+def _scaled_sigmoid(values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Sigmoids, of each row (last axis) times a factor that keeps its largest from underflowing."""
+    ones_more = np.exp(-np.abs(values))
+    ones_more += 1
+    # sigmoid(x) = e^min(x, 0) / (1 + e^-|x|)
+    np.minimum(values, 0, out=out)
+    out -= out.max(axis=-1, keepdims=True)
+    np.exp(out, out=out)
+    out /= ones_more
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
