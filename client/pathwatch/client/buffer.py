@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pathwatch.client.backlog import Backlog, Reading, Segment
 from pathwatch.client.logs import QuietLogger
-from pathwatch.client.messages import OVERHEAD, InFlight, Message, MessageQueue
+from pathwatch.client.messages import NUDGE, OVERHEAD, InFlight, Message, MessageQueue
 from pathwatch.client.step_counts import StepCounts
 
 _logger = QuietLogger("pathwatch.client")
@@ -75,6 +75,8 @@ class SendBuffer:
         self._given_up: dict[int, None] = {}
         """Steps that are counted as dropped, the last ones."""
         self._bytes = 0
+        self._reserved = 0
+        self._nudged = False
         self._sequence = 0
         self._generation = 0
         self._answered = False
@@ -92,7 +94,7 @@ class SendBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes held in memory, overhead included."""
-        return self._bytes
+        return self._bytes + self._reserved
 
     @property
     def spooled_bytes(self) -> int:
@@ -138,6 +140,22 @@ class SendBuffer:
                 self._wake_spool()
             return not full
 
+    def reserve(self, nbytes: int) -> None:
+        """From now on so many bytes of the capacity are held elsewhere."""
+        self._reserved = nbytes
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there is something that was not sent on this connection."""
+        with self._changed:
+            return self._next is not None or self._disk.waiting
+
+    def nudge(self) -> None:
+        """Have `take` give a NUDGE once there is nothing else to send."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify_all()
+
     def rewind(self) -> int:
         """Everything not acknowledged is to be sent again, in order; the generation that may now `take`."""
         with self._changed:
@@ -150,7 +168,8 @@ class SendBuffer:
             return self._generation
 
     def take(self, generation: int) -> Message | None:
-        """Wait for the next message to send; None once the generation is over, or with it all leftovers."""
+        """Wait for the next message to send, or a NUDGE; None once the generation is over, or with it all
+        leftovers."""
         hung_at = time.monotonic() + _HUNG
         with self._changed:
             while True:
@@ -160,6 +179,9 @@ class SendBuffer:
                 from_disk = self._disk.waiting
                 self._reads = from_disk and not full
                 message = None if full else self._disk.next if from_disk else self._next
+                if message is None and self._nudged and not (full or from_disk):
+                    self._nudged = False
+                    return NUDGE
                 if message is not None and (message.kind != "checkpoint" or self._may_call()):
                     break
                 if message is not None or full or not from_disk:
@@ -343,7 +365,7 @@ class SendBuffer:
     # Inside, under the lock.
 
     def _fits(self, message: Message) -> bool:
-        return self._bytes + self._disk.loaded_bytes + message.size <= self._capacity
+        return self.nbytes + self._disk.loaded_bytes + message.size <= self._capacity
 
     def _empty(self) -> bool:
         return not self._queue and self._disk.empty

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pathwatch.v1 import routing_pb2, run_pb2
 
-Kind: TypeAlias = Literal["batch", "watermark", "geometry", "checkpoint"]
+Kind: TypeAlias = Literal["batch", "watermark", "geometry", "checkpoint", "nudge"]
 
 OVERHEAD = 1024
 """Bytes counted for every message beside its arrays, so that many small messages are bounded too."""
@@ -42,6 +42,10 @@ class Message:
     def of_a_step(self) -> bool:
         """Whether it is part of what a step says: it goes when the step is dropped."""
         return self.kind in {"batch", "geometry"}
+
+
+NUDGE = Message(kind="nudge", step=-1)
+"""Never held nor sent: tells the sender that something else than the buffer wants its attention."""
 
 
 class InFlight(NamedTuple):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any
 
 from pathwatch.client.tensors import fill_tensor
 from pathwatch.v1 import routing_pb2
 
+if TYPE_CHECKING:
+    # At run time functions import it: `pathwatch.client` loads without, and a stream needs it only then.
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
 _WEIGHT_DTYPES = ("float32", "float16", "uint16")
 _ARRAY_OVERHEAD = 192
 _PER_SAMPLE = {
-    "token_counts": np.int32,
-    "target_token_counts": np.int32,
-    "targets": np.int32,
-    "visits": np.int32,
+    "token_counts": "int32",
+    "target_token_counts": "int32",
+    "targets": "int32",
+    "visits": "int32",
 }
 
 
@@ -64,6 +66,20 @@ class Observations:
     def array_overhead(self) -> int:
         """Bytes that the arrays take as objects, beside their numbers: much, where observations are small."""
         return _ARRAY_OVERHEAD * (len(self.arrays) + len(self.raw))
+
+    def select(self, rows_N: NDArray[np.intp]) -> Observations:
+        """The samples in these rows, copied; itself where those are all of them, in order."""
+        if len(rows_N) == self.samples and bool((rows_N[1:] > rows_N[:-1]).all()):
+            return self
+        raw: dict[str, NDArray[np.generic]] = {}
+        if self.raw:
+            lengths_N = self.raw["lengths"].astype("int64")
+            ends_N = lengths_N.cumsum()
+            tokens = [slice(ends_N[i] - lengths_N[i], ends_N[i]) for i in rows_N.tolist()]
+            for name, array in self.raw.items():
+                pieces = [array[one] for one in tokens]
+                raw[name] = array[rows_N] if name == "lengths" else _joined(pieces, array)
+        return replace(self, arrays={name: array[rows_N] for name, array in self.arrays.items()}, raw=raw)
 
     def split(self, limit: int) -> Iterator[Piece]:
         """All samples in pieces, each of one sample or at most `limit` bytes. Nothing is copied yet."""
@@ -123,7 +139,7 @@ class Piece:
             fill_tensor(getattr(batch, name), array[self.first : self.last])
         if self.of.raw:
             batch.raw.kind = self.of.kind
-            lengths_N = self.of.raw["lengths"].astype(np.int64)
+            lengths_N = self.of.raw["lengths"].astype("int64")
             start, end = int(lengths_N[: self.first].sum()), int(lengths_N[: self.last].sum())
             for name, array in self.of.raw.items():
                 rows = array[self.first : self.last] if name == "lengths" else array[start:end]
@@ -184,7 +200,7 @@ def checked(
         raise ValueError(
             "target_weights goes with weights only; mark target tokens of raw scores in its target_mask_T"
         )
-    sample_ids_N = _integers("sample_ids", sample_ids, np.int64)
+    sample_ids_N = _integers("sample_ids", sample_ids, "int64")
     n = len(sample_ids_N)
     arrays: dict[str, NDArray[Any]] = {"sample_ids": sample_ids_N}
     if losses is not None:
@@ -226,15 +242,21 @@ def checked_geometry(*, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -
     return Geometry(step=step, gram_self_LKK=gram_self_LKK, gram_next_LKK=gram_next_LKK)
 
 
+def _joined(pieces: Sequence[NDArray[Any]], like: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return np.concatenate(pieces) if pieces else like[:0]
+
+
 def _raw_arrays(raw: RawScores, n: int) -> dict[str, NDArray[np.generic]]:
     scores_TLK = _floats("raw.scores_TLK", raw.scores_TLK, _WEIGHT_DTYPES, 3)
-    lengths_N = _of_length("raw.lengths_N", _integers("raw.lengths_N", raw.lengths_N, np.int32), n)
+    lengths_N = _of_length("raw.lengths_N", _integers("raw.lengths_N", raw.lengths_N, "int32"), n)
     tokens = len(scores_TLK)
-    if (lengths_N < 0).any() or int(lengths_N.sum(dtype=np.int64)) != tokens:
+    if (lengths_N < 0).any() or int(lengths_N.sum(dtype="int64")) != tokens:
         raise ValueError(f"raw.lengths_N must be counts that sum to the {tokens} tokens of raw.scores_TLK")
     arrays: dict[str, NDArray[np.generic]] = {"scores": scores_TLK, "lengths": lengths_N}
     if raw.target_mask_T is not None:
-        mask_T = _integers("raw.target_mask_T", raw.target_mask_T, np.uint8)
+        mask_T = _integers("raw.target_mask_T", raw.target_mask_T, "uint8")
         arrays["target_mask"] = _of_length("raw.target_mask_T", mask_T, tokens)
     return arrays
 
@@ -245,7 +267,9 @@ def _fragment(layers: Sequence[int] | None, token_part: int, token_parts: int) -
     return routing_pb2.Fragment(layers=layers, token_part=token_part, token_parts=token_parts)
 
 
-def _integers(name: str, values: ArrayLike, dtype: type[np.integer[Any]]) -> NDArray[Any]:
+def _integers(name: str, values: ArrayLike, dtype: str) -> NDArray[Any]:
+    import numpy as np
+
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis, not shape {array.shape}")
@@ -253,14 +277,16 @@ def _integers(name: str, values: ArrayLike, dtype: type[np.integer[Any]]) -> NDA
         raise TypeError(f"{name} must be integers, not {array.dtype}")
     if array.dtype == dtype:
         return _copy(array)
-    converted = array.astype(dtype)
+    converted: NDArray[Any] = array.astype(dtype)
     if (converted != array).any():
-        raise ValueError(f"{name} has values that {np.dtype(dtype)} cannot hold")
+        raise ValueError(f"{name} has values that {dtype} cannot hold")
     return converted
 
 
 def _floats(name: str, values: ArrayLike, dtypes: Sequence[str], ndim: int) -> NDArray[Any]:
     """A copy, of its own element type where `dtypes` has it, else of the first of them."""
+    import numpy as np
+
     array = np.asarray(values)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, not shape {array.shape}")
@@ -273,6 +299,8 @@ def _floats(name: str, values: ArrayLike, dtypes: Sequence[str], ndim: int) -> N
 
 def _copy(array: NDArray[Any]) -> NDArray[Any]:
     """A copy made without letting go of the interpreter, as NumPy's own is; to get it back may take 5 ms."""
+    import numpy as np
+
     return np.ndarray(array.shape, array.dtype, array.tobytes())
 
 

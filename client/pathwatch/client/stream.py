@@ -8,8 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING
 
 from pathwatch.client.buffer import Counts, SendBuffer
 from pathwatch.client.channel import Credentials
@@ -20,10 +19,15 @@ from pathwatch.client.observations import Observations, RawScores, checked, chec
 from pathwatch.client.reconnect import Reconnecting
 from pathwatch.client.session import Identity, Session
 from pathwatch.client.spool import Spool
-from pathwatch.client.spooler import Spooler
 from pathwatch.client.uplink import Uplink
 from pathwatch.client.watermarks import WatermarkRequest
+from pathwatch.client.withholding import Withholding
 from pathwatch.v1 import run_pb2, signal_pb2
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from pathwatch.client.spooler import Spooler
 
 _logger = QuietLogger("pathwatch.client")
 
@@ -95,6 +99,8 @@ class RoutingStream:
         used again by another; None = a random name. With a `spool` what memory cannot hold, and whatever
         waits for long, is kept in files, from which a later life can deliver it (docs/spool.md).
         """
+        import numpy  # noqa: F401 # where the job did not: now, and not within its first step
+
         identity = Identity(
             run=run,
             attempt=attempt,
@@ -109,10 +115,16 @@ class RoutingStream:
         self._inert = False
         self._warned_full = False
         self._buffer = SendBuffer(buffer_bytes)
-        self._spooler = (
-            None if spool is None else Spooler(spool, identity, self._buffer, spool_from=buffer_bytes // 2)
+        self._spooler = None if spool is None else _spooler(spool, identity, self._buffer, buffer_bytes // 2)
+        self._withholding = Withholding(
+            run,
+            rank,
+            self._buffer,
+            send=self._send_observations,
+            mark=self._send_watermark,
+            most_bytes=buffer_bytes // 4,
         )
-        self._uplink = Uplink(Session(identity, self._buffer), config, self._spooler)
+        self._uplink = Uplink(Session(identity, self._buffer), config, self._withholding, self._spooler)
         self._sender = Reconnecting(
             "pathwatch-stream", address, credentials, self._uplink.attempt, on_end=self._buffer.close
         )
@@ -160,7 +172,7 @@ class RoutingStream:
         if self._closed:
             return
         try:
-            self._add_observations(
+            self._withholding.observe(
                 checked(
                     step=operator.index(step),
                     group=group,
@@ -187,7 +199,7 @@ class RoutingStream:
 
     def watermark(self, step: int) -> None:
         """Promise that nothing more comes from this rank for steps up to and including `step`."""
-        self._guarded("watermark", lambda: self._add_watermark(operator.index(step)))
+        self._guarded("watermark", lambda: self._withholding.watermark(_checked_step(operator.index(step))))
 
     def register_checkpoint(self, *, step: int, tag: str) -> None:
         """Make a saved checkpoint known, under the path or tag by which the job finds it again.
@@ -234,6 +246,8 @@ class RoutingStream:
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged and all checkpoints registered; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        if not self._inert:
+            self._withholding.release()
         if self._spooler is not None and not self._spooler.wait_delivered(timeout):
             return False
         return self._buffer.wait_empty(max(0.0, deadline - time.monotonic()))
@@ -248,6 +262,7 @@ class RoutingStream:
             return
         self._closed = True
         deadline = time.monotonic() + timeout
+        self._withholding.stop()
         self._sender.hurry()
         # Part of the time is kept for taking the connection down.
         delivered = self._deliver_last(timeout * 0.8)
@@ -294,6 +309,16 @@ class RoutingStream:
         except Exception as error:  # nothing of ours may reach training
             self._uplink.reject(kind, type(error).__name__, str(error))
 
+    def _send_observations(self, observations: Observations) -> None:
+        try:
+            self._add_observations(observations)
+        except Exception as error:  # also in threads of ours, which are to go on
+            self._uplink.reject("batch", type(error).__name__, str(error))
+
+    def _send_watermark(self, step: int) -> None:
+        request = WatermarkRequest(step, lambda: self._counts.dropped_observations)
+        self._add(Message(kind="watermark", step=step, encode=request))
+
     def _add_observations(self, observations: Observations) -> None:
         if observations.samples == 0:
             return
@@ -313,12 +338,6 @@ class RoutingStream:
     def _add_geometry(self, step: int, gram_self: ArrayLike, gram_next: ArrayLike) -> None:
         geometry = checked_geometry(step=step, gram_self=gram_self, gram_next=gram_next)
         self._add(Message(kind="geometry", step=step, encode=geometry.request, nbytes=geometry.nbytes))
-
-    def _add_watermark(self, step: int) -> None:
-        if step < 0:
-            raise ValueError(f"step is {step}, must not be negative")
-        request = WatermarkRequest(step, lambda: self._counts.dropped_observations)
-        self._add(Message(kind="watermark", step=step, encode=request))
 
     def _add_checkpoint(self, step: int, tag: str) -> None:
         checkpoint = run_pb2.Checkpoint(step=step, tag=tag, attempt=self._attempt)
@@ -346,6 +365,18 @@ class RoutingStream:
         self._uplink.abandon()
         self._spooler = None
         self._buffer = SendBuffer(0)
+
+
+def _spooler(spool: Spool, identity: Identity, buffer: SendBuffer, spool_from: int) -> Spooler:
+    from pathwatch.client.spooler import Spooler  # only here: most jobs have no spool
+
+    return Spooler(spool, identity, buffer, spool_from=spool_from)
+
+
+def _checked_step(step: int) -> int:
+    if step < 0:
+        raise ValueError(f"step is {step}, must not be negative")
+    return step
 
 
 # Held until closed, so that what a forgotten stream has buffered is still delivered at exit, and until its

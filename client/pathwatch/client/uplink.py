@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 
 from pathwatch.client.connection import Connection
-from pathwatch.client.errors import explain, one_line, status_of
+from pathwatch.client.errors import ended_by_age, explain, one_line, status_of
 from pathwatch.client.logs import QuietLogger
-from pathwatch.client.messages import Message
+from pathwatch.client.messages import NUDGE, Message
 from pathwatch.client.retry_info import is_lasting
 from pathwatch.client.session import Session
-from pathwatch.client.spooler import Spooler
 from pathwatch.client.watermarks import ToldDropped
+from pathwatch.client.withholding import Withholding
 from pathwatch.v1 import routing_pb2, run_pb2
+
+if TYPE_CHECKING:
+    from pathwatch.client.spooler import Spooler
 
 _logger = QuietLogger("pathwatch.client")
 
@@ -48,7 +52,11 @@ class Uplink:
     """Drives one StreamRouting call at a time out of a buffer that outlives it."""
 
     def __init__(
-        self, own: Session, config: run_pb2.RunConfig | None, spooler: Spooler | None = None
+        self,
+        own: Session,
+        config: run_pb2.RunConfig | None,
+        withholding: Withholding,
+        spooler: Spooler | None = None,
     ) -> None:
         """With a `config` the run is created, if it does not exist, before the first stream.
 
@@ -56,6 +64,7 @@ class Uplink:
         """
         self._own = own
         self._config = config
+        self._withholding = withholding
         self._spooler = spooler
         self._reported: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
@@ -88,7 +97,12 @@ class Uplink:
         if self._spooler is not None:
             for session in self._spooler.leftovers():
                 self._deliver_leftover(connection, answered, session)
-        self._converse(connection, answered, self._own)
+        try:
+            self._converse(connection, answered, self._own)
+        except Exception as error:
+            if not (isinstance(error, grpc.RpcError) and ended_by_age(error)):
+                self._withholding.stop()  # nobody is there to ask for what is held back
+            raise
 
     def _deliver_leftover(
         self, connection: Connection, answered: Callable[[], None], session: Session
@@ -110,9 +124,13 @@ class Uplink:
         requests = self._requests(connection, hello, session, self._call, session.buffer.rewind())
         call = connection.routing.StreamRouting(requests)
         try:
+            first = True
             for response in call:
                 answered()
                 self._take_in(session, response)
+                if session is self._own:
+                    self._withholding.heed(response, first=first)
+                first = False
         except grpc.RpcError as error:
             if isinstance(self._failure, grpc.RpcError):  # for which we closed the connection ourselves
                 raise self._failure from None
@@ -154,6 +172,10 @@ class Uplink:
         self._greeted = number
         self.connections += session is self._own
         while (message := session.buffer.take(generation)) is not None:
+            if message is NUDGE:
+                if (told := self._withholding.next_message()) is not None:
+                    yield told
+                continue
             if message.checkpoint is not None:
                 failure = self._register(connection, session, message)
                 if failure is not None:
