@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from pathwatch.client import RoutingStream
+from pathwatch.client import RoutingStream, reconnect
 from pathwatch.v1 import (
     routing_pb2,
     routing_pb2_grpc,
@@ -260,16 +260,41 @@ def sidecar() -> Iterator[Sidecar]:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Waits until a condition holds and returns its value; fails after 20 s."""
+    """Waits until a condition holds and returns its value; fails after a minute."""
 
     def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (value := condition()):
-            assert time.monotonic() < deadline, "condition did not come true within 20 s"
+            assert time.monotonic() < deadline, "condition did not come true within a minute"
             time.sleep(0.005)
         return value
 
     return wait
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Every wait between two attempts, as (failures in a row, refused); none of them takes time."""
+    asked = []
+
+    def delay(failures: int, refused: bool) -> float:
+        asked.append((failures, refused))
+        return 0.0
+
+    monkeypatch.setattr(reconnect, "_delay", delay)
+    return asked
+
+
+@pytest.fixture
+def threads_left() -> Callable[[], list[str]]:
+    """Names of the stream's threads that the test left; those of tests before may still be ending."""
+    before = set(threading.enumerate())
+
+    def left() -> list[str]:
+        threads = set(threading.enumerate()) - before
+        return sorted(thread.name for thread in threads if thread.name.startswith("pathwatch"))
+
+    return left
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_a_checkpoint_does_not_overtake_what_was_sent_before(sent_before):
     sender.join(0.1)
     assert taken == []
     buffer.acknowledge(sent_before)
-    sender.join(10)
+    sender.join(60)
     assert taken == ["checkpoint"]
 
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_waits_until_all_before_it_is_acknowledged(before):
     with pytest.raises(Empty):
         taken.get(timeout=0.2)
     buffer.acknowledge(batch.sequence)
-    assert taken.get(timeout=20).kind == "checkpoint"
+    assert taken.get(timeout=60).kind == "checkpoint"
     thread.join()
 
 

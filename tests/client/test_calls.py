@@ -63,9 +63,10 @@ def test_watching_yields_changes_and_ends_with_the_run(client, sidecar):
     assert [signal.revision for signal in signals] == [3]
 
 
-def test_watching_ends_quietly_at_its_deadline(client, sidecar):
+def test_watching_ends_quietly_at_its_deadline(client, sidecar, eventually):
     sidecar.give(signal_pb2.Signal(run="run", revision=1))
-    assert [signal.revision for signal in client.watch_signals("run", timeout=0.3)] == [1]
+    # On a busy machine the deadline may pass before the first signal.
+    eventually(lambda: [signal.revision for signal in client.watch_signals("run", timeout=0.3)] == [1])
 
 
 def test_watching_a_server_that_dies_raises(client, sidecar):
@@ -137,7 +138,7 @@ def test_wait_ready_waits_for_a_server_that_comes_later(sidecar):
     with Client(sidecar.address) as client:
         starter = threading.Timer(0.2, sidecar.start)
         starter.start()
-        client.wait_ready(20)
+        client.wait_ready(60)
         starter.join()
         assert list(client.list_runs()) == []
 

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from pathwatch.client import Client, Credentials, PathwatchError
+from pathwatch.v1 import signal_pb2
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 
@@ -77,10 +78,11 @@ def test_a_token_goes_with_every_kind_of_call(sidecar, streams, observe):
     credentials = Credentials(token="s3cret", insecure=True)  # noqa: S106
     with Client(sidecar.address, credentials=credentials) as client:
         client.list_runs()
-        assert list(client.watch_signals("run", timeout=0.2)) == []
+        sidecar.give(signal_pb2.Signal(run="run"))
+        assert next(client.watch_signals("run")).run == "run"
     stream = streams(sidecar.address, credentials=credentials)
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert {entry.get("authorization") for entry in sidecar.metadata} == {"Bearer s3cret"}
     assert len(sidecar.metadata) == 3
     assert "s3cret" not in repr(credentials)
@@ -100,10 +102,10 @@ def test_a_token_file_is_read_for_every_connection(sidecar, streams, observe, ev
     path.write_text("first\n")
     stream = streams(sidecar.address, credentials=Credentials(token_file=path))
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     path.write_text("second\n")
     observe(stream, 2)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [entry["authorization"] for entry in sidecar.metadata] == ["Bearer first"]
     sidecar.stop()
     sidecar.start()
@@ -159,7 +161,7 @@ def test_mutual_tls(mutual_tls, streams, observe):
         assert list(client.list_runs()) == []
     stream = streams(mutual_tls.address, credentials=credentials)
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert mutual_tls.metadata[0]["authorization"] == "Bearer s3cret"
 
 

@@ -120,7 +120,9 @@ class HostileServer(grpc.GenericRpcHandler):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_training_hears_nothing_of_it(seed: int, caplog: pytest.LogCaptureFixture, eventually: Any) -> None:
+def test_training_hears_nothing_of_it(
+    seed: int, caplog: pytest.LogCaptureFixture, eventually: Any, threads_left: Any
+) -> None:
     caplog.set_level(logging.DEBUG, "pathwatch")
     hostile = HostileServer(seed)
     server = grpc.server(futures.ThreadPoolExecutor(8))
@@ -147,7 +149,7 @@ def test_training_hears_nothing_of_it(seed: int, caplog: pytest.LogCaptureFixtur
     finally:
         stream.close(2)
         server.stop(None).wait()
-    assert not any(thread.name.startswith("pathwatch-s") for thread in threading.enumerate())
+    assert threads_left() == []
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("pathwatch")]
     assert len(messages) < 400
     assert [message for message in messages if not message.isprintable() or len(message) > 2000] == []

@@ -95,7 +95,7 @@ def test_a_log_handler_that_raises_reaches_nobody(sidecar, streams, observe, eve
         eventually(lambda: stream.stats.last_error)
         assert broken.records >= 3  # refused, full, away
         sidecar.start()
-        assert stream.flush(20)
+        assert stream.flush(60)
         stream.close(20)
     finally:
         logger.removeHandler(broken)

@@ -89,20 +89,20 @@ def test_an_outage_longer_than_memory_loses_nothing_and_keeps_the_order(
     fill_slowly(stream, range(40), eventually)
     assert stream.stats.spooled_bytes > 30 * STEP_BYTES
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(40))
     assert away.sequences() == sorted(set(away.sequences()))
     assert (stream.stats.dropped_steps, stream.stats.rejected, stream.stats.spool_error) == (0, 0, None)
     eventually(lambda: files(tmp_path) == [])
     fill(stream, range(40, 43))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(43))
 
 
 def test_without_an_outage_nothing_is_written(sidecar: Any, streams: Streams, tmp_path: Path) -> None:
     stream = streams(sidecar.address, spool=Spool(tmp_path / "spool"))
     fill(stream, range(20))
-    assert stream.flush(20)
+    assert stream.flush(60)
     stream.close()
     assert not (tmp_path / "spool").exists()
 
@@ -116,7 +116,7 @@ def test_checkpoints_keep_their_place_through_the_spool(
         if step % 10 == 0:
             stream.register_checkpoint(step=step, tag=f"saved-{step}")
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [event for event in away.events if event.startswith("checkpoint")] == [
         "checkpoint 0",
         "checkpoint 10",
@@ -138,7 +138,7 @@ def test_beyond_max_bytes_the_oldest_whole_steps_go_and_are_counted(
     assert 75 <= dropped < 95
     assert stream.stats.dropped_observations == 10 * dropped
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     observed = [item for item in received(away) if item[1] != "watermark"]
     assert observed == [(step, group) for step in range(dropped, 100) for group in ("math", "code")]
     assert [request.checkpoint.tag for request in away.checkpoints] == ["first"]
@@ -156,7 +156,7 @@ def test_a_sidecar_that_acknowledges_nothing_fills_the_disk_not_memory(
     sidecar.acks = True
     sidecar.messages.clear()
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     eventually(lambda: files(tmp_path) == [])
     assert stream.stats.dropped_steps == 0
 
@@ -170,7 +170,7 @@ def test_the_next_life_delivers_what_the_last_one_left_first_and_in_its_name(
     stream = streams(away.address, session="third", spool=Spool(tmp_path))
     fill(stream, range(30, 33))
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(33))
     assert [hello.session for hello in away.hellos if hello.session != "third"] == ["first", "second"]
     assert away.sequences() == [*range(1, 61), *range(1, 31), *range(1, 10)]
@@ -185,7 +185,7 @@ def test_what_older_attempts_left_is_removed_and_counted(
     eventually(lambda: files(tmp_path) == [])
     away.start()
     fill(stream, range(15, 17))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(15, 17))
     assert (stream.stats.dropped_steps, stream.stats.dropped_observations) == (20, 200)
     assert "of attempts that are over, 200 observations" in caplog.text
@@ -202,7 +202,7 @@ def test_what_others_left_is_left_alone(
     away.start()
     stream = streams(away.address, spool=Spool(tmp_path), world_size=2)
     fill(stream, range(2))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(2))
     stream.close()
     assert files(tmp_path) == theirs
@@ -229,7 +229,7 @@ def test_what_the_sidecar_refuses_for_ever_is_dropped_and_does_not_hold_up_this_
     away.start()
     stream = streams(away.address, session="second", spool=Spool(tmp_path))
     fill(stream, range(30, 33))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(30, 33))
     assert stream.stats.dropped_observations == 200
     eventually(lambda: files(tmp_path) == [])
@@ -245,7 +245,7 @@ def test_damage_costs_what_is_damaged_and_is_said(
     path.write_bytes(data[:-100])
     away.start()
     stream = streams(away.address, spool=Spool(tmp_path))
-    assert stream.flush(20)
+    assert stream.flush(60)
     arrived = received(away)
     assert len(arrived) == 90 - 2 - 1  # in the middle a batch; at the end a watermark, and part of a batch
     assert [item for item in expected(range(30)) if item in arrived] == arrived
@@ -266,7 +266,7 @@ def test_a_file_whose_header_is_damaged_is_left_alone_and_said(
     away.start()
     stream = streams(away.address, spool=Spool(tmp_path))
     fill(stream, range(20, 22))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(20, 22))
     assert files(tmp_path) == [path]
     assert stream.stats.spool_damages == 1
@@ -287,7 +287,7 @@ def test_one_malformed_header_costs_its_own_file_alone(
     away.start()
     stream = streams(away.address, spool=Spool(tmp_path))
     fill(stream, range(20, 22))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == expected(range(22))
     eventually(lambda: files(tmp_path) == [strange])
     assert strange.name in (stream.stats.spool_error or "")
@@ -300,7 +300,7 @@ def test_messages_on_disk_that_are_too_large_for_the_server_are_counted_and_said
     away.options = [("grpc.max_receive_message_length", 20_000)]
     away.start()
     stream = streams(away.address, spool=Spool(tmp_path))
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert received(away) == [(step, "watermark") for step in range(20)]
     assert stream.stats.dropped_observations == 20 * 10
     said = [r.getMessage() for r in caplog.records if "larger than the server takes" in r.getMessage()]
@@ -363,7 +363,7 @@ def test_a_full_disk_is_said_once_and_steps_are_dropped_and_counted_until_there_
     eventually(settled(stream))
     fill_slowly(stream, range(62, 80), eventually)
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     arrived = [item for item in received(away) if item[1] != "watermark"]
     assert len(arrived) == 2 * (80 - stream.stats.dropped_steps)
     assert [item for item in expected(range(80)) if item in arrived] == arrived
@@ -413,7 +413,7 @@ def test_a_hung_disk_holds_up_nothing_and_what_it_does_not_take_is_dropped_and_c
     assert not stream.flush(0)
     hung.thawed.set()
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     arrived = [item for item in received(away) if item[1] != "watermark"]
     assert len(arrived) == 2 * (60 - stats.dropped_steps)
     assert [item for item in expected(range(60)) if item in arrived] == arrived
@@ -528,7 +528,7 @@ def test_a_folder_that_cannot_be_made_costs_the_spool_alone(
     eventually(lambda: stream.stats.spool_error)
     assert stream.stats.dropped_steps > 30
     away.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert len(received(away)) == 3 * (40 - stream.stats.dropped_steps)
     assert [r for r in caplog.records if r.levelno == logging.WARNING and "cannot write" in r.getMessage()]
 
@@ -550,7 +550,7 @@ def test_messages_are_what_they_were(away: Any, streams: Streams, eventually: An
             stream.close(5)
             away.start()
             stream = RoutingStream(away.address, run="run", spool=Spool(tmp_path))
-        assert stream.flush(20)
+        assert stream.flush(60)
         stream.close()
     assert [m.SerializeToString(deterministic=True) for m in direct] == [
         m.SerializeToString(deterministic=True) for m in away.received("batch")

@@ -47,7 +47,7 @@ def test_everything_observed_arrives_as_it_was(sidecar, streams):
         step=5, gram_self=np.ones((2, 4, 4), np.float32), gram_next=np.full((1, 4, 4), 2, np.float32)
     )
     stream.watermark(5)
-    assert stream.flush(20)
+    assert stream.flush(60)
 
     hello = sidecar.hellos[0]
     assert (hello.run, hello.attempt, hello.rank, hello.world_size, hello.session) == (
@@ -92,7 +92,7 @@ def test_large_observations_travel_in_pieces_of_whole_samples(sidecar, streams):
     weights = np.random.default_rng(0).dirichlet(np.ones(64), size=(n, 16)).astype(np.float32)
     stream = streams(sidecar.address)
     stream.observe(step=0, group="math", sample_ids=np.arange(n), weights=weights)
-    assert stream.flush(20)
+    assert stream.flush(60)
     pieces = sidecar.received("batch")
     assert len(pieces) > 1
     assert max(piece.ByteSize() for piece in pieces) < 300_000
@@ -118,7 +118,7 @@ def test_raw_scores_arrive_with_their_kind(sidecar, streams):
             target_mask_T=[True, False, True, True, True],
         ),
     )
-    assert stream.flush(20)
+    assert stream.flush(60)
     (batch,) = sidecar.received("batch")
     assert batch.WhichOneof("routing") == "raw"
     assert batch.raw.kind == routing_pb2.SCORE_KIND_SIGMOID_LOGITS
@@ -131,7 +131,7 @@ def test_a_rank_without_samples_sends_no_batch(sidecar, streams):
     stream = streams(sidecar.address)
     stream.observe(step=1, group="math", sample_ids=[], weights=np.empty((0, 2, 4), np.float32))
     stream.watermark(1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [m.WhichOneof("payload") for m in sidecar.messages] == ["watermark"]
     assert stream.stats.rejected == 0
 
@@ -139,7 +139,7 @@ def test_a_rank_without_samples_sends_no_batch(sidecar, streams):
 def test_the_run_is_created_before_the_first_stream(sidecar, streams, observe):
     stream = streams(sidecar.address, config=CONFIG, attempt=3)
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.configs[0] == run_pb2.CreateRunRequest(name="run", config=CONFIG, attempt=3)
 
 
@@ -156,7 +156,7 @@ def test_what_is_observed_while_the_sidecar_is_away_is_delivered(
     assert stream.stats.buffered_bytes > 0
     assert not stream.flush(0)
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [batch.step for batch in sidecar.received("batch")] == list(range(20))
     assert sidecar.sequences() == list(range(1, 41))
     assert stream.stats.buffered_bytes == stream.stats.dropped_steps == stream.stats.rejected == 0
@@ -183,7 +183,7 @@ def test_unacknowledged_messages_are_sent_again_under_the_same_sequences(
     sidecar.acks = True
     sidecar.start()
     observe(stream, 3)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.sequences() == [1, 2, 3, 1, 2, 3, 4]
     assert len({m.SerializeToString(deterministic=True) for m in sidecar.messages}) == 4
     assert len({hello.session for hello in sidecar.hellos}) == 1
@@ -207,12 +207,12 @@ def test_a_server_that_breaks_again_and_again_gets_everything_in_order(sidecar, 
 def test_a_new_server_without_memory_is_told_what_was_not_acknowledged(sidecar, streams, observe, eventually):
     stream = streams(sidecar.address)
     observe(stream, 0)
-    assert stream.flush(20)
+    assert stream.flush(60)
     sidecar.stop()
     sidecar.messages.clear()
     observe(stream, 1)
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.sequences() == [2]
 
 
@@ -222,7 +222,7 @@ def test_checkpoints_keep_their_place_among_the_messages(sidecar, streams, obser
         observe(stream, step)
         stream.register_checkpoint(step=step, tag=f"ckpt-{step}")
         stream.watermark(step)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.events == [f"{kind} {step}" for step in range(5) for kind in ("checkpoint", "watermark")]
     assert sidecar.checkpoints[4] == run_pb2.RegisterCheckpointRequest(
         run="run", checkpoint=run_pb2.Checkpoint(step=4, tag="ckpt-4", attempt=1)
@@ -234,7 +234,7 @@ def test_a_checkpoint_is_tried_again(sidecar, streams):
     stream = streams(sidecar.address)
     stream.register_checkpoint(step=3, tag="a")
     stream.watermark(3)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.events == ["checkpoint 3", "watermark 3"]
 
 
@@ -242,7 +242,7 @@ def test_a_refused_checkpoint_is_let_go(sidecar, streams, caplog):
     sidecar.checkpoint_refusals = [(grpc.StatusCode.FAILED_PRECONDITION, "run 'run' is finished")]
     stream = streams(sidecar.address)
     stream.register_checkpoint(step=3, tag="a")
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert stream.stats.rejected == 1
     assert sidecar.checkpoints == []
     assert "run 'run' is finished" in warnings(caplog)[0]
@@ -256,7 +256,7 @@ def test_a_rejection_is_counted_said_once_and_not_sent_again(sidecar, streams, o
     for step in range(4):
         observe(stream, step)
         stream.watermark(step)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.sequences() == list(range(1, 9))
     assert stream.stats.rejected == 4
     assert stream.stats.acked == 8
@@ -273,10 +273,10 @@ def test_a_message_over_the_server_s_limit_does_not_hold_up_the_others(sidecar, 
     observe(stream, 1)
     stream.geometry(step=1, gram_self=big, gram_next=big[:1])
     stream.watermark(1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     stream.geometry(step=2, gram_self=big, gram_next=big[:1])  # the limit is known by now
     stream.watermark(2)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [m.WhichOneof("payload") for m in sidecar.messages if m.sequence != 1] == [
         "watermark",
         "watermark",
@@ -298,7 +298,7 @@ def test_a_message_over_the_server_s_limit_does_not_hold_up_the_others(sidecar, 
     ],
 )
 def test_a_refused_stream_warns_once_keeps_all_and_recovers(
-    sidecar, streams, observe, eventually, caplog, code, details
+    sidecar, streams, observe, eventually, waits, caplog, code, details
 ):
     sidecar.refusal = (code, details)
     stream = streams(sidecar.address)
@@ -307,17 +307,17 @@ def test_a_refused_stream_warns_once_keeps_all_and_recovers(
     (text,) = warnings(caplog)
     assert details in text
     assert stream.stats.last_error == details
-    assert sidecar.hello_times[1] - sidecar.hello_times[0] > 0.5  # slower than after a lost connection
+    assert waits[0] == (1, True)  # longer than after a lost connection
     sidecar.refusal = None
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert len(sidecar.received("batch")) == 1
 
 
 @pytest.fixture
 def in_a_while():
-    """Metadata that asks to wait for 1.5 s."""
-    # google.rpc.Status{details: [Any{RetryInfo{retry_delay: 1.5 s}}]}, encoded by hand.
-    duration = b"\x08\x01\x10\x80\xca\xb5\xee\x01"
+    """Metadata that asks to wait for half a second."""
+    # google.rpc.Status{details: [Any{RetryInfo{retry_delay: 0.5 s}}]}, encoded by hand.
+    duration = b"\x10\x80\xca\xb5\xee\x01"
     retry_info = b"\x0a" + bytes([len(duration)]) + duration
     url = b"type.googleapis.com/google.rpc.RetryInfo"
     detail = b"\x0a" + bytes([len(url)]) + url + b"\x12" + bytes([len(retry_info)]) + retry_info
@@ -325,28 +325,28 @@ def in_a_while():
     return (("grpc-status-details-bin", status),)
 
 
-def test_the_delay_a_server_asks_for_is_kept(sidecar, streams, observe, eventually, in_a_while):
+def test_the_delay_a_server_asks_for_is_kept(sidecar, streams, observe, eventually, waits, in_a_while):
     sidecar.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
     sidecar.refusal_metadata = in_a_while
     streams(sidecar.address)
     eventually(lambda: len(sidecar.hello_times) >= 2)
-    assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 1.5
+    assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 0.5
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED])
 def test_a_refused_checkpoint_says_why_and_waits_as_long_as_it_is_asked_to(
-    sidecar, streams, caplog, in_a_while, code
+    sidecar, streams, waits, caplog, in_a_while, code
 ):
     sidecar.checkpoint_refusals = [(code, "not this one")]
     sidecar.refusal_metadata = in_a_while
     stream = streams(sidecar.address)
     stream.register_checkpoint(step=1, tag="one")
     stream.watermark(2)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sidecar.events == ["checkpoint 1", "watermark 2"]
     assert stream.stats.last_error == "not this one"
     assert "not this one" in caplog.text
-    assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 1.5
+    assert sidecar.hello_times[1] - sidecar.hello_times[0] >= 0.5
 
 
 def test_advice_is_kept_per_group(sidecar, streams, observe, eventually):
@@ -357,7 +357,7 @@ def test_advice_is_kept_per_group(sidecar, streams, observe, eventually):
     stream = streams(sidecar.address)
     assert stream.advice == {}
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert eventually(lambda: stream.advice) == {"math": 1 << 63, "code": 5}
 
 
@@ -401,7 +401,7 @@ def test_malformed_arguments_are_counted_never_raised(sidecar, streams, observe,
     assert stream.stats.buffered_bytes == 0
     assert "give exactly one of weights and raw" in warnings(caplog)[0]
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert len(sidecar.messages) == 1
 
 
@@ -417,7 +417,7 @@ def test_many_threads_may_observe_at_once(sidecar, streams, observe):
         thread.start()
     for thread in threads:
         thread.join()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert sorted(sidecar.sequences()) == list(range(1, 201))
     arrived = {(batch.group, batch.step) for batch in sidecar.received("batch")}
     assert arrived == {(f"group-{i}", step) for i in range(4) for step in range(50)}

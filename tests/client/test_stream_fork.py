@@ -39,11 +39,11 @@ def children(stream, count):
 def test_children_neither_hang_nor_send(sidecar, streams, observe):
     stream = streams(sidecar.address, watch=True)
     observe(stream, 1)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert children(stream, 3) == [(True, 0, False)] * 3
     observe(stream, 2)
     stream.watermark(2)
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [batch.step for batch in sidecar.received("batch")] == [1, 2]
     assert sidecar.checkpoints == []
     assert stream.stats.reconnects == 0
@@ -81,7 +81,7 @@ def test_children_forked_while_the_sidecar_is_away(sidecar, streams, observe, ev
     eventually(lambda: stream.stats.last_error)
     assert children(stream, 2) == [(True, 0, False)] * 2
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     assert [batch.step for batch in sidecar.received("batch")] == [1]
 
 
@@ -93,7 +93,7 @@ from pathwatch.client import RoutingStream
 stream = RoutingStream(sys.argv[1], run="run", watch=True)
 weights = np.full((1, 2, 4), 0.25, np.float32)
 stream.observe(step=1, group="math", sample_ids=[1], weights=weights)
-assert stream.flush(20)
+assert stream.flush(60)
 child = os.fork()
 if child:
     _, status = os.waitpid(child, 0)

@@ -28,7 +28,7 @@ def test_oldest_whole_steps_go_and_are_counted(sidecar, streams, eventually, cap
     assert len(full) == 1
 
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     kept = list(range(stats.dropped_steps, 30))
     assert [(b.step, b.group) for b in sidecar.received("batch")] == [
         (step, group) for step in kept for group in ("math", "code")
@@ -49,7 +49,7 @@ def test_a_server_that_never_acknowledges_does_not_fill_memory(sidecar, streams,
     sidecar.stop()
     sidecar.acks = True
     sidecar.start()
-    assert stream.flush(20)
+    assert stream.flush(60)
     sequences = sidecar.sequences()
     payloads = {m.sequence: m.SerializeToString(deterministic=True) for m in sidecar.messages}
     assert all(payloads[m.sequence] == m.SerializeToString(deterministic=True) for m in sidecar.messages)

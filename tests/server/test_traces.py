@@ -175,7 +175,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_trace(tmp_path / "nowhere.npz")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read_whole(tmp_path: Path, data: st.DataObject) -> None:
     """Flipped and cut bytes: the trace's own error, or, where nothing that is read was hit, the trace."""

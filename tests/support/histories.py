@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import HealthCheck, settings
 
 
 def drawn(examples: int, *, rules: int) -> settings:
-    """So many histories of at most so many rules.
-
-    The same ones every time, so that a change is to blame for what fails; others with PATHWATCH_SEED.
-    """
+    """So many histories of at most so many rules, drawn as tests/conftest.py says."""
     return settings(
         max_examples=examples,
         stateful_step_count=rules,
-        derandomize="PATHWATCH_SEED" not in os.environ,
-        deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
     )

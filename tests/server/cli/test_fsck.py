@@ -268,7 +268,7 @@ def test_without_a_good_snapshot_nothing_is_restored(command: Invoke, data: Path
 
 
 @pytest.mark.slow
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), noise=st.binary(min_size=8, max_size=64))
 @example(place=0.008104471444451589, noise=b"\x01\x01\x01\x01\x01\x01\x01\x80")  # a name that is no text
 def test_what_keeps_a_server_from_starting_is_found(
