@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -55,3 +56,29 @@ def test_replay_through_it_from_another_process(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert json.loads(done.stdout.splitlines()[-1])["type"] == "summary"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_linear_algebra_runs_in_the_threads_of_the_pool_alone(tmp_path: Path) -> None:
+    """Threads of OpenBLAS's own wait for each other on a machine that others use, too."""
+    program = f"""
+import asyncio, json
+import threadpoolctl
+from pathwatch.server.cli.serve import command as serve
+
+def instead(served):
+    served.close()
+    import numpy.linalg
+    print(json.dumps([pool["num_threads"] for pool in threadpoolctl.threadpool_info()]))
+    return 0
+
+asyncio.run = instead
+serve(["--data", {str(tmp_path / "data")!r}, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    threads = json.loads(done.stdout)
+    assert threads
+    assert set(threads) == {1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -206,6 +207,9 @@ def command(
         "structlog",
         "urllib3",
     )
+    # The compute pool is what uses the cores: OpenBLAS's own threads wait for each other, spinning, where
+    # others have work, too. It reads this when NumPy is imported; a user's own choice stands.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import asyncio
 
     from pathwatch.server.app import Addresses, StartError, serve
