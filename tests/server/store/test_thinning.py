@@ -188,8 +188,7 @@ def test_no_such_run(store: Store) -> None:
 
 
 def test_what_is_left_out_costs_next_to_nothing(store: Store, count_work: Callable[[], int]) -> None:
-    """Work as SQLite counts it, in instructions of its machine: of a window more than what is shown no more
-    than counting it in an index."""
+    """Work as SQLite counts it, in instructions of its machine: for three times the windows, hardly more."""
     put_run(store)
     work = []
     for rounds in (range(2000), range(2000, 6000)):
@@ -198,7 +197,7 @@ def test_what_is_left_out_costs_next_to_nothing(store: Store, count_work: Callab
         before = count_work()
         assert len(shown(store, 20)) == 20
         work.append(count_work() - before)
-    assert (work[1] - work[0]) / 4000 < 10
+    assert work[1] < 1.2 * work[0]
 
 
 @pytest.fixture

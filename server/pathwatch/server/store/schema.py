@@ -1,6 +1,6 @@
 """Tables of the SQLite store."""
 
-VERSION = 5
+VERSION = 6
 """Raised with every change of the schema; kept in PRAGMA user_version."""
 APPLICATION_ID = 0x70617468
 """Marks the file as pathwatch's: "path" in ASCII."""
@@ -11,6 +11,7 @@ TABLES_OF_A_RUN = (
     "batches",
     "geometries",
     "windows",
+    "timeline",
     "checkpoints",
     "observations",
     "partial_rounds",
@@ -47,7 +48,36 @@ INSERT INTO geometries SELECT run, attempt, step, geometry FROM old_geometries;
 DROP TABLE old_geometries;
 """  # noqa: S608
 
-MIGRATIONS = {1: _OBSERVATIONS, 2: _PARTIAL_ROUNDS, 3: _GEOMETRIES_BY_ATTEMPT, 4: _WINDOWS_BY_PHASE}
+_TIMELINE = """
+CREATE TABLE timeline (
+    run TEXT NOT NULL, "group" TEXT NOT NULL, step INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    phase INTEGER NOT NULL, ordinal INTEGER NOT NULL, turn INTEGER NOT NULL,
+    PRIMARY KEY (run, "group", step)
+) WITHOUT ROWID;
+CREATE INDEX turns ON timeline (run, "group", step) WHERE turn=1;
+CREATE INDEX signals_by_step ON signals (run, step, revision);
+"""
+"""Windows that are not superseded, each with its number in its group, and whether its phase is new."""
+_TIMELINE_OF_WINDOWS = f"""
+{_TIMELINE}
+INSERT INTO timeline
+SELECT run, "group", step, attempt, phase,
+    row_number() OVER in_order, phase<>lag(phase, 1, phase) OVER in_order
+FROM (
+    SELECT run, "group", step, max(attempt) AS attempt, phase FROM windows
+    WHERE superseded=0 GROUP BY run, "group", step
+)
+WINDOW in_order AS (PARTITION BY run, "group" ORDER BY step);
+DROP INDEX windows_by_phase;
+"""  # noqa: S608
+
+MIGRATIONS = {
+    1: _OBSERVATIONS,
+    2: _PARTIAL_ROUNDS,
+    3: _GEOMETRIES_BY_ATTEMPT,
+    4: _WINDOWS_BY_PHASE,
+    5: _TIMELINE_OF_WINDOWS,
+}
 """What makes a file of each older version one of the next."""
 
 SCHEMA = f"""
@@ -86,4 +116,4 @@ CREATE TABLE signals (
 CREATE TABLE last_signals (
     run TEXT PRIMARY KEY, revision INTEGER NOT NULL, step INTEGER NOT NULL, signal BLOB NOT NULL
 );
-{_GEOMETRIES}{_OBSERVATIONS}{_PARTIAL_ROUNDS}{_WINDOWS_BY_PHASE}"""
+{_GEOMETRIES}{_OBSERVATIONS}{_PARTIAL_ROUNDS}{_TIMELINE}"""

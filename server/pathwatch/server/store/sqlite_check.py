@@ -35,6 +35,20 @@ _AHEAD = (
     "WHERE w.superseded = 0 AND w.step > r.closed_step GROUP BY run"
 )
 _BACKWARDS = "SELECT run, count(*) FROM windows WHERE first_step > step GROUP BY run"
+_UNNUMBERED = (
+    "SELECT w.run, count(*) FROM windows w LEFT JOIN timeline t "
+    'ON t.run = w.run AND t."group" = w."group" AND t.step = w.step AND t.attempt = w.attempt '
+    "WHERE w.superseded = 0 AND t.phase IS NOT w.phase GROUP BY w.run"
+)
+_NOT_IN_FORCE = (
+    "SELECT t.run, count(*) FROM timeline t LEFT JOIN windows w "
+    'ON w.run = t.run AND w.step = t.step AND w."group" = t."group" AND w.attempt = t.attempt '
+    "WHERE w.superseded IS NOT 0 GROUP BY t.run"
+)
+_MISNUMBERED = (
+    'SELECT run, "group", count(*), min(ordinal), max(ordinal) FROM timeline GROUP BY run, "group" '
+    "HAVING min(ordinal) <> 1 OR max(ordinal) <> count(*)"
+)
 _GAPS = (
     "SELECT s.run, count(*), min(s.revision), max(s.revision), l.revision FROM signals s "
     "LEFT JOIN last_signals l ON l.run = s.run GROUP BY s.run"
@@ -115,6 +129,13 @@ def _row_findings(db: sqlite3.Connection) -> Iterator[Finding]:
         yield _damage(f"run {run!r}", problem, _REPORT)
     for run, count in db.execute(_BACKWARDS):
         yield _damage(f"run {run!r}", f"has {count} windows that end before they begin", _REPORT)
+    for run, count in db.execute(_UNNUMBERED):
+        yield _damage(f"run {run!r}", f"has {count} windows that its timeline does not know", _REPORT)
+    for run, count in db.execute(_NOT_IN_FORCE):
+        yield _damage(f"timeline of run {run!r}", f"has {count} windows that are superseded or gone", _REPORT)
+    for run, group, count, first, last in db.execute(_MISNUMBERED):
+        problem = f"has {count} windows of group {group!r}, numbered from {first} to {last}"
+        yield _damage(f"timeline of run {run!r}", problem, _REPORT)
     for run, count, first, newest, last in db.execute(_GAPS):
         if (first, count) != (1, newest) or last != newest:
             problem = f"has {count} signals, from {first} to {newest}; the last given was {last}"

@@ -23,7 +23,15 @@ from pathwatch.server.store.rows import (
 from pathwatch.server.store.sqlite_connection import ERRORS, READ_WRITE, connect, describe, is_damage
 from pathwatch.server.store.sqlite_damage import damage_message
 from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS, from_json, to_run, to_window
-from pathwatch.server.store.sqlite_thinning import thinned_windows
+from pathwatch.server.store.sqlite_thinning import newest_window, thinned_windows
+from pathwatch.server.store.sqlite_timeline import groups_of
+
+# Revisions rise with steps but after a rewind: those before the first that is wanted are not read.
+_SIGNALS_AFTER = """
+SELECT revision, step, signal FROM signals WHERE run=?1 AND step>?2
+AND revision>=(SELECT min(revision) FROM signals INDEXED BY signals_by_step WHERE run=?1 AND step>?2)
+ORDER BY revision LIMIT ?3
+"""
 
 
 class SqliteReader:
@@ -124,12 +132,7 @@ class SqliteReader:
 
     def newest_windows(self, run: str) -> list[WindowRow]:
         with self._reader() as db:
-            rows = db.execute(
-                f"SELECT {WINDOW_COLUMNS}, x'', x'', max(step) FROM windows "  # noqa: S608
-                'WHERE run=? AND superseded=0 GROUP BY "group" ORDER BY "group"',
-                (run,),
-            ).fetchall()
-        return [to_window(run, *row[:-1]) for row in rows]
+            return [newest_window(db, run, group) for group in groups_of(db, run)]
 
     def checkpoints(self, run: str) -> list[Checkpoint]:
         with self._reader() as db:
@@ -164,10 +167,7 @@ class SqliteReader:
                 'ORDER BY step, "group" LIMIT ?',
                 (run, after_step, group, group, limit or -1),
             ).fetchall()
-            signals = db.execute(
-                "SELECT revision, step, signal FROM signals WHERE run=? AND step>? ORDER BY revision LIMIT ?",
-                (run, after_step, signal_limit or -1),
-            ).fetchall()
+            signals = db.execute(_SIGNALS_AFTER, (run, after_step, signal_limit or -1)).fetchall()
             closed = db.execute("SELECT closed_step FROM runs WHERE name=?", (run,)).fetchone()
         return History(
             windows=[to_window(run, *row) for row in windows],

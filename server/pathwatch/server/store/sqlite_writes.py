@@ -23,6 +23,7 @@ from pathwatch.server.store.rows import (
 )
 from pathwatch.server.store.schema import TABLES_OF_A_RUN
 from pathwatch.server.store.sqlite_rows import RUN_COLUMNS, WINDOW_COLUMNS
+from pathwatch.server.store.sqlite_timeline import put_windows, rewind
 
 
 def apply(db: sqlite3.Connection, write: Write) -> None:
@@ -125,6 +126,7 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
             for row in write.windows
         ],
     )
+    put_windows(db, write.windows)
     if write.observations:
         db.execute(
             "INSERT OR REPLACE INTO observations (run, attempt, step, observations) VALUES (?,?,?,?)",
@@ -144,6 +146,7 @@ def _put_round(db: sqlite3.Connection, write: PutRound) -> None:
 def _rewind(db: sqlite3.Connection, write: Rewind) -> None:
     key = (write.run, write.attempt, write.first_step)
     db.execute("UPDATE windows SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
+    rewind(db, write)
     db.execute("DELETE FROM observations WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("UPDATE checkpoints SET superseded=1 WHERE run=? AND attempt<? AND step>=?", key)
     db.execute("DELETE FROM geometries WHERE run=? AND attempt<? AND step>=?", key)
