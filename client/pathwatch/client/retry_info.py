@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import grpc
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
 from google.protobuf.message import DecodeError, Message
 
 _LONGEST = 300.0
@@ -44,6 +43,9 @@ def _from_details(value: bytes | str) -> float:
 @cache
 def _classes() -> tuple[type[Message], type[Message]]:
     """google.rpc.Status and RetryInfo, in a pool of their own: googleapis may be loaded beside."""
+    # Few processes are ever refused: the others need not load these.
+    from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="pathwatch/retry_info.proto",

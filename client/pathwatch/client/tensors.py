@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from pathwatch.v1 import tensor_pb2
 
-_DTYPES: dict[np.dtype[Any], tensor_pb2.DType.ValueType] = {
-    np.dtype(np.float32): tensor_pb2.D_TYPE_FLOAT32,
-    np.dtype(np.float16): tensor_pb2.D_TYPE_FLOAT16,
-    np.dtype(np.float64): tensor_pb2.D_TYPE_FLOAT64,
-    np.dtype(np.uint8): tensor_pb2.D_TYPE_UINT8,
-    np.dtype(np.int32): tensor_pb2.D_TYPE_INT32,
-    np.dtype(np.int64): tensor_pb2.D_TYPE_INT64,
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_DTYPES = {
+    "float32": tensor_pb2.D_TYPE_FLOAT32,
+    "float16": tensor_pb2.D_TYPE_FLOAT16,
+    "float64": tensor_pb2.D_TYPE_FLOAT64,
+    "uint8": tensor_pb2.D_TYPE_UINT8,
+    "int32": tensor_pb2.D_TYPE_INT32,
+    "int64": tensor_pb2.D_TYPE_INT64,
     # NumPy has no bfloat16; its bits travel as uint16 (torch: `x.view(torch.uint16).numpy()`).
-    np.dtype(np.uint16): tensor_pb2.D_TYPE_BFLOAT16,
+    "uint16": tensor_pb2.D_TYPE_BFLOAT16,
 }
-_ARRAY_DTYPES = {dtype: array_dtype for array_dtype, dtype in _DTYPES.items()}
+_ARRAY_DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
@@ -40,9 +41,9 @@ def fill_tensor(tensor: tensor_pb2.Tensor, array: NDArray[np.generic]) -> None:
     Raises:
         TypeError: an element type that pathwatch.v1 does not have.
     """
-    dtype = _DTYPES.get(array.dtype.newbyteorder("="))
+    dtype = _DTYPES.get(array.dtype.name)
     if dtype is None:
-        names = ", ".join(str(known) for known in _DTYPES)
+        names = ", ".join(_DTYPES)
         raise TypeError(
             f"no tensor of element type {array.dtype}; convert it to one of {names} (= bfloat16 bits)"
         )
@@ -59,9 +60,12 @@ def from_tensor(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
     Raises:
         ValueError: an element type that this client does not know, or bytes that do not fit the shape.
     """
-    dtype = _ARRAY_DTYPES.get(tensor.dtype)
-    if dtype is None:
+    import numpy as np  # here, as tools that only ask for signals need none, and loading it takes 0.1 s
+
+    name = _ARRAY_DTYPES.get(tensor.dtype)
+    if name is None:
         raise ValueError(f"a tensor of unknown element type {tensor.dtype}; a newer pathwatch wrote it")
+    dtype = np.dtype(name)
     elements = np.frombuffer(tensor.data, dtype.newbyteorder("<"))
     if min(tensor.shape, default=0) < 0:  # NumPy would guess a size of -1
         raise ValueError(f"a tensor with a negative size: {list(tensor.shape)[:8]}")
