@@ -88,7 +88,7 @@ def measure(setting: Setting) -> Measurement:
     distance = path_distance(pathways(rank_experts(weights_NLK), THRESHOLD), ALL_PAIRS)
     if distance is None:
         raise ValueError(f"wanted two samples at least, got {setting.samples}")
-    dimension = effective_dimension(weights_NLK, RIDGE)
+    dimension = effective_dimension(weights_NLK, RIDGE).value
     return Measurement(
         setting=setting,
         effective_dimension=dimension,

@@ -68,7 +68,7 @@ def test_degrees_of_freedom_of_constant_experts_are_the_effective_dimension(exam
     model = example.OneLayerMoE(router_KD, 0.7, "constant")
     model.fit(x_ND, torch.eye(40, dtype=torch.float64), 0.01)
     weights_NLK = model.routing(x_ND)[:, None].numpy()
-    assert model(x_ND).trace().item() == pytest.approx(effective_dimension(weights_NLK, 0.01))
+    assert model(x_ND).trace().item() == pytest.approx(effective_dimension(weights_NLK, 0.01).value)
 
 
 def test_error_is_bias_and_variance(example: ModuleType) -> None:

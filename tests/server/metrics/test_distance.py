@@ -123,7 +123,7 @@ def test_sampled_agrees_with_exact_within_the_error_of_sampling(make_weights, ex
 
     assert exact.exact
     assert not sampled.exact
-    assert budget.min_pairs <= sampled.pairs <= budget.max_pairs < exact.pairs
+    assert budget.first_pairs <= sampled.pairs <= budget.max_pairs < exact.pairs
     assert abs(sampled.mean - exact.mean) < 3 * budget.target_stderr * exact.mean
     assert abs(sampled.normalized - exact.normalized) < 3 * budget.target_stderr * exact.normalized
     assert abs(sampled.mean - exact.mean) < 3 * sampled.stderr
@@ -172,11 +172,11 @@ def test_standard_error_predicts_the_spread_over_draws(make_weights):
 
 @given(st.integers(3, 40))
 def test_within_pairs_are_balanced_and_never_repeat(n):
-    blocks = [list(zip(*block, strict=True)) for block in within_pairs(n)]
-    for block in blocks:
-        taking_part = [i for pair in block for i in pair]
+    found = list(zip(*within_pairs(n, n * n), strict=True))
+    for start in range(0, len(found), n):
+        taking_part = [i for pair in found[start : start + n] for i in pair]
         assert sorted(taking_part) == sorted(2 * list(range(n)))
-    pairs = [frozenset(pair) for block in blocks for pair in block]
+    pairs = [frozenset(pair) for pair in found]
     assert len(set(pairs)) == len(pairs)
     assert all(len(pair) == 2 for pair in pairs)
     # All pairs for odd n; for even n all but those half-way round.
@@ -186,5 +186,16 @@ def test_within_pairs_are_balanced_and_never_repeat(n):
 @settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_cross_pairs_are_all_pairs_once(n, m):
-    pairs = [pair for block in cross_pairs(n, m) for pair in zip(*block, strict=True)]
+    pairs = list(zip(*cross_pairs(n, m, n * m), strict=True))
     assert sorted(pairs) == list(itertools.product(range(n), range(m)))
+
+
+@settings(max_examples=30)
+@given(st.integers(3, 30), st.integers(1, 30), st.integers(1, 100))
+def test_fewer_pairs_are_the_first_of_more(n, m, most):
+    for some, more in (
+        (within_pairs(n, most), within_pairs(n, 1000)),
+        (cross_pairs(n, m, most), cross_pairs(n, m, 1000)),
+    ):
+        assert len(some[0]) == min(most, len(more[0]))
+        np.testing.assert_array_equal(some, [side[:most] for side in more])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from pathwatch.server.metrics.dimension import effective_dimension
 from pathwatch.server.phases import evidence
 from pathwatch.server.phases.resampling import (
     RESAMPLES,
@@ -41,7 +42,7 @@ def test_affinity_and_its_resamples_equal_the_definition(seed, samples, classes)
     targets = generator.integers(-1, classes, samples).astype(np.int32)
     targets[:2] = 0
     weights = resample_weights(generator.integers(0, 2**62, samples))
-    found = log_affinity(positions, targets, weights)
+    found = log_affinity([positions[:, :2], positions[:, 2:]], targets, weights)
     for row in (0, 1, RESAMPLES):
         assert math.exp(found[row]) == pytest.approx(affinity_in_loops(positions, targets, weights[row]))
 
@@ -50,7 +51,7 @@ def test_affinity_and_its_resamples_equal_the_definition(seed, samples, classes)
 def test_effective_dimension_on_either_side_of_the_gram_matrix(make_window, samples, experts):
     weights_NLK = make_window(0, samples=samples, experts=experts, shared=1.0).weights_NLK.astype(float)
     weights = resample_weights(np.arange(samples))
-    found = np.exp(log_effective_dimension(weights_NLK, 1e-2, weights))
+    found = np.exp(log_effective_dimension(effective_dimension(weights_NLK, 1e-2), weights))
     exact = np.array([dimension_by_eigenvalues(weights_NLK, row) for row in weights])
     assert found[0] == pytest.approx(exact[0])
     # First order: resamples are the same up to the curvature, and so is the error they give.
@@ -79,7 +80,7 @@ def test_resampled_error_covers_that_of_drawing_other_samples():
         of_target = np.random.default_rng(99).normal(size=(10, 6))
         targets = np.repeat(np.arange(10), 10).astype(np.int32)
         positions = of_target[targets] + generator.normal(size=(100, 6))
-        found = log_affinity(positions, targets, resample_weights(np.arange(100) + 1000 * seed))
+        found = log_affinity([positions], targets, resample_weights(np.arange(100) + 1000 * seed))
         drawn.append(found[0])
         errors.append(found[1:].std(ddof=1))
     # Never too small, too large by up to √3 where pairs are noisy (see resampling).
@@ -94,8 +95,8 @@ def test_order_of_samples_is_irrelevant(seed):
     targets = generator.integers(0, 3, 20).astype(np.int32)
     ids = generator.integers(0, 2**62, 20)
     order = generator.permutation(20)
-    straight = log_affinity(positions, targets, resample_weights(ids))
-    shuffled = log_affinity(positions[order], targets[order], resample_weights(ids[order]))
+    straight = log_affinity([positions], targets, resample_weights(ids))
+    shuffled = log_affinity([positions[order]], targets[order], resample_weights(ids[order]))
     np.testing.assert_allclose(straight, shuffled, rtol=1e-9)
 
 

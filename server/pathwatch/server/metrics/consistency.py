@@ -24,9 +24,16 @@ def adjacent_cosines(weights_NLK: Floats, geometry: Geometry) -> NDArray[np.floa
 
     Inner products of the expert embeddings v are enough. NaN where an embedding has no length.
     """
-    weights_LNK = weights_NLK.transpose(1, 0, 2).astype(np.float64)
-    squares_LN = _inner(weights_LNK, geometry.gram_self_LKK, weights_LNK)
-    products_JN = _inner(weights_LNK[:-1], geometry.gram_next_LKK, weights_LNK[1:])
+    n, layers, _ = weights_NLK.shape
+    squares_LN, products_JN = np.empty((layers, n)), np.empty((max(layers - 1, 0), n))
+    before_NK = np.empty((n, 0))
+    for layer in range(layers):
+        # A layer at a time: its float64 copy stays in cache.
+        own_NK = weights_NLK[:, layer].astype(np.float64)
+        squares_LN[layer] = _inner(own_NK, geometry.gram_self_LKK[layer], own_NK)
+        if layer:
+            products_JN[layer - 1] = _inner(before_NK, geometry.gram_next_LKK[layer - 1], own_NK)
+        before_NK = own_NK
     return _cosines(products_JN, squares_LN).T
 
 
@@ -54,10 +61,9 @@ def path_consistency(cosines_NJ: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _inner(
-    left_LNK: NDArray[np.float64], gram_LKK: Floats, right_LNK: NDArray[np.float64]
+    left_NK: NDArray[np.float64], gram_KK: Floats, right_NK: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    transformed_LNK = left_LNK @ gram_LKK.astype(np.float64)
-    return np.asarray((transformed_LNK * right_LNK).sum(axis=-1))
+    return np.asarray(np.einsum("nk,nk->n", left_NK @ gram_KK.astype(np.float64), right_NK))
 
 
 def _cosines(products_JN: NDArray[np.float64], squares_LN: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,11 +49,12 @@ def path_distance(pathways_N: Sequence[str], budget: PairBudget) -> PathDistance
     counted = Counter(pathways_N)
     if len(counted) * (len(counted) - 1) // 2 <= budget.max_pairs:
         return _exact(counted)
+    n = len(pathways_N)
+    known = _Distinct(pathways_N)
     pairs, values_PV = sample_pairs(
-        within_pairs(len(pathways_N)), lambda pairs: _compare(pathways_N, pathways_N, pairs), budget
+        within_pairs(n, budget.max_pairs), lambda pairs: _compare(known, known, pairs), budget
     )
     mean, normalized = values_PV.mean(axis=0).tolist()
-    n = len(pathways_N)
     sums_N, pairs_N = np.zeros(n), np.zeros(n)
     for side_P in pairs:
         sums_N += np.bincount(side_P, values_PV[:, 0], minlength=n)
@@ -71,9 +72,10 @@ def cross_path_distance(
         distances_UV = cdist(sorted(counted), sorted(other), scorer=Levenshtein.distance, dtype=np.int32)
         total = _counts(counted) @ distances_UV @ _counts(other)
         return float(total / (len(pathways_N) * len(other_pathways_M)))
+    firsts, seconds = _Distinct(pathways_N), _Distinct(other_pathways_M)
     _, values_PV = sample_pairs(
-        cross_pairs(len(pathways_N), len(other_pathways_M)),
-        lambda pairs: _compare(pathways_N, other_pathways_M, pairs),
+        cross_pairs(len(pathways_N), len(other_pathways_M), budget.max_pairs),
+        lambda pairs: _compare(firsts, seconds, pairs),
         budget,
     )
     return float(values_PV[:, 0].mean())
@@ -104,12 +106,31 @@ def _exact(counted: Counter[str]) -> PathDistance:
     )
 
 
-def _compare(firsts_N: Sequence[str], seconds_M: Sequence[str], pairs: PairIndices) -> NDArray[np.float64]:
-    """Distance and normalized distance [P, 2] of pairs of pathways."""
-    firsts_P, seconds_P = [firsts_N[i] for i in pairs[0]], [seconds_M[j] for j in pairs[1]]
-    distances_P = cpdist(firsts_P, seconds_P, scorer=Levenshtein.distance, dtype=np.int32).astype(np.float64)
-    longer_P = [max(len(first), len(second)) for first, second in zip(firsts_P, seconds_P, strict=True)]
-    return np.stack([distances_P, distances_P / longer_P], axis=-1)
+class _Distinct:
+    """Samples' pathways, equal ones known as one."""
+
+    def __init__(self, pathways_N: Sequence[str]) -> None:
+        places = {pathway: place for place, pathway in enumerate(dict.fromkeys(pathways_N))}
+        self.place_N = np.array([places[pathway] for pathway in pathways_N])
+        self.pathways_U = list(places)
+        self.lengths_U = np.array([len(pathway) for pathway in self.pathways_U])
+
+
+def _compare(firsts: _Distinct, seconds: _Distinct, pairs: PairIndices) -> NDArray[np.float64]:
+    """Distance and normalized distance [P, 2] of pairs of pathways; equal pairs are compared once."""
+    first_P, second_P = firsts.place_N[pairs[0]], seconds.place_N[pairs[1]]
+    if firsts is seconds:
+        first_P, second_P = np.minimum(first_P, second_P), np.maximum(first_P, second_P)
+    codes_Q, which_P = np.unique(first_P * len(seconds.pathways_U) + second_P, return_inverse=True)
+    first_Q, second_Q = np.divmod(codes_Q, len(seconds.pathways_U))
+    distances_Q = cpdist(
+        [firsts.pathways_U[i] for i in first_Q],
+        [seconds.pathways_U[j] for j in second_Q],
+        scorer=Levenshtein.distance,
+        dtype=np.int32,
+    ).astype(np.float64)
+    longer_Q = np.maximum(firsts.lengths_U[first_Q], seconds.lengths_U[second_Q])
+    return np.stack([distances_Q, distances_Q / longer_Q], axis=-1)[which_P]
 
 
 def _jackknife(

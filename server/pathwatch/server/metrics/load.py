@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.metrics.arrays import Floats
+from pathwatch.server.metrics.arrays import Floats, layer_blocks
 
 _LEAST = np.finfo(np.float64).smallest_subnormal
 
 
 def routing_entropy(weights_NLK: Floats) -> float:
     """Mean over samples and layers of −Σ_k g ln g, nats, 0·ln 0 = 0; 0 = one expert, ln K = all alike."""
-    weights = weights_NLK.astype(np.float64)
-    # Where a weight is 0 the logarithm only has to be finite.
-    logs = np.log(np.maximum(weights, _LEAST))
-    return float(-(weights * logs).sum(axis=-1).mean())
+    n, layers, _ = weights_NLK.shape
+    total = 0.0
+    for block_ND in layer_blocks(weights_NLK):
+        # Where a weight is 0 the logarithm only has to be finite.
+        logs_ND = np.maximum(block_ND, _LEAST)
+        np.log(logs_ND, out=logs_ND)
+        total -= float(np.vdot(block_ND, logs_ND))
+    return total / float(n * layers)
 
 
 def expert_load_max_ratio(weights_NLK: Floats) -> NDArray[np.float64]:

@@ -8,14 +8,17 @@ Choices depend on nothing but the sample counts: the same window gives the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SEED = 2506_21551
+_CLOSE = 4
+"""A mean this many times as certain as wanted is certain enough, however few pairs it rests on."""
 
 PairIndices: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp]]
 """First and second sample of each pair."""
@@ -23,10 +26,16 @@ PairIndices: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairBudget:
-    """How many pairs a mean over pairs may cost."""
+    """How many pairs a mean over pairs may cost.
 
+    The longer pathways are, the less single pairs differ and the more each costs: so `min_pairs` are compared
+    only where a quarter of the wanted error takes as many.
+    """
+
+    first_pairs: int = 64
+    """Compared in any case, to see how far pairs differ."""
     min_pairs: int = 1024
-    """Sampled at least."""
+    """Compared where they bring the error down to a quarter of what is wanted; they cost little."""
     max_pairs: int = 8192
     """Compared at most; when there are no more pairs than this, all are."""
     target_stderr: float = 0.005
@@ -35,56 +44,68 @@ class PairBudget:
     def shared(self, means: int) -> PairBudget:
         """The budget for each of several means that are averaged."""
         return PairBudget(
+            first_pairs=math.ceil(self.first_pairs / means),
             min_pairs=math.ceil(self.min_pairs / means),
             max_pairs=math.ceil(self.max_pairs / means),
             target_stderr=self.target_stderr * math.sqrt(means),
         )
 
+    def wanted(self, values_P: NDArray[np.float64]) -> int:
+        """Pairs to compare, as far as those compared so far can tell."""
+        mean = float(values_P.mean())
+        if mean <= 0 or self.target_stderr <= 0:
+            return self.max_pairs
+        needed = min((float(values_P.std()) / mean / self.target_stderr) ** 2, self.max_pairs)
+        return min(math.ceil(max(needed, min(self.min_pairs, _CLOSE**2 * needed))), self.max_pairs)
 
-def within_pairs(n: int) -> Iterator[PairIndices]:
-    """Blocks of n unordered pairs of n samples; each sample in two pairs of each block; no pair twice."""
+
+@lru_cache(maxsize=4)
+def within_pairs(n: int, most: int) -> PairIndices:
+    """At most `most` unordered pairs of n samples, no pair twice.
+
+    Of each n pairs in a row, begun at a multiple of n, each sample is in two.
+    """
     generator = np.random.default_rng([_SEED, n])
     around_N = generator.permutation(n)
     # The shift n/2 would name each of its pairs twice.
-    for shift in generator.permutation(np.arange(1, (n + 1) // 2)):
-        yield around_N, np.roll(around_N, -shift)
+    shifts = generator.permutation(np.arange(1, (n + 1) // 2))[: math.ceil(most / n)]
+    seconds = [np.roll(around_N, -shift) for shift in shifts]
+    return _joined([around_N] * len(shifts), most), _joined(seconds, most)
 
 
-def cross_pairs(n: int, m: int) -> Iterator[PairIndices]:
-    """Blocks of at most 128 pairs of one of n and one of m samples; no pair twice."""
+@lru_cache(maxsize=4)
+def cross_pairs(n: int, m: int, most: int) -> PairIndices:
+    """At most `most` pairs of one of n and one of m samples, no pair twice."""
     generator = np.random.default_rng([_SEED, n, m])
     first_N, second_M = generator.permutation(n), generator.permutation(m)
     turn = np.arange(max(n, m))
-    for shift in generator.permutation(min(n, m)):
+    firsts, seconds = [], []
+    for shift in generator.permutation(min(n, m))[: math.ceil(most / max(n, m))]:
         shift_first, shift_second = (0, shift) if n >= m else (shift, 0)
-        for start in range(0, len(turn), 128):
-            block = turn[start : start + 128]
-            yield first_N[(block + shift_first) % n], second_M[(block + shift_second) % m]
+        firsts.append(first_N[(turn + shift_first) % n])
+        seconds.append(second_M[(turn + shift_second) % m])
+    return _joined(firsts, most), _joined(seconds, most)
 
 
 def sample_pairs(
-    blocks: Iterator[PairIndices], measure: Callable[[PairIndices], NDArray[np.float64]], budget: PairBudget
+    pairs: PairIndices, measure: Callable[[PairIndices], NDArray[np.float64]], budget: PairBudget
 ) -> tuple[PairIndices, NDArray[np.float64]]:
-    """Measure blocks of pairs until the mean is as certain as the budget wants, or the budget is spent.
+    """Measure pairs in order until the mean is as certain as the budget wants, or the budget is spent.
 
     `measure` gives [P, V] values of P pairs, of which the first decides. The spread of all pairs stands for
     what is particular to a pair (see the module) and is never less: the budget errs towards too many pairs.
     """
-    firsts: list[NDArray[np.intp]] = []
-    seconds: list[NDArray[np.intp]] = []
+    first, second = pairs
     measured: list[NDArray[np.float64]] = []
-    pairs, wanted = 0, float(budget.min_pairs)
-    for first, second in blocks:
-        left = budget.max_pairs - pairs
-        firsts.append(first[:left])
-        seconds.append(second[:left])
-        measured.append(measure((firsts[-1], seconds[-1])))
-        pairs += len(firsts[-1])
-        if pairs >= wanted:
-            values = np.concatenate(measured)[:, 0]
-            mean = values.mean()
-            spread = values.std() / mean if mean > 0 else math.inf
-            wanted = min(budget.max_pairs, max(budget.min_pairs, (spread / budget.target_stderr) ** 2))
-            if pairs >= wanted:
-                break
-    return (np.concatenate(firsts), np.concatenate(seconds)), np.concatenate(measured)
+    done, wanted = 0, budget.first_pairs
+    while done < min(wanted, len(first)):
+        measured.append(measure((first[done:wanted], second[done:wanted])))
+        done = min(wanted, len(first))
+        wanted = budget.wanted(np.concatenate(measured)[:, 0])
+    return (first[:done], second[:done]), np.concatenate(measured)
+
+
+def _joined(parts: list[NDArray[np.intp]], most: int) -> NDArray[np.intp]:
+    joined = np.concatenate([*parts, np.zeros(0, dtype=np.intp)])[:most].copy()
+    joined.flags.writeable = False  # it is remembered
+    return joined

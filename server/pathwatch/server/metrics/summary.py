@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from pathwatch.server.metrics.affinity import target_affinity
 from pathwatch.server.metrics.consistency import adjacent_cosines, path_consistency
-from pathwatch.server.metrics.dimension import effective_dimension
 from pathwatch.server.metrics.distance import cross_path_distance, layer_path_distance, path_distance
 from pathwatch.server.metrics.load import expert_load_max_ratio, routing_entropy
 from pathwatch.server.metrics.loss import losses
 from pathwatch.server.metrics.pairs import PairBudget
-from pathwatch.server.metrics.pathways import layer_pathways, pathways, rank_experts
+from pathwatch.server.metrics.pathways import layer_pathways
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 
 Values: TypeAlias = dict[str, float | None]
@@ -36,7 +35,7 @@ class MetricSettings:
     target_stderr: float = 0.005
     """Wanted error, relative to a mean over pairs, of comparing a sample of the pairs instead of all."""
     min_pairs: int = 1024
-    """Sampled pairs at least."""
+    """Sampled pairs where a quarter of the wanted error takes as many; of the published threshold."""
     max_pairs: int = 8192
     """Pairs compared at most; groups with no more pairs than this are computed exactly."""
 
@@ -45,6 +44,11 @@ class MetricSettings:
         return PairBudget(
             min_pairs=self.min_pairs, max_pairs=self.max_pairs, target_stderr=self.target_stderr
         )
+
+    @property
+    def coarse_budget(self) -> PairBudget:
+        """For what is published without a standard error: as certain as wanted, and no more."""
+        return PairBudget(min_pairs=0, max_pairs=self.max_pairs, target_stderr=self.target_stderr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +89,14 @@ def group_part(window: WindowArrays, geometry: Geometry | None, settings: Metric
     """A window's part of `group_metrics`: nearly all of the work, and nothing of other groups."""
     if not len(window.sample_ids_N):
         return GroupPart(values={"window_samples": 0.0}, layer_path_distance_L=None, pathways_N=())
-    by_threshold = _pathways(window, settings.thresholds)
+    by_threshold = dict(zip(settings.thresholds, window.routing.pathways(settings.thresholds), strict=True))
     published = by_threshold[settings.thresholds[0]]
     layers_L = None
     if settings.per_layer:
         experts = window.weights_NLK.shape[2]
         layers_L = layer_path_distance(layer_pathways(published, experts), settings.pair_budget)
     values = (
-        _distances(by_threshold, settings.thresholds[0], settings.pair_budget)
+        _distances(by_threshold, settings)
         | _consistency(window, geometry)
         | _spread(window, settings.ridge)
         | _losses(window)
@@ -116,17 +120,13 @@ def _group_metrics(values: Values, layers_L: NDArray[np.float64] | None) -> Grou
     return GroupMetrics(values=defined, layer_path_distance_L=layers_L)
 
 
-def _pathways(window: WindowArrays, thresholds: tuple[float, ...]) -> dict[float, list[str]]:
-    ranked = rank_experts(window.weights_NLK)
-    return {threshold: pathways(ranked, threshold) for threshold in thresholds}
-
-
-def _distances(by_threshold: Mapping[float, list[str]], published: float, budget: PairBudget) -> Values:
+def _distances(by_threshold: Mapping[float, list[str]], settings: MetricSettings) -> Values:
     values: Values = {}
     for threshold, pathways_N in by_threshold.items():
-        distance = path_distance(pathways_N, budget)
+        published = threshold == settings.thresholds[0]
+        distance = path_distance(pathways_N, settings.pair_budget if published else settings.coarse_budget)
         mean = None if distance is None else distance.mean
-        if threshold == published:
+        if published:
             values["path_distance"] = mean
             values["path_distance_normalized"] = None if distance is None else distance.normalized
             values["path_distance_stderr"] = None if distance is None else distance.stderr
@@ -169,12 +169,12 @@ def _consistency(window: WindowArrays, geometry: Geometry | None) -> Values:
 
 def _spread(window: WindowArrays, ridge: float) -> Values:
     values: Values = {
-        "effective_dimension": effective_dimension(window.weights_NLK, ridge),
+        "effective_dimension": window.routing.dimension(ridge).value,
         "routing_entropy": routing_entropy(window.weights_NLK),
         "expert_load_max_ratio": float(expert_load_max_ratio(window.weights_NLK).max()),
     }
     if window.target_weights_NLK is not None:
-        values["target_effective_dimension"] = effective_dimension(window.target_weights_NLK, ridge)
+        values["target_effective_dimension"] = window.carrying_routing.dimension(ridge).value
     if window.targets_N is not None:
         affinity = target_affinity(window.carrying_weights_NLK[:, -1], window.targets_N)
         values["target_affinity"] = affinity.affinity

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.metrics.measured import MeasuredRouting
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class WindowArrays:
     """The sketch of one group's window; n observations in ascending order of sample id.
 
@@ -46,6 +49,16 @@ class WindowArrays:
     def carrying_weights_NLK(self) -> NDArray[np.float32]:
         """Routing weights over target tokens; over all tokens where the two are the same."""
         return self.weights_NLK if self.target_weights_NLK is None else self.target_weights_NLK
+
+    @cached_property
+    def routing(self) -> MeasuredRouting:
+        """What is known of `weights_NLK`; kept with the window, a few hundred bytes a sample."""
+        return MeasuredRouting(self.weights_NLK)
+
+    @cached_property
+    def carrying_routing(self) -> MeasuredRouting:
+        """The same of `carrying_weights_NLK`."""
+        return self.routing if self.target_weights_NLK is None else MeasuredRouting(self.target_weights_NLK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

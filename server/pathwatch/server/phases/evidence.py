@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
+from pathwatch.server.metrics.arrays import Floats, layer_blocks
 from pathwatch.server.metrics.pairs import within_pairs
-from pathwatch.server.metrics.pathways import pathways, rank_experts
 from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.phases.resampling import (
     log_affinity,
@@ -26,6 +27,10 @@ MIN_TARGET_PAIRS = 40
 """Pairs of samples with one target below which the affinity is silent (docs/science.md: 60 misled, with an
 estimate of its error 40 do not)."""
 _DISTANCE_PAIRS = 2048
+_FEWEST_PAIRS = 128
+_LONG_PATHWAYS = 4096
+"""Layers times experts above which fewer pairs are compared: the longer pathways are, the less pairs differ
+and, by the square, the more each costs. It depends on the model alone, so that the pairs stay the same."""
 _RIDGE = 1e-2
 """λ of the effective dimension, the paper's."""
 _THRESHOLD = 0.7
@@ -101,29 +106,33 @@ def read(evidence: Evidence) -> Reading:
 
 
 def _routing_evidence(window: WindowArrays) -> dict[str, NDArray[np.generic]]:
-    weights_NLK = window.carrying_weights_NLK.astype(np.float64)
-    samples, _, experts = weights_NLK.shape
     weights_BN = resample_weights(window.sample_ids_N)
-    found = {"log_dimension": log_effective_dimension(weights_NLK, _RIDGE, weights_BN)}
-    if window.targets_N is not None and _same_target_pairs(window.targets_N) >= MIN_TARGET_PAIRS:
-        positions_NLK = np.log(experts * weights_NLK + _FLOOR)
-        found["log_affinity"] = log_affinity(positions_NLK[:, -1], window.targets_N, weights_BN)
-        found["log_deep_affinity"] = log_affinity(
-            positions_NLK.reshape(samples, -1), window.targets_N, weights_BN
-        )
-    elif window.targets_N is None or (window.targets_N < 0).all():
-        found["log_distance"] = _log_normalized_distance(weights_NLK, weights_BN)
+    found = {"log_dimension": log_effective_dimension(window.carrying_routing.dimension(_RIDGE), weights_BN)}
+    targets_N = window.targets_N
+    if targets_N is not None and _same_target_pairs(targets_N) >= MIN_TARGET_PAIRS:
+        weights_NLK = window.carrying_weights_NLK
+        found["log_affinity"] = log_affinity(_positions(weights_NLK[:, -1:]), targets_N, weights_BN)
+        found["log_deep_affinity"] = log_affinity(_positions(weights_NLK), targets_N, weights_BN)
+    elif targets_N is None or (targets_N < 0).all():
+        found["log_distance"] = _log_normalized_distance(window, weights_BN)
     return {name: values_B.astype(np.float32) for name, values_B in found.items()}
 
 
-def _log_normalized_distance(
-    weights_NLK: NDArray[np.float64], weights_BN: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _positions(weights_NLK: Floats) -> Iterator[NDArray[np.float64]]:
+    """Where samples stand for the affinity, some layers at a time: x = log(K·g + `_FLOOR`) [N, l·K]."""
+    experts = weights_NLK.shape[2]
+    for block_ND in layer_blocks(weights_NLK):
+        block_ND *= experts
+        block_ND += _FLOOR
+        yield np.log(block_ND, out=block_ND)
+
+
+def _log_normalized_distance(window: WindowArrays, weights_BN: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log of D_path divided by the longer pathway of each pair (docs/metrics.md), over at most 2048 pairs."""
-    sequences = pathways(rank_experts(weights_NLK), _THRESHOLD)
-    blocks = list(within_pairs(len(sequences)))
-    first_P = np.concatenate([first for first, _ in blocks])[:_DISTANCE_PAIRS]
-    second_P = np.concatenate([second for _, second in blocks])[:_DISTANCE_PAIRS]
+    (sequences,) = window.carrying_routing.pathways([_THRESHOLD])
+    size = window.weights_NLK[0].size
+    share = min(1.0, _LONG_PATHWAYS / size) ** 2
+    first_P, second_P = within_pairs(len(sequences), max(_FEWEST_PAIRS, int(_DISTANCE_PAIRS * share)))
     distances_P = cpdist(
         [sequences[i] for i in first_P],
         [sequences[i] for i in second_P],

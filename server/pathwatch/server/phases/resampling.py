@@ -9,8 +9,13 @@ weights are products): errors are on the safe side. Resample 0 is the plain esti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
+
+from pathwatch.server.metrics.dimension import EffectiveDimension
 
 RESAMPLES = 32
 """Resamples beside the plain estimate; a standard error from 32 is itself good to an eighth."""
@@ -28,23 +33,29 @@ def resample_weights(sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def log_affinity(
-    positions_ND: NDArray[np.float64], targets_N: NDArray[np.int32], weights_BN: NDArray[np.float64]
+    positions: Iterable[NDArray[np.float64]], targets_N: NDArray[np.int32], weights_BN: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Log of target affinity per resample [B]: lower = same-target samples are routed more alike.
 
     Mean squared distance of the pairs with one target (>= 0) over that of all pairs (docs/metrics.md), a pair
     weighing the product of its samples' weights. NaN where no two samples share a target or all are alike.
+    `positions` [N, D] come some dimensions at a time: squared distances add up.
     """
-    centred_ND = positions_ND - positions_ND.mean(axis=0)
-    every_B, every_weight_B = _pair_sums(centred_ND, weights_BN)
-    same_B, same_weight_B = np.zeros_like(every_B), np.zeros_like(every_B)
-    order_N = np.argsort(targets_N, kind="stable")
-    order_N = order_N[targets_N[order_N] >= 0]
-    for members in np.split(order_N, np.flatnonzero(np.diff(targets_N[order_N])) + 1):
-        if len(members) > 1:
-            sums_B, pair_weight_B = _pair_sums(centred_ND[members], weights_BN[:, members])
-            same_B += sums_B
-            same_weight_B += pair_weight_B
+    order_M = np.argsort(targets_N, kind="stable")
+    order_M = order_M[targets_N[order_M] >= 0]
+    ends = [0, *(np.flatnonzero(np.diff(targets_N[order_M])) + 1).tolist(), len(order_M)]
+    kinds = [slice(start, end) for start, end in pairwise(ends) if end - start > 1]
+    weights_BM = weights_BN[:, order_M]
+    every_B, same_B = np.zeros(len(weights_BN)), np.zeros(len(weights_BN))
+    for some_ND in positions:
+        centred_ND = some_ND - some_ND.mean(axis=0)
+        squares_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
+        every_B += _distances(centred_ND, squares_N, weights_BN)
+        centred_MD, squares_M = centred_ND[order_M], squares_N[order_M]
+        for members in kinds:
+            same_B += _distances(centred_MD[members], squares_M[members], weights_BM[:, members])
+    every_weight_B = _pair_weights(weights_BN)
+    same_weight_B = sum((_pair_weights(weights_BM[:, members]) for members in kinds), np.zeros(1))
     with np.errstate(divide="ignore", invalid="ignore"):
         affinity_B = (same_B / same_weight_B) / (every_B / every_weight_B)
     # Same-target samples routed exactly alike have affinity 0; its log is held finite.
@@ -52,29 +63,16 @@ def log_affinity(
 
 
 def log_effective_dimension(
-    weights_NLK: NDArray[np.float64], ridge: float, weights_BN: NDArray[np.float64]
+    dimension: EffectiveDimension, weights_BN: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Log of Tr(H (H + λI)⁻¹) (paper §4.4) per resample [B]; resamples to first order.
+    """Log of the effective dimension (paper §4.4) per resample [B]; resamples to first order.
 
-    The trace is smooth in the sample weights, so one inverse and each sample's influence on it give
-    the same spread as 32 decompositions at a thirtieth of the cost.
+    It is smooth in the sample weights, so each sample's influence on it gives the same spread as 32
+    decompositions at a thirtieth of the cost.
     """
-    samples, layers, _ = weights_NLK.shape
-    flat_ND = weights_NLK.reshape(samples, -1)
-    width = flat_ND.shape[1]
-    if width <= samples:
-        moment_DD = flat_ND.T @ flat_ND / (samples * layers)
-        inverse_DD = np.linalg.inv(moment_DD + ridge * np.eye(width))
-        dimension = width - ridge * float(np.trace(inverse_DD))
-        influence_N = ridge / layers * np.square(flat_ND @ inverse_DD).sum(axis=1)
-    else:
-        gram_NN = flat_ND @ flat_ND.T / (samples * layers)
-        inverse_NN = np.linalg.inv(gram_NN + ridge * np.eye(samples))
-        dimension = samples - ridge * float(np.trace(inverse_NN))
-        influence_N = ridge * samples * (np.diag(inverse_NN) - ridge * np.square(inverse_NN).sum(axis=1))
     shares_BN = weights_BN / weights_BN.sum(axis=1, keepdims=True)
-    change_B = (shares_BN - 1 / samples) @ influence_N
-    logs_B: NDArray[np.float64] = np.log(dimension) + change_B / dimension
+    change_B = (shares_BN - 1 / weights_BN.shape[1]) @ dimension.influence_N
+    logs_B: NDArray[np.float64] = np.log(dimension.value) + change_B / dimension.value
     return logs_B
 
 
@@ -91,15 +89,18 @@ def log_pair_mean(
     return logs_B
 
 
-def _pair_sums(
-    positions_ND: NDArray[np.float64], weights_BN: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Twice Σ_{i<j} w_i w_j |x_i − x_j|² and twice Σ_{i<j} w_i w_j, without forming pairs."""
-    total_B = weights_BN.sum(axis=1)
-    squares_B = weights_BN @ np.square(positions_ND).sum(axis=1)
+def _distances(
+    positions_ND: NDArray[np.float64], squares_N: NDArray[np.float64], weights_BN: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Twice Σ_{i<j} w_i w_j |x_i − x_j|² [B] without forming pairs; `squares_N` are |x_i|²."""
+    squares_B = weights_BN @ squares_N
     centre_BD = weights_BN @ positions_ND
-    distances_B = 2 * (total_B * squares_B - np.square(centre_BD).sum(axis=1))
-    return distances_B, np.square(total_B) - np.square(weights_BN).sum(axis=1)
+    return np.asarray(2 * (weights_BN.sum(axis=1) * squares_B - np.square(centre_BD).sum(axis=1)))
+
+
+def _pair_weights(weights_BN: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twice Σ_{i<j} w_i w_j [B]."""
+    return np.asarray(np.square(weights_BN.sum(axis=1)) - np.square(weights_BN).sum(axis=1))
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
