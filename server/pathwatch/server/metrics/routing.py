@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit
 
 from pathwatch.server.metrics.arrays import Floats, Ints
 
@@ -60,7 +59,7 @@ def routing_probabilities(scores: Floats, kind: ScoreKind) -> NDArray[np.float64
             return _softmax(values)
         case ScoreKind.SIGMOID_LOGITS:
             # sigmoid(x) / Σ sigmoid(x) = softmax(ln sigmoid(x)): stays finite where every sigmoid underflows.
-            return _softmax(np.asarray(log_expit(values)))
+            return _softmax(-np.logaddexp(0.0, -values))
         case ScoreKind.SOFTMAX:
             return values
         case ScoreKind.SIGMOID:
