@@ -17,6 +17,7 @@ from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import RefusedError
+from pathwatch.server.engine.stored_batch import stored_batch
 from pathwatch.server.engine.streams import (
     Ack,
     Batch,
@@ -104,9 +105,9 @@ class HeldStream:
         if isinstance(sent, int):
             payload = Watermark(step=sent)
         elif isinstance(sent, routing_pb2.ObservationBatch):
-            block = decode_batch(sent, self.stream.attempt, TOPOLOGY)
-            payload = Batch(block=block, serialized=sent.SerializeToString())
-            observations = len(block.sample_ids_N)
+            block = decode_batch(sent, self.stream.attempt, TOPOLOGY, self.stream.admit)
+            payload = Batch(block=block, serialized=stored_batch(sent, block))
+            observations = block.observations
         else:
             payload = RouterGeometry(
                 geometry=decode_geometry(sent, TOPOLOGY), serialized=sent.SerializeToString()

@@ -15,6 +15,7 @@ from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import RefusedError
+from pathwatch.server.engine.stored_batch import stored_batch
 from pathwatch.server.engine.streams import (
     Ack,
     Batch,
@@ -57,7 +58,7 @@ class Rank:
         """Sends as the next message, or again under an older sequence."""
         if not sequence:
             self.sequence += 1
-        observations = len(payload.block.sample_ids_N) if isinstance(payload, Batch) else 0
+        observations = payload.block.observations if isinstance(payload, Batch) else 0
         message = Message(
             stream=self.stream,
             sequence=sequence or self.sequence,
@@ -70,8 +71,8 @@ class Rank:
 
     def observe(self, message: routing_pb2.ObservationBatch, sequence: int = 0) -> int:
         topology = Topology(layers=LAYERS, experts=EXPERTS, limits=Limits())
-        block = decode_batch(message, self.stream.attempt, topology)
-        return self.send(Batch(block=block, serialized=message.SerializeToString()), sequence)
+        block = decode_batch(message, self.stream.attempt, topology, self.stream.admit)
+        return self.send(Batch(block=block, serialized=stored_batch(message, block)), sequence)
 
     def geometry(self, step: int) -> int:
         rows = np.random.default_rng(step).normal(size=(LAYERS, EXPERTS, 8)).astype(np.float32)

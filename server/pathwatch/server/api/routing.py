@@ -20,6 +20,7 @@ from pathwatch.server.engine.checks import check_step
 from pathwatch.server.engine.decode import Topology, decode_batch, decode_geometry
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
+from pathwatch.server.engine.stored_batch import stored_batch
 from pathwatch.server.engine.streams import (
     Ack,
     Batch,
@@ -226,9 +227,7 @@ def _decode(
     request: routing_pb2.StreamRoutingRequest, size: int, stream: RankStream, topology: Topology
 ) -> Message:
     try:
-        payload: Batch | RouterGeometry | Watermark | RefusedError = _payload(
-            request, size, stream.attempt, topology
-        )
+        payload: Batch | RouterGeometry | Watermark | RefusedError = _payload(request, size, stream, topology)
     except RefusedError as refusal:
         payload = refusal
     shape = request.batch.sample_ids.shape
@@ -237,7 +236,7 @@ def _decode(
         sequence=request.sequence,
         payload=payload,
         size=size,
-        observations=len(payload.block.sample_ids_N)
+        observations=payload.block.observations
         if isinstance(payload, Batch)
         else _plausible(shape[0] if shape else 0, request),
     )
@@ -249,15 +248,15 @@ def _plausible(declared: int, request: routing_pb2.StreamRoutingRequest) -> int:
 
 
 def _payload(
-    request: routing_pb2.StreamRoutingRequest, size: int, attempt: int, topology: Topology
+    request: routing_pb2.StreamRoutingRequest, size: int, stream: RankStream, topology: Topology
 ) -> Batch | RouterGeometry | Watermark:
     most = topology.limits.message_bytes
     if size > most:
         raise LimitError("message_bytes", f"the message has {size} bytes; at most {most} are taken: split it")
     match request.WhichOneof("payload"):
         case "batch":
-            block = decode_batch(request.batch, attempt, topology)
-            return Batch(block=block, serialized=request.batch.SerializeToString())
+            block = decode_batch(request.batch, stream.attempt, topology, stream.admit)
+            return Batch(block=block, serialized=stored_batch(request.batch, block))
         case "geometry":
             geometry = decode_geometry(request.geometry, topology)
             return RouterGeometry(geometry=geometry, serialized=request.geometry.SerializeToString())

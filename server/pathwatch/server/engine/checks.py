@@ -7,7 +7,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.engine.tensors import HALF, invalid
+from pathwatch.server.engine.distributions import are_plainly_distributions
+from pathwatch.server.engine.tensors import HALF, as_float32, invalid
 
 HALF_TOLERANCE = 0.01
 """How far from one a row of half precision may sum."""
@@ -35,17 +36,27 @@ def check_text(field: str, text: str, most: int) -> None:
 
 
 def check_distributions(
-    field: str, rows_NLK: NDArray[np.float32], dtype: int, sample_ids_N: NDArray[np.int64]
+    field: str,
+    rows: NDArray[np.generic],
+    dtype: int,
+    sample_ids_N: NDArray[np.int64],
+    *,
+    float32_tolerance: float = FLOAT32_TOLERANCE,
 ) -> None:
-    """Refuse rows (last axis) that are not weights: not finite, negative, or not summing to one."""
-    tolerance = HALF_TOLERANCE if dtype in HALF else FLOAT32_TOLERANCE
-    sums_NL = rows_NLK.sum(axis=-1, dtype=np.float64)
-    # One pass in the good case: NaN and Inf make the sum fail, a negative weight the minimum.
-    if rows_NLK.size == 0 or (bool((np.abs(sums_NL - 1) <= tolerance).all()) and rows_NLK.min() >= 0):
+    """Refuse rows (last axis) that are not weights: not finite, negative, or not summing to one.
+
+    `rows` [n, L, K] as they came in a tensor of this element type, or as float32.
+    """
+    tolerance = HALF_TOLERANCE if dtype in HALF else float32_tolerance
+    if are_plainly_distributions(rows, tolerance):
         return
+    rows_NLK = as_float32(rows, dtype)
     check_rows(field, np.isfinite(rows_NLK), sample_ids_N, "NaN or Inf")
     check_rows(field, rows_NLK >= 0, sample_ids_N, f"a negative weight; {NOT_ONE}")
+    sums_NL = rows_NLK.sum(axis=-1, dtype=np.float64)
     wrong_NL = np.abs(sums_NL - 1) > tolerance
+    if not wrong_NL.any():
+        return
     i, layer = np.argwhere(wrong_NL)[0]
     check_rows(field, ~wrong_NL, sample_ids_N, f"weights that sum to {sums_NL[i, layer]:.4g}; {NOT_ONE}")
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathwatch.server.engine.attempt import AttemptProgress, check_next_attempt
 from pathwatch.server.engine.cadence import Cadence
 from pathwatch.server.engine.checks import check_step, check_text
@@ -36,6 +39,7 @@ from pathwatch.server.engine.view import RunView, view_of
 from pathwatch.server.failpoints import reach
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.sketch.admission import Admission
 from pathwatch.server.sketch.run_sketch import Round, RunSketch, SketchError
 from pathwatch.server.store.rows import (
     BatchRow,
@@ -130,7 +134,15 @@ class LiveRun:
         self.sketch.join(stream.rank, stream.world_size)
         self._streams.add(stream)
         self._dropped_counts.resume(stream)
+        stream.admit = self.admission
         self._update(world_size=stream.world_size)
+
+    def admission(self, group: str, step: int, sample_ids_N: NDArray[np.int64]) -> Admission | None:
+        """What a window may still want of these samples; None = all. For any thread.
+
+        It holds for messages of the streams that are open: whatever makes a window forget ends them.
+        """
+        return self.sketch.admission(group, step, sample_ids_N)
 
     def leave(self, stream: RankStream) -> None:
         """A stream is gone."""

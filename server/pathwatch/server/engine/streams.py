@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pathwatch.server.engine.refusal import RefusedError
 from pathwatch.server.metrics.window import Geometry
+from pathwatch.server.sketch.admission import Admit
 from pathwatch.server.sketch.observations import ObservationBlock
 
 ADVICE_STEP = 0.9
@@ -15,10 +16,11 @@ ADVICE_STEP = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Decoded observations and the bytes they came as."""
+    """Decoded observations and the bytes they are stored as."""
 
     block: ObservationBlock
     serialized: bytes
+    """What is stored of it (stored_batch.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,9 @@ class RankStream:
     session: str
     deliver: Callable[[Ack | End], None]
     """Hands an event to the stream's servicer; called from the writer thread."""
+    admit: Admit | None = None
+    """Which observations the run's windows still want, as of now; set by the writer before the hello is
+    answered, asked by whoever decodes."""
     told_dropped: int = 0
     """Dropped observations that acknowledged watermarks of the session have told."""
     ended: bool = False
