@@ -135,13 +135,17 @@ class Client:
             call.cancel()
 
     def get_metrics(
-        self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0
+        self, run: str, *, after_step: int = -1, group: str = "", limit: int = 0, max_points: int = 0
     ) -> signal_pb2.GetMetricsResponse:
         """Closed windows and signals of steps above `after_step`.
 
-        Of one group ("" = all), at most `limit` windows (0 = all).
+        Of one group ("" = all), at most `limit` windows, the first (0 = all). With `max_points` in brief:
+        at most so many windows of each group, evenly over the steps and with every change of phase, and the
+        signals whose action or stop is new; `stride` of the answer says how many windows each stands for.
         """
-        request = signal_pb2.GetMetricsRequest(run=run, after_step=after_step, group=group, limit=limit)
+        request = signal_pb2.GetMetricsRequest(
+            run=run, after_step=after_step, group=group, limit=limit, max_points=max_points
+        )
         response: signal_pb2.GetMetricsResponse = self._call(self._signals.GetMetrics, request, self._timeout)
         return response
 

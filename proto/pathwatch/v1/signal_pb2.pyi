@@ -411,6 +411,7 @@ class GetMetricsRequest(_message.Message):
     AFTER_STEP_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Name of the run."""
     after_step: _builtins.int
@@ -418,7 +419,13 @@ class GetMetricsRequest(_message.Message):
     group: _builtins.str
     """Only this group; empty = all."""
     limit: _builtins.int
-    """At most this many windows; 0 = all."""
+    """At most this many windows, the first ones; 0 = all. Not together with max_points."""
+    max_points: _builtins.int
+    """History in brief: at most this many windows of each group (2 at least; the
+    server may give fewer), evenly over the steps, and always the first, the last
+    and those at which the phase changes; and at most as many signals, the newest
+    of those whose action or stop_at_step is new, with the very newest. 0 = all.
+    """
     def __init__(
         self,
         *,
@@ -426,10 +433,11 @@ class GetMetricsRequest(_message.Message):
         after_step: _builtins.int | None = ...,
         group: _builtins.str = ...,
         limit: _builtins.int = ...,
+        max_points: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "group", b"group", "limit", b"limit", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "group", b"group", "limit", b"limit", "max_points", b"max_points", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_step: _TypeAlias = _typing.Literal["after_step"]  # noqa: Y015
     _WhichOneofArgType__after_step: _TypeAlias = _typing.Literal["_after_step", b"_after_step"]  # noqa: Y015
@@ -446,15 +454,20 @@ class GetMetricsResponse(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
     CLOSED_STEP_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
     closed_step: _builtins.int
     """Newest step whose windows are closed and judged, −1 before the first."""
+    stride: _builtins.int
+    """Windows that there are for each one given, in the group where that is most;
+    0 without max_points.
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Window]:
         """Closed windows."""
 
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signal]:
-        """Every signal that was given, oldest first."""
+        """Every signal that was given, oldest first; with max_points some of them."""
 
     def __init__(
         self,
@@ -462,10 +475,11 @@ class GetMetricsResponse(_message.Message):
         windows: _abc.Iterable[Global___Window] | None = ...,
         signals: _abc.Iterable[Global___Signal] | None = ...,
         closed_step: _builtins.int = ...,
+        stride: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_step", b"closed_step", "signals", b"signals", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_step", b"closed_step", "signals", b"signals", "stride", b"stride", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

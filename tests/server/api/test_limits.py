@@ -122,6 +122,7 @@ def test_a_server_with_the_largest_valid_limits_works(serve: Any, make_batch: An
     assert not answer.windows
 
 
+@pytest.mark.slow
 def test_limit_connections(serve: Any) -> None:
     service = serve(Limits(connections=2))
     service.create()
@@ -238,6 +239,7 @@ def test_limit_streams_per_run(serve: Any, make_batch: Any) -> None:
     assert first.await_ack(first.send(make_batch(1, first_id=50))) == []
 
 
+@pytest.mark.slow
 def test_limit_hello_seconds(serve: Any, make_batch: Any) -> None:
     service = serve(Limits(hello_seconds=1, streams=1))
     service.create()
@@ -391,6 +393,9 @@ def test_limit_answer_rows(serve: Any, make_batch: Any, eventually: Any) -> None
 
     assert "more than 6 windows and signals" in refused(ask).details()
     assert [window.step for window in ask(after_step=6).windows] == [7, 8]
+    brief = ask(max_points=100)
+    assert [window.step for window in brief.windows] == [1, 4, 8], "half of six rows; the rest is for signals"
+    assert brief.stride == 3
 
 
 def test_limit_series_groups(serve: Any, make_batch: Any, eventually: Any) -> None:
@@ -441,6 +446,7 @@ SMALL = Limits(
 )
 
 
+@pytest.mark.slow
 def test_limit_unacked_bytes_per_run(serve: Any, make_batch: Any, eventually: Any) -> None:
     """While nothing is acknowledged: one run fills its share, and another still gets in."""
     service = serve(SMALL)
@@ -469,6 +475,7 @@ def test_limit_unacked_bytes_per_run(serve: Any, make_batch: Any, eventually: An
     assert metric(service, "waiting_seconds") == 1
 
 
+@pytest.mark.slow
 def test_streams_that_leave_at_once_take_room_until_their_messages_are_gone(
     serve: Any, make_batch: Any, eventually: Any
 ) -> None:

@@ -142,6 +142,13 @@ def test_history_by_step_and_group(service: Any, client: Client, make_batch: Any
     assert all(signal.step > 20 for signal in later.signals)
     assert len(client.get_metrics("run", limit=3).windows) == 3
     assert "memorized_ratio" in everything.windows[-1].metrics
+    brief = client.get_metrics("run", max_points=2)
+    assert [(w.step, w.group) for w in brief.windows if w.group == "math"] == [(0, "math"), (40, "math")]
+    assert brief.windows[-1] == everything.windows[-1]
+    assert brief.signals[-1] == everything.signals[-1]
+    assert (brief.stride, everything.stride) == (3, 0)
+    with pytest.raises(PathwatchError, match=r"limit: cannot be given together with max_points"):
+        client.get_metrics("run", limit=1, max_points=2)
 
 
 def test_watchers_hear_every_change_until_the_run_is_finished(

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from pathwatch.server.api.age import ConnectionAge
+from pathwatch.server.api.history import brief_history, to_message
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
@@ -19,7 +20,6 @@ from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.kept_rounds import unpack_round
 from pathwatch.server.engine.refusal import NEVER, Code, LimitError, RefusedError
 from pathwatch.server.store.interface import Store
-from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2, signal_pb2, signal_pb2_grpc
 
 
@@ -82,10 +82,23 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         self, request: signal_pb2.GetMetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> signal_pb2.GetMetricsResponse:
         """See signal.proto."""
-        await find_run(self._engine, request.run, context)
+        view = await find_run(self._engine, request.run, context)
         # Steps count from 0; -2 takes in signals given before the first window, whose step is -1.
         after_step = request.after_step if request.HasField("after_step") else -1
         most = self._limits.answer_rows
+        if request.max_points:
+            if request.limit:
+                both = "limit: cannot be given together with max_points, which chooses among all windows"
+                await abort(context, RefusedError(Code.INVALID_ARGUMENT, both, "limit"))
+            groups = [request.group] if request.group else view.run.groups
+            return await asyncio.to_thread(
+                brief_history,
+                self._store,
+                request.run,
+                groups,
+                after_step=after_step if after_step >= 0 else -2,
+                points=max(2, min(request.max_points, most // (len(groups) + 1))),
+            )
         history = await asyncio.to_thread(
             self._store.history,
             request.run,
@@ -98,14 +111,14 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
             refusal = LimitError(
                 "answer_rows",
                 f"there are more than {most} windows and signals after step {after_step}; ask for one group, "
-                "or for later steps",
+                "for later steps, or for fewer points (max_points)",
                 "after_step",
                 retry_seconds=NEVER,
             )
             self._engine.stats.count_limit(refusal)
             await abort(context, refusal)
         return signal_pb2.GetMetricsResponse(
-            windows=[_window(row) for row in history.windows],
+            windows=[to_message(row) for row in history.windows],
             signals=[signal_pb2.Signal.FromString(row.signal) for row in history.signals],
             closed_step=history.closed_step,
         )
@@ -134,17 +147,3 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         """End all watches."""
         self._draining = True
         self._watchers.wake_all()
-
-
-def _window(row: WindowRow) -> signal_pb2.Window:
-    return signal_pb2.Window(
-        group=row.group,
-        attempt=row.attempt,
-        first_step=row.first_step,
-        step=row.step,
-        phase=signal_pb2.Phase.ValueType(row.phase),
-        metrics=row.metrics,
-        partial=row.partial,
-        layer_path_distance=row.layer_path_distance,
-        reason=row.reason,
-    )

@@ -18,7 +18,7 @@ from pathwatch.server.cli.options import fail
 from pathwatch.server.cli.progress import tracked
 from pathwatch.server.cli.recording import recorded_run
 from pathwatch.server.engine.run_config import DEFAULT_DELTA
-from pathwatch.server.report.data import NothingToReportError, run_history
+from pathwatch.server.report.data import MAX_POINTS, NothingToReportError, run_history
 from pathwatch.server.report.run_series import run_series
 
 
@@ -78,7 +78,7 @@ def _trace_series(source: str, connection: Connection) -> tuple[GroupSeries, ...
 
 def _told(run: str, connection: Connection) -> tuple[GroupSeries, ...]:
     with connection.client() as client:
-        known, metrics = client.get_run(run), client.get_metrics(run)
+        known, metrics = client.get_run(run), client.get_metrics(run, max_points=MAX_POINTS)
     try:
         return run_series(run_history(known, metrics))
     except NothingToReportError as error:

@@ -48,7 +48,7 @@ def command(connection: Connection, source: str, out: Path, labels: Path | None,
     require("report", "matplotlib", "jinja2", "rapidfuzz", "scipy")
     from pathwatch.server.analysis.scores import ScoresError
     from pathwatch.server.cli.report_sections import further_sections
-    from pathwatch.server.report.data import NothingToReportError, run_history
+    from pathwatch.server.report.data import MAX_POINTS, NothingToReportError, run_history
     from pathwatch.server.report.labels import LabelsError, load_labels
     from pathwatch.server.report.scores import load_scores
     from pathwatch.server.report.write import write_report
@@ -66,7 +66,7 @@ def command(connection: Connection, source: str, out: Path, labels: Path | None,
         else:
             with connection.client() as client:
                 run = client.get_run(source)
-                history = run_history(run, client.get_metrics(source))
+                history = run_history(run, client.get_metrics(source, max_points=MAX_POINTS))
             kept = _kept(source, connection) if run.config.keep_observations else _NOT_KEPT
         sections = further_sections(history, kept, measured, must_fit=scores is not None)
         page, picture = write_report(out, history, judged_by, sections)

@@ -100,6 +100,10 @@ class RunHistory:
         return next((change for change in self.changes if change.action == "STOP"), None)
 
 
+MAX_POINTS = 20_000
+"""Windows of each group that a history is made of at most: of longer ones every n-th and changes of phase."""
+
+
 class NothingToReportError(ValueError):
     """The run has no judged window yet."""
 
