@@ -213,9 +213,13 @@ def _send_refusable(server: Server, rng: random.Random, count: int) -> int:
 
 
 def is_part(stored: routing_pb2.ObservationBatch, sent: routing_pb2.ObservationBatch) -> bool:
-    """Whether what is stored are observations of a message, those that its window wanted."""
-    of_it = (stored.step, stored.group) == (sent.step, sent.group)
-    return of_it and set(from_tensor(stored.sample_ids)) < set(from_tensor(sent.sample_ids))
+    """Whether what is stored is what a window wanted of a message, or what its raw scores came to."""
+    if (stored.step, stored.group) != (sent.step, sent.group):
+        return False
+    stored_ids, sent_ids = from_tensor(stored.sample_ids).tolist(), from_tensor(sent.sample_ids).tolist()
+    if sent.HasField("raw"):
+        return stored.HasField("weights") and set(stored_ids) <= set(sent_ids)
+    return set(stored_ids) < set(sent_ids)
 
 
 def _send_damaged(server: Server, rng: random.Random, count: int) -> int:
