@@ -121,6 +121,7 @@ def test_any_arrangement_gives_the_definition(
     assert bits(sketch.close_ready(now=0.0)) == bits(expected_rounds(observed, "run"))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(observed=observations(), rng=st.randoms(use_true_random=False), world_size=st.integers(1, 3))
 def test_ranks_may_run_apart(
@@ -175,6 +176,54 @@ def test_conflicting_reports_are_settled_whatever_the_order(
         return sketch.close_all(now=0.0)
 
     assert bits(rounds(pieces)) == bits(rounds(shuffled(pieces, rng)))
+
+
+@given(
+    observed=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-9, 30)), min_size=1, max_size=80
+    ),  # (step, sample)
+    capacity=st.sampled_from([1, 3, 8, 100]),
+    with_target=st.booleans(),
+    fragment_at=st.none() | st.integers(0, 79),
+)
+def test_messages_of_one_observation_end_as_the_definition_says(
+    make_settings: Make,
+    make_block: Make,
+    observed: list[tuple[int, int]],
+    capacity: int,
+    with_target: bool,
+    fragment_at: int | None,
+) -> None:
+    def columns(sample_id: int) -> dict[str, Any]:
+        targets = np.array([sample_id % 5], np.int32) if with_target else None
+        return {"targets_N": targets, "visits_N": None if targets is None else targets + 1}
+
+    sketch = RunSketch(make_settings(mode="stream", window_steps=WINDOW, capacity=capacity))
+    sketch.join(0, 1)
+    for number, (step, sample_id) in enumerate(observed):
+        sketch.add(make_block(step, [sample_id], **columns(sample_id)), 0.0)
+        if number == fragment_at:  # of a sample of its own, which another part of never comes
+            sketch.add(make_block(0, [1000], token_part=1, token_parts=2), 0.0)
+    window = sketch.close_all(0.0)[0].windows.get("math")
+
+    newest: dict[int, int] = {}
+    for step, sample_id in observed:
+        newest[sample_id] = max(step, newest.get(sample_id, 0))
+    candidates = [*newest, *([1000] if fragment_at is not None and fragment_at < len(observed) else [])]
+    hashes = dict(zip(candidates, sample_hash("run", "math", np.array(candidates)).tolist(), strict=True))
+    kept = sorted(set(sorted(candidates, key=lambda sample_id: hashes[sample_id])[:capacity]) - {1000})
+    assert ([] if window is None else window.sample_ids_N.tolist()) == kept
+    for row, sample_id in enumerate(kept):
+        expected = make_block(newest[sample_id], [sample_id])
+        assert window is not None
+        assert window.weights_NLK[row].tobytes() == expected.weights_NLK[0].tobytes()
+        assert window.losses_N[row] == expected.losses_N[0]
+        assert window.tokens_N[row] == 7
+        if with_target:
+            assert window.targets_N is not None
+            assert window.targets_N[row] == sample_id % 5
+            assert window.visits_N is not None
+            assert window.visits_N[row] == sample_id % 5 + 1
 
 
 @settings(max_examples=50, deadline=None)

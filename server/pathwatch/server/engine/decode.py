@@ -19,6 +19,7 @@ from pathwatch.server.engine.checks import (
     check_samples,
     check_step,
 )
+from pathwatch.server.engine.decode_one import decode_one
 from pathwatch.server.engine.refusal import LimitError
 from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array, wire_array
 from pathwatch.server.engine.weights import read_weights
@@ -80,8 +81,6 @@ def group_problem(group: str, most: int) -> str | None:
     return None
 
 
-# What is no number is looked for below; NumPy's warnings of it would fill the log.
-@np.errstate(invalid="ignore", over="ignore")
 def decode_batch(
     batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology, admit: Admit | None = None
 ) -> ObservationBlock:
@@ -91,6 +90,23 @@ def decode_batch(
     check_step("batch.step", batch.step)
     if problem := group_problem(batch.group, topology.limits.name_length):
         raise invalid("batch.group", problem)
+    one = decode_one(
+        batch,
+        attempt,
+        layers=topology.layers,
+        experts=topology.experts,
+        float32_tolerance=topology.float32_tolerance,
+        admit=admit,
+    )
+    return _decode_many(batch, attempt, topology, admit) if one is None else one
+
+
+# What is no number is looked for below; NumPy's warnings of it would fill the log.
+@np.errstate(invalid="ignore", over="ignore")
+def _decode_many(
+    batch: routing_pb2.ObservationBatch, attempt: int, topology: Topology, admit: Admit | None
+) -> ObservationBlock:
+    """Any number of observations or fragments."""
     ids_N = to_array(batch.sample_ids, "batch.sample_ids", dtypes=INT64, shape=[None], axes="[n]")
     n = len(ids_N)
     if n == 0:

@@ -27,6 +27,8 @@ class Admission:
 Admit: TypeAlias = Callable[[str, int, NDArray[np.int64]], Admission | None]
 """(group, step, sample ids) → what to look at; None = all. May be asked from any thread."""
 
+_NOTHING = np.zeros(0, np.intp)
+
 
 def admission(
     run: str, group: str, sample_ids_N: NDArray[np.int64], hash_limit: int | None
@@ -37,4 +39,5 @@ def admission(
     below_N = sample_hash(run, group, sample_ids_N) < np.uint64(hash_limit)
     if below_N.all():
         return None
-    return Admission(observations=len(sample_ids_N), wanted_N=np.flatnonzero(below_N), hash_limit=hash_limit)
+    wanted_N = np.flatnonzero(below_N) if len(below_N) > 1 else _NOTHING
+    return Admission(observations=len(sample_ids_N), wanted_N=wanted_N, hash_limit=hash_limit)

@@ -60,7 +60,32 @@ class BottomK:
         self.ids_S[changed] = sample_ids_N[new_N]
         self._hashes_S[changed] = hashes_N[new_N]
         self._row_of.update(zip(sample_ids_N[new_N].tolist(), changed.tolist(), strict=True))
-        if changed.size and self.size == self._capacity:
+        if changed.size:
+            self._set_limit()
+        return rows_N, changed
+
+    def row(self, sample_id: int) -> int | None:
+        """Row of one sample, None = none."""
+        return self._row_of.get(sample_id)
+
+    def admit_one(self, sample_id: int, hash_: int) -> int | None:
+        """As `admit` for one sample that has no row; None = not among the smallest."""
+        row = self.size
+        if row < self._capacity:
+            self.ids_S = np.append(self.ids_S, np.int64(sample_id))
+            self._hashes_S = np.append(self._hashes_S, np.uint64(hash_))
+        else:
+            row = int(self._hashes_S.argmax())
+            if hash_ > int(self._hashes_S[row]):
+                return None
+            del self._row_of[int(self.ids_S[row])]
+            self.ids_S[row] = sample_id
+            self._hashes_S[row] = hash_
+        self._row_of[sample_id] = row
+        self._set_limit()
+        return row
+
+    def _set_limit(self) -> None:
+        if self.size == self._capacity:
             limit = int(self._hashes_S.max()) + 1
             self.hash_limit = limit if limit <= _MAX_HASH else None
-        return rows_N, changed

@@ -50,16 +50,10 @@ def check_fit(block: ObservationBlock, settings: SketchSettings) -> None:
             "batch.fragment.token_part",
             f"{block.token_part} is outside 0 … {block.token_parts - 1}, the parts it is one of",
         )
-    layers = range(settings.layers) if block.layers is None else block.layers
-    ascending = list(layers) == sorted(set(layers))
-    inside = all(0 <= layer < settings.layers for layer in layers)
-    if not ascending or not inside or (not layers and block.losses_N is None):
-        raise SketchError(
-            "batch.fragment.layers",
-            f"{list(layers)} must be ascending, without repetition and within 0 … {settings.layers - 1}, "
-            "the layers of the run; none at all only where losses come without them",
-        )
-    expected = (len(block.sample_ids_N), len(layers), settings.experts)
+    if block.layers is not None:
+        _check_layers(block.layers, settings, losses_come=block.losses_N is not None)
+    layers = settings.layers if block.layers is None else len(block.layers)
+    expected = (len(block.sample_ids_N), layers, settings.experts)
     for field, weights_NLK in (
         ("batch.weights", block.weights_NLK),
         ("batch.target_weights", block.target_weights_NLK),
@@ -68,3 +62,14 @@ def check_fit(block: ObservationBlock, settings: SketchSettings) -> None:
             raise SketchError(
                 field, f"shape {list(weights_NLK.shape)} should be {list(expected)}: samples, layers, experts"
             )
+
+
+def _check_layers(layers: tuple[int, ...], settings: SketchSettings, *, losses_come: bool) -> None:
+    ascending = list(layers) == sorted(set(layers))
+    inside = all(0 <= layer < settings.layers for layer in layers)
+    if not ascending or not inside or not (layers or losses_come):
+        raise SketchError(
+            "batch.fragment.layers",
+            f"{list(layers)} must be ascending, without repetition and within 0 … {settings.layers - 1}, "
+            "the layers of the run; none at all only where losses come without them",
+        )

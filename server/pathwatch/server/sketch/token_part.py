@@ -83,6 +83,18 @@ class TokenPart:
         if block.targets_N is not None:
             self.targets_S[rows_N] = smaller_known(self.targets_S[rows_N], block.targets_N[index_N])
 
+    def put_whole(self, row: int, block: ObservationBlock) -> None:
+        """`clear` one row and `merge` into it the only observation of a block of all layers, which brings no
+        target weights: what is merged into nothing is put there as it is.
+        """
+        self.weights_SLK[row] = block.weights_NLK[0]
+        self.present_SL[row] = True
+        self.target_present_SL[row] = False
+        self.tokens_S[row] = block.tokens_N[0]
+        self.target_tokens_S[row] = block.target_tokens_N[0]
+        self.losses_S[row] = np.nan if block.losses_N is None else block.losses_N[0] + 0.0
+        self.targets_S[row] = -1 if block.targets_N is None else block.targets_N[0]
+
     def effective_target_weights(self, rows_N: NDArray[np.intp]) -> NDArray[np.float32]:
         """[N, L, K] target weights; the weights themselves where no others came (the two are the same)."""
         weights_NLK = self.weights_SLK[rows_N]

@@ -47,11 +47,18 @@ class WindowSketch:
         self._kept = BottomK(capacity)
         self._samples_S = np.zeros(min(_FIRST_ROWS, capacity), SAMPLE_FIELDS)
         self._parts: dict[int, TokenPart] = {}
+        self.state: object = object()
+        """Another object after each change: one that is the same stands for the same content."""
 
     @property
     def hash_limit(self) -> int | None:
         """Samples with a hash at or above it change nothing any more; None while there is room."""
         return self._kept.hash_limit
+
+    @property
+    def size(self) -> int:
+        """Samples kept so far."""
+        return self._kept.size
 
     @property
     def nbytes(self) -> int:
@@ -88,6 +95,8 @@ class WindowSketch:
 
         Raises SketchError, then nothing is stored.
         """
+        if len(block.sample_ids_N) == 1 and (kept := self._add_one(block, int(hashes_N[0]))) is not None:
+            return kept
         wanted_N = self.check(block, hashes_N)
         kept = 0
         while wanted_N.size:  # more than once only if the block repeats a sample
@@ -131,10 +140,41 @@ class WindowSketch:
             partial=ranks_missing or not bool(complete_S.all()),
         )
 
+    def _add_one(self, block: ObservationBlock, hash_: int) -> int | None:
+        """`add` of a whole observation of a sample that is new, or newer than what is known of it.
+
+        None = it is another case, and nothing was done. Most messages of a sender that does not gather
+        observations are of this kind; as arrays of one element they would take ten times as long.
+        """
+        part = self._parts.get(0)
+        is_whole = block.layers is None and block.token_parts == 1 and block.target_weights_NLK is None
+        if not is_whole or part is None or len(self._parts) > 1:
+            return None
+        limit = self.hash_limit
+        if limit is not None and hash_ >= limit:
+            return 0
+        sample_id = int(block.sample_ids_N[0])
+        row = self._kept.row(sample_id)
+        if row is None:
+            if self._kept.size == self._samples_S.size < self._capacity:
+                return None  # room is to be made
+            row = self._kept.admit_one(sample_id, hash_)
+            if row is None:
+                return 0
+        elif self._samples_S["step"][row] >= block.step:
+            return None
+        part.put_whole(row, block)
+        visits = -1 if block.visits_N is None else block.visits_N[0]
+        tokens, target_tokens = block.tokens_N[0], block.target_tokens_N[0]
+        missing = target_tokens != 0 and target_tokens != tokens
+        self._samples_S[row] = (block.step, 1, visits, False, missing)
+        return 1
+
     def _add_distinct(
         self, block: ObservationBlock, hashes_N: NDArray[np.uint64], index_N: NDArray[np.intp]
     ) -> int:
         """Merge observations `index_N`, all of different samples; how many are among the bottom-k."""
+        self.state = object()
         rows_N, changed = self._kept.admit(block.sample_ids_N[index_N], hashes_N[index_N])
         self._make_room()
         self._samples_S["step"][changed] = _NO_STEP
