@@ -26,6 +26,7 @@ RULES = {
 values = st.lists(st.floats(0.125, 2.0, width=16) | st.just(float("nan")), min_size=12, max_size=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @given(data=values, cut=st.integers(1, 30))
 def test_no_rule_looks_ahead(make_run_once, rule, data, cut):

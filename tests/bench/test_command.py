@@ -33,6 +33,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_scores_recorded_runs(folder, capsys):
     report_path = folder / "out.json"
     arguments = [

@@ -246,7 +246,7 @@ class AgainstModel(RuleBasedStateMachine):
         assert self.buffer.wait_empty(0) == (not held)
 
 
-TestAgainstModel: Callable[..., None] = AgainstModel.TestCase
+TestAgainstModel: Callable[..., None] = pytest.mark.slow(AgainstModel.TestCase)
 
 
 class Holds(threading.Condition):

@@ -132,7 +132,7 @@ def test_a_token_alone_is_plaintext_on_loopback_only(sidecar):
         client.list_runs()
     assert sidecar.metadata[-1]["authorization"] == "Bearer s3cret"
     secured = Credentials(token="s3cret", tls=True)  # noqa: S106
-    with Client(sidecar.address, credentials=secured, timeout=5) as client, pytest.raises(PathwatchError):
+    with Client(sidecar.address, credentials=secured, timeout=60) as client, pytest.raises(PathwatchError):
         client.list_runs()
     assert len(sidecar.metadata) == 1
 
@@ -167,7 +167,7 @@ def test_mutual_tls(mutual_tls, streams, observe):
 
 @pytest.mark.parametrize("credentials", [None, Credentials(), Credentials(root_ca=TLS / "ca.pem")])
 def test_mutual_tls_keeps_out_whoever_lacks_a_certificate(mutual_tls, credentials):
-    client = Client(mutual_tls.address, credentials=credentials, timeout=5)
+    client = Client(mutual_tls.address, credentials=credentials, timeout=60)
     with client, pytest.raises(PathwatchError) as raised:
         client.list_runs()
     assert raised.value.code is grpc.StatusCode.UNAVAILABLE

@@ -34,6 +34,7 @@ def send(stream, step, n=2):
     )
 
 
+@pytest.mark.slow
 def test_a_limit_that_passes_costs_nothing_but_time(tmp_path, eventually, asked_to_wait):
     """The server says when to come again; what it did not take is sent then."""
     limits = Limits(streams=1)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pathwatch.client import RoutingStream, Spool, spool_folder
+from pathwatch.client import RoutingStream, Spool, spool_folder, spooler
 from pathwatch.client.spool_frames import header_bytes, read_frames, read_header
 from pathwatch.v1 import routing_pb2
 
@@ -73,6 +73,12 @@ def spool_and_close(address: str, folder: Path, steps: range, eventually: Any, *
     stream.close(5)
     assert stream.stats.buffered_bytes == 0
     assert stream.stats.dropped_steps == 0
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spool's thread looks after its files at once, not every second."""
+    monkeypatch.setattr(spooler, "_TICK", 0.02)
 
 
 @pytest.fixture
@@ -336,6 +342,7 @@ def test_writes_that_fail_leave_no_files_that_nobody_counts(
     assert on_disk == stream.stats.spooled_bytes
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_once_and_steps_are_dropped_and_counted_until_there_is_room(
     away: Any, streams: Streams, eventually: Any, tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
@@ -464,6 +471,7 @@ print("trained", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hanging", ["write", "scandir"])
 def test_a_process_ends_though_its_disk_hangs(tmp_path: Path, hanging: str) -> None:
     script = SCRIPT.format(hanging=hanging)

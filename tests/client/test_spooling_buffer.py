@@ -245,7 +245,7 @@ class Spooling(RuleBasedStateMachine):
         assert not self.disk
 
 
-TestSpooling: Callable[..., None] = Spooling.TestCase
+TestSpooling: Callable[..., None] = pytest.mark.slow(Spooling.TestCase)
 TestSpooling.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 

@@ -191,6 +191,7 @@ def test_unacknowledged_messages_are_sent_again_under_the_same_sequences(
     assert (stream.stats.sent, stream.stats.acked) == (7, 4)
 
 
+@pytest.mark.slow
 def test_a_server_that_breaks_again_and_again_gets_everything_in_order(sidecar, streams, observe, eventually):
     sidecar.acks = True
     sidecar.drop_after = 3

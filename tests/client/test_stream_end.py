@@ -45,6 +45,7 @@ def test_close_ends_the_threads(sidecar, observe, eventually, threads_left):
     assert threads_left() == []
 
 
+@pytest.mark.slow
 def test_threads_that_a_hurried_close_left_are_waited_for_at_exit(sidecar):
     """Ending inside gRPC while the interpreter goes away, they could take the job's process with them."""
     script = f"""
@@ -98,6 +99,7 @@ def test_close_does_not_wait_for_a_sidecar_that_is_gone(sidecar, observe, eventu
     assert "not delivered (no pathwatch server at" in warnings(caplog)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", ["never acknowledges", "never answers"])
 def test_close_is_bounded_when_the_server_hangs(sidecar, silent_port, observe, eventually, caplog, hangs):
     sidecar.acks = False
@@ -154,12 +156,14 @@ def run_script(address: str, ending: str = "") -> tuple[subprocess.CompletedProc
     return done, ended - float(done.stdout.split()[1])
 
 
+@pytest.mark.slow
 def test_a_process_that_never_closes_delivers_everything_at_exit(sidecar):
     done, _ = run_script(sidecar.address)
     assert (done.returncode, done.stderr) == (0, "")
     assert [w.step for w in sidecar.received("watermark")] == list(range(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "code"), [("", 0), ("raise KeyError('training broke')", 1)])
 def test_a_process_exits_within_5_s_without_a_server(ending, code):
     done, seconds = run_script("127.0.0.1:1", ending)
@@ -169,6 +173,7 @@ def test_a_process_exits_within_5_s_without_a_server(ending, code):
     assert ("training broke" in done.stderr) == bool(code)
 
 
+@pytest.mark.slow
 def test_a_process_exits_within_5_s_when_the_server_hangs(silent_port):
     done, seconds = run_script(f"127.0.0.1:{silent_port}")
     assert done.returncode == 0

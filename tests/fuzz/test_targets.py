@@ -56,6 +56,7 @@ def test_what_once_broke_a_decoder(path: Path) -> None:
     TARGETS[path.parent.name](path.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_mutations(target: str) -> None:
     @settings(max_examples=150, suppress_health_check=list(HealthCheck))

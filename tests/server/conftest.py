@@ -18,12 +18,12 @@ MakeBatch = Callable[..., routing_pb2.ObservationBatch]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Waits until a condition holds and returns its value; fails after half a minute."""
+    """Waits until a condition holds and returns its value; fails after a minute."""
 
     def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (value := condition()):
-            assert time.monotonic() < deadline, "it did not happen within 30 s"
+            assert time.monotonic() < deadline, "it did not happen within a minute"
             time.sleep(0.005)
         return value
 

@@ -36,6 +36,7 @@ sys.exit(asyncio.run(serve(config, ready=ready)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signals) -> None:
     with subprocess.Popen(
@@ -53,6 +54,7 @@ def test_a_process_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.
         assert [run.name for run in client.list_runs()] == ["run"]
 
 
+@pytest.mark.slow
 def test_the_server_never_imports_torch(tmp_path: Path) -> None:
     """Through a whole round, judged and scraped."""
     code = """
@@ -96,7 +98,7 @@ def test_tls(tmp_path: Path) -> None:
     with BackgroundServer(tls_config(tmp_path)) as server:
         with Client(server.grpc_address, credentials=Credentials(root_ca=TLS / "ca.pem")) as client:
             client.create_run("run", CONFIG)
-        with Client(server.grpc_address, timeout=5) as plain, pytest.raises(PathwatchError) as error:
+        with Client(server.grpc_address, timeout=60) as plain, pytest.raises(PathwatchError) as error:
             plain.list_runs()
         assert error.value.code is grpc.StatusCode.UNAVAILABLE
 
@@ -108,7 +110,7 @@ def test_mutual_tls_knows_its_clients(tmp_path: Path) -> None:
         with Client(server.grpc_address, credentials=known) as client:
             client.create_run("run", CONFIG)
         with (
-            Client(server.grpc_address, credentials=unknown, timeout=5) as stranger,
+            Client(server.grpc_address, credentials=unknown, timeout=60) as stranger,
             pytest.raises(PathwatchError) as error,
         ):
             stranger.list_runs()

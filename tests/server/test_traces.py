@@ -175,6 +175,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_trace(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=None,

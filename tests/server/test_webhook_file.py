@@ -164,6 +164,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, change: dict[str, Any], said: str
     assert "p@h" not in text
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_whole(tmp_path: Path) -> None:
     assert problem(tmp_path, ENTRY, ENTRY | {"name": "Hook"}) == "two webhooks have the same name"
     assert problem(tmp_path, "x").startswith("webhook 1: must be a mapping")

@@ -33,6 +33,7 @@ def autoregressive(rng: np.random.Generator, n: int, memory: float) -> NDArray[n
     return series
 
 
+@pytest.mark.slow
 @given(Seeds, st.integers(4, 60), st.sampled_from([0, 1, 6]))
 def test_coefficients_and_plain_p_are_scipys(seed: int, n: int, digits: int) -> None:
     x, y, _ = three_series(seed, n, digits)
@@ -45,6 +46,7 @@ def test_coefficients_and_plain_p_are_scipys(seed: int, n: int, digits: int) -> 
             assert ours.p == pytest.approx(theirs.pvalue, rel=1e-5, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(Seeds, st.integers(5, 60))
 def test_partial_coefficients_follow_the_textbook(seed: int, n: int) -> None:
     x, y, z = three_series(seed, n, 6)

@@ -84,6 +84,7 @@ def test_entropy_is_held_against_distance(study: tuple[GroupStudy, ...]) -> None
         assert found.spearman.n_effective < found.points
 
 
+@pytest.mark.slow
 def test_one_group_is_the_same_alone_as_among_all(study: tuple[GroupStudy, ...]) -> None:
     (alone,) = cohort_study(
         load_trace(TRACES / "ol_pair_s0.npz"), StudySettings(groups=("sub:0.6",), every=2)

@@ -60,6 +60,7 @@ def test_calls_without_their_request_count(serve: Any, call_silently: Any, event
     eventually(lambda: code() is Code.NOT_FOUND)
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_come_ends_the_call(serve: Any, call_silently: Any) -> None:
     service = serve(Limits(hello_seconds=1))
     error = call_silently(service.channel).exception(30)
@@ -72,6 +73,7 @@ def test_a_call_that_ends_without_a_request_is_refused(serve: Any) -> None:
     assert call.exception(30).code() is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 def test_what_strangers_send_is_not_kept(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     with serving(tmp_path / "data", tmp_path / "log", "--tokens", str(tokens)) as server:

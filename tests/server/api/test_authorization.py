@@ -319,6 +319,7 @@ def test_a_token_that_is_withdrawn_ends_open_streams_too(
     assert counted.run.step == 2
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_the_token_that_replaced_its_own(guarded: Callable[..., Guarded]) -> None:
     """Its file changes, then the old token is withdrawn: nothing is lost, nobody restarts the job."""
     server = guarded()

@@ -35,6 +35,7 @@ def test_reflection_lists_the_services(service: Any) -> None:
     assert {f"pathwatch.v1.{kind}Service" for kind in ("Routing", "Run", "Signal")} <= names
 
 
+@pytest.mark.slow
 def test_a_drain_says_not_serving_and_acks_what_it_has_read(
     tmp_path: Path, make_stream: Any, make_batch: Any
 ) -> None:

@@ -57,6 +57,7 @@ def test_undefined_agreement_is_null_and_a_dash(command: Command, trace_file: Tr
     assert "–" in command("bound", still, COLUMNS="100").stdout
 
 
+@pytest.mark.slow
 def test_files(command: Command, trace_file: TraceFile, tmp_path: Path) -> None:
     table, folder = tmp_path / "mine.csv", tmp_path / "new" / "out"
     result = command("bound", trace_file(), "--csv", table, "--out", folder)

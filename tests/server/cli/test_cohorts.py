@@ -93,6 +93,7 @@ def test_metrics_of_all_samples_are_those_of_replay(
                 assert values == [pytest.approx(metrics.get(name)) for metrics in by_step]
 
 
+@pytest.mark.slow
 def test_a_run_that_a_server_kept_says_what_its_trace_says(
     command: Callable[..., Result], trace_file: Callable[..., Path], server: Any
 ) -> None:
@@ -233,6 +234,7 @@ def test_files_hold_what_the_lines_say(command: Callable[..., Result], tmp_path:
             assert own == {step: distance for step, distance in drawn if distance is not None}
 
 
+@pytest.mark.slow
 def test_tables_for_people(command: Callable[..., Result], trace_file: Callable[..., Path]) -> None:
     result = command("cohorts", trace_file(steps=8), "--epsilon", 0.6, "--delta", 1, COLUMNS="120")
     assert result.exit_code == 0, result.output

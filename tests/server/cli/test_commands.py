@@ -95,6 +95,7 @@ def test_checkpoints(ask: Callable[..., Result], scripted: Any) -> None:
     assert shown.index("step300") < shown.index("step100") < shown.index("step200")
 
 
+@pytest.mark.slow
 def test_watch_follows_until_the_run_is_finished(ask: Callable[..., Result], scripted: Any) -> None:
     add_window(scripted, "math", 0, "LEARNING", train_loss=3.5)
     scripted.say("CONTINUE", math="LEARNING")

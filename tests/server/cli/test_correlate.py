@@ -101,6 +101,7 @@ def test_a_recorded_run_against_its_accuracy(
     assert float(rows[0]["pearson"]) == correlations[0]["pearson"]["r"]
 
 
+@pytest.mark.slow
 def test_the_table_has_the_control_first_and_says_what_p_is_worth(
     command: Callable[..., Result], trace_file: Callable[..., Path], scores: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_validation_loss_is_one_of_the_metrics(
     assert [(one["group"], one["n"], one["pearson"]["r"] < -0.9) for one in found] == [("math", 6, True)]
 
 
+@pytest.mark.slow
 def test_groups_are_paired_with_tests_by_their_texts(
     command: Callable[..., Result], trace_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -187,6 +189,7 @@ def two_cohorts(trace_file: Callable[..., Path]) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_cohorts_take_the_scores_of_their_group(
     command: Callable[..., Result], two_cohorts: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +207,7 @@ def test_cohorts_take_the_scores_of_their_group(
     assert "Cohort code t*=275: 1 scores since it was memorized: left out." in remarks
 
 
+@pytest.mark.slow
 def test_cohorts_are_paired_with_tests_by_the_texts_of_their_samples(
     command: Callable[..., Result], two_cohorts: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_replayed_trace_comes_back(
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_export_is_judged_as_the_run_was(
     command: Callable[..., Result], trace_file: Callable[..., Path], server: Any, tmp_path: Path
 ) -> None:

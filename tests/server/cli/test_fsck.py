@@ -110,6 +110,7 @@ def edited(data: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_lived_in_is_good(
     command: Invoke, data: Path, checked: Callable[[Path], list[Any]]
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_table_for_people(command: Callable[..., Result], trace_file: Callable
     assert all(word in result.stdout for word in ("group", "code", "math", "history"))
 
 
+@pytest.mark.slow
 def test_through_a_server_that_runs_already(
     command: Callable[..., Result], trace_file: Callable[..., Path], server: Any
 ) -> None:
@@ -191,6 +192,7 @@ def test_what_the_server_refuses_is_said(trace_file: Callable[..., Path], server
         list(replay(trace, address=server.grpc_address, run="broken", batches=broken))
 
 
+@pytest.mark.slow
 def test_order_and_repetition_change_nothing(trace_file: Callable[..., Path], server: Any) -> None:
     trace = load_trace(trace_file(steps=6))
     plain = told(trace, server.grpc_address, "in-order")

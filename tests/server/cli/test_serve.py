@@ -16,6 +16,7 @@ import pytest
 COMMAND = [sys.executable, "-m", "pathwatch.server.cli"]
 
 
+@pytest.mark.slow
 def test_it_says_where_it_is_and_drains_when_told(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],

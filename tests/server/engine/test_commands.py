@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +55,7 @@ def test_a_newcomer_is_served_before_what_a_flood_has_queued() -> None:
     assert done.index(("paced", 0)) <= served + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, MEBIBYTE), min_size=50, max_size=80), st.integers(4, 40))
 def test_runs_share_by_bytes_whatever_the_size_of_their_messages(sizes: list[int], small: int) -> None:

@@ -27,6 +27,7 @@ def overwrite(path: Any) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_damage_while_serving_stops_acknowledgements(bench: Any, make_batch: Any, eventually: Any) -> None:
     bench.create()
     rank = bench.join()

@@ -212,6 +212,7 @@ def play(bench: Any, make_batch: Any, eventually: Any, steps: Any = (1, 2)) -> A
     return rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", ["fails-to-measure", "fails-to-update"])
 def test_a_detector_that_fails_makes_the_run_unknown_until_it_works_again(
     bench: Any, make_batch: Any, eventually: Any, detector: str
@@ -242,6 +243,7 @@ def test_evidence_must_be_numbers(bench: Any, make_batch: Any, eventually: Any) 
     assert "'things' holds Python objects" in bench.view().last_signal.groups[0].reason
 
 
+@pytest.mark.slow
 def test_a_policy_that_fails_lets_the_run_go_on(bench: Any, make_batch: Any, eventually: Any) -> None:
     bench.create(policy="fails-to-decide")
     play(bench, make_batch, eventually)
@@ -250,6 +252,7 @@ def test_a_policy_that_fails_lets_the_run_go_on(bench: Any, make_batch: Any, eve
     assert "policy plug-in failed" in signal.reason
 
 
+@pytest.mark.slow
 def test_a_detector_that_cannot_rank_chooses_no_checkpoint(
     bench: Any, make_batch: Any, eventually: Any
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_detector_that_cannot_rank_chooses_no_checkpoint(
         bench.engine.rank_checkpoints("run", None, 0).result(30)
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_costs_its_own_values(bench: Any, make_batch: Any, eventually: Any) -> None:
     bench.create(metrics=["bad", "good"])
     play(bench, make_batch, eventually)
@@ -272,6 +276,7 @@ def test_a_metric_that_fails_costs_its_own_values(bench: Any, make_batch: Any, e
     assert "path_distance" in metrics
 
 
+@pytest.mark.slow
 def test_a_run_whose_detector_is_gone_waits_for_it(
     bench: Any, make_batch: Any, eventually: Any, installed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -304,6 +309,7 @@ def test_stop_stands_while_data_goes_stale(bench: Any, make_batch: Any, eventual
     assert bench.view().run.state == run_pb2.RUN_STATE_ACTIVE
 
 
+@pytest.mark.slow
 def test_acks_are_held_back_while_too_many_rounds_wait(
     bench: Any, make_batch: Any, eventually: Any, installed: Path
 ) -> None:

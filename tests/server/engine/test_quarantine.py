@@ -49,6 +49,7 @@ def poison(rank: Any, make_batch: Any, step: int) -> None:
     rank.send(Batch(block=block, serialized=UNSTORABLE))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stored_of_one_run_holds_up_no_other(
     bench: Any, runs: tuple[Any, Any], make_batch: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,6 +68,7 @@ def test_it_says_what_prometheus_client_would_say(accept: str, parse: Any) -> No
     assert body.endswith(b"# EOF\n") == (accept is OPENMETRICS)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1, max_size=20), max_size=4, unique=True))
 def test_any_name_of_a_group_comes_back_whole(names: list[str]) -> None:
     for accept, parse in ((TEXT, parse_text), (OPENMETRICS, parse_openmetrics)):

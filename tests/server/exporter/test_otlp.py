@@ -113,6 +113,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_what_a_scrape_shows(receiver: OtlpReceiver, serve: Any, eventually: Any) -> None:
     began = time.time_ns()
     server = serve(receiver.url)
@@ -139,6 +140,7 @@ def test_what_is_pushed_is_what_a_scrape_shows(receiver: OtlpReceiver, serve: An
     assert (close.count, close.explicit_bounds[-1], close.HasField("max")) == (3, 30, False)
 
 
+@pytest.mark.slow
 def test_series_of_a_deleted_run_vanish(receiver: OtlpReceiver, serve: Any, eventually: Any) -> None:
     def runs() -> set[str]:
         """Runs that the newest push has series of."""
@@ -179,6 +181,7 @@ def test_the_usual_environment_holds(
     assert (push.resource["service.instance.id"], push.resource["deployment"]) == ("mine", "test")
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_down_is_said_once_and_used_when_it_is_back(
     serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +201,7 @@ def test_a_receiver_that_is_down_is_said_once_and_used_when_it_is_back(
     assert "again, after " in second
 
 
+@pytest.mark.slow
 def test_a_receiver_that_refuses_is_said_once(
     receiver: OtlpReceiver, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_receiver_that_refuses_is_said_once(
     assert 3 <= failed < len(receiver.pushes)
 
 
+@pytest.mark.slow
 def test_a_redirect_takes_no_metrics(
     receiver: OtlpReceiver, serve: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,6 +100,7 @@ def test_what_a_document_says(runs: ToldRuns, receiver: WebhookReceiver, hire: H
     assert receiver.received[0].headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [status(500), status(429), status(408), reset, huge, "hang"])
 def test_what_fails_comes_again_with_the_same_bytes(
     bad: Any, runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, counts: DeliveryCounts

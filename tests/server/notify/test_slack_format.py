@@ -115,6 +115,7 @@ def test_what_people_read(change: Change, text: str, others: list[str]) -> None:
     assert URL not in str(message(Notification([change]), ""))
 
 
+@pytest.mark.slow
 @given(name=HOSTILE.filter(bool), reason=HOSTILE, evidence=st.dictionaries(HOSTILE, st.floats()))
 def test_nothing_hostile_gets_through(name: str, reason: str, evidence: dict[str, float]) -> None:
     check(message(Notification([phase(group=name, reason=reason, evidence=evidence)]), URL))

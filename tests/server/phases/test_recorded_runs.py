@@ -26,6 +26,7 @@ def at(run, label, group, step):
     return run.smoothed(label, group)[run.steps.index(step)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "group"), GENERALIZES)
 def test_sharing_is_seen_before_test_accuracy_has_risen(recorded, play, history, name, group):
     run = recorded(name)
@@ -153,6 +154,7 @@ def test_a_model_that_has_not_moved_is_no_new_evidence(recorded, play, history):
         assert history(repeated, group) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["half the samples", "half the log points"])
 def test_verdicts_survive_less_data(recorded, play, history, change):
     for name, generalizes in (("pair_s1", True), ("ol_pair_s0", True), ("neg_rnd_s0", False)):
@@ -171,6 +173,7 @@ def test_a_group_is_judged_alike_without_the_others(recorded, play, history):
         assert dict(history(alone, group)).keys() == dict(history(together, group)).keys()
 
 
+@pytest.mark.slow
 def test_without_targets_a_group_is_never_taken_as_finished(recorded, play, history):
     run = recorded("pair_s1", targets=False)
     played = play(run.steps, run.rounds)

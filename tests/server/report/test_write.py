@@ -63,6 +63,7 @@ def png_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+@pytest.mark.slow
 def test_the_page_tells_the_verdicts(history: RunHistory, tmp_path: Path) -> None:
     page, _ = write_report(tmp_path / "out", history)
     read = Tables(page)
@@ -88,6 +89,7 @@ def test_a_withdrawn_stop_is_told_as_such(response: signal_pb2.GetMetricsRespons
     assert "</strong> STOP since 900. Withdrawn later: continue. waiting again.</p>" in text
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(history: RunHistory, tmp_path: Path) -> None:
     page, _ = write_report(tmp_path, history)
     read = Tables(page)

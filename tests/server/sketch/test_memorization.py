@@ -56,6 +56,7 @@ def test_offline_is_the_definition(history: list[list[float]], epsilon: float, d
     assert memorized_step(losses_NT, np.array(steps), epsilon, delta).tolist() == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(history=HISTORY, epsilon=st.sampled_from([None, 0.1, 0.55, 1.0]), delta=DELTA)
 def test_online_equals_offline_at_every_step(

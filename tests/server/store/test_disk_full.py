@@ -65,6 +65,7 @@ def test_room_inside_the_files_is_used(tmp_path: Path, fill: Fill) -> None:
         assert store.runs()[0].step == 24
 
 
+@pytest.mark.slow
 def test_the_log_shrinks_again(tmp_path: Path, fill: Fill) -> None:
     """A slow reader lets it grow: nothing it may still need can be overwritten."""
     log = tmp_path / f"{FILE_NAME}-wal"

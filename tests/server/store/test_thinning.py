@@ -105,6 +105,7 @@ def lives(draw: st.DrawFn) -> Life:
     return list(zip(accumulate(gaps), phases, strict=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(life=lives(), points=st.integers(2, 30), after_step=st.integers(-1, 100))
 def test_what_is_always_shown(shared_store: Store, life: Life, points: int, after_step: int) -> None:
@@ -187,6 +188,7 @@ def test_no_such_run(store: Store) -> None:
     assert store.thinned_history("other", ["math"], points=10) is None
 
 
+@pytest.mark.slow
 def test_what_is_left_out_costs_next_to_nothing(store: Store, count_work: Callable[[], int]) -> None:
     """Work as SQLite counts it, in instructions of its machine: for three times the windows, hardly more."""
     put_run(store)
