@@ -166,6 +166,12 @@ def test_windows_come_as_they_were_put(store: Store) -> None:
         assert thinned is not None
         whole = {row.step: row for row in store.history("run").windows}
         assert all(row == whole[row.step] for row in thinned.windows["math"])
+        brief = store.thinned_history("run", ["math"], points=points, layers=False)
+        assert brief is not None
+        assert all(row.layer_path_distance == () for row in brief.windows["math"])
+        assert [row.metrics for row in brief.windows["math"]] == [
+            row.metrics for row in thinned.windows["math"]
+        ]
 
 
 def test_what_is_superseded_is_gone(store: Store) -> None:

@@ -65,7 +65,8 @@ class Resources:
         points = max(2, min(points, MAX_WINDOWS // max(1, len(groups))))
 
         def document() -> JsonObject:
-            return series_document(view.run.name, self._history(view, groups, points, after_step), metrics)
+            history = self._history(view, groups, points, after_step, layers=False)
+            return series_document(view.run.name, history, metrics)
 
         return self._read(tag_of(_judged(view)), document)
 
@@ -109,9 +110,17 @@ class Resources:
         return _document(state, document)
 
     def _history(
-        self, view: RunView, groups: Sequence[str], points: int, after_step: int = -1
+        self,
+        view: RunView,
+        groups: Sequence[str],
+        points: int,
+        after_step: int = -1,
+        *,
+        layers: bool = True,
     ) -> ThinnedHistory:
-        history = self._store.thinned_history(view.run.name, groups, points=points, after_step=after_step)
+        history = self._store.thinned_history(
+            view.run.name, groups, points=points, after_step=after_step, layers=layers
+        )
         if history is None:
             raise _deleted(view)
         return history

@@ -130,15 +130,16 @@ class StoreReader(Protocol):
         ...
 
     def thinned_history(
-        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1
+        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1, layers: bool = True
     ) -> ThinnedHistory | None:
         """At most `points` (2 or more) windows with step > after_step of each group, evenly over the steps.
+
+        Without their distances per layer (empty) unless `layers`.
 
         Among them are the first, the last and each whose phase is not that of the one before; where these
         alone are too many, the phases are thinned too. None = there is no such run.
 
-        The cost grows with `points`, hardly with the number of windows. The exception is a group with fewer
-        windows than `points`: they are looked for among the windows of all groups of the run.
+        The cost grows with `points`, not with the number of windows.
         """
         ...
 

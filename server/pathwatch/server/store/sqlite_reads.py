@@ -176,13 +176,15 @@ class SqliteReader:
         )
 
     def thinned_history(
-        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1
+        self, run: str, groups: Sequence[str], *, points: int, after_step: int = -1, layers: bool = True
     ) -> ThinnedHistory | None:
         with self._reader() as db:
             row = db.execute("SELECT attempt, closed_step FROM runs WHERE name=?", (run,)).fetchone()
             if row is None:
                 return None
-            found = {group: thinned_windows(db, run, group, after_step, points) for group in groups}
+            found = {
+                group: thinned_windows(db, run, group, after_step, points, layers=layers) for group in groups
+            }
         return ThinnedHistory(
             windows={group: windows for group, (windows, _) in found.items()},
             stride=max((stride for _, stride in found.values()), default=1),
