@@ -13,6 +13,7 @@ import grpc
 
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.flow import Flow, InFlight
+from pathwatch.server.api.responses import response_of
 from pathwatch.server.api.shares import RunShare, RunShares
 from pathwatch.server.api.status import abort, answer
 from pathwatch.server.config import Limits
@@ -29,8 +30,10 @@ from pathwatch.server.engine.streams import (
     RankStream,
     RouterGeometry,
     Watermark,
+    Withheld,
 )
 from pathwatch.server.engine.tensors import invalid
+from pathwatch.server.engine.withheld import decode_withheld
 from pathwatch.server.failpoints import reach
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
@@ -149,7 +152,7 @@ class _StreamCall:
                     await abort(context, refusal)
                 case Ack() as ack:
                     self._flow.release(ack.size)
-                    yield _response(ack)
+                    yield response_of(ack)
                     reach("ack.sent")
             if self._reader.done() and not self._reader.cancelled() and (error := self._reader.exception()):
                 raise error  # an acknowledgement may have come between this and its None
@@ -227,7 +230,9 @@ def _decode(
     request: routing_pb2.StreamRoutingRequest, size: int, stream: RankStream, topology: Topology
 ) -> Message:
     try:
-        payload: Batch | RouterGeometry | Watermark | RefusedError = _payload(request, size, stream, topology)
+        payload: Batch | RouterGeometry | Watermark | Withheld | RefusedError = _payload(
+            request, size, stream, topology
+        )
     except RefusedError as refusal:
         payload = refusal
     shape = request.batch.sample_ids.shape
@@ -249,7 +254,7 @@ def _plausible(declared: int, request: routing_pb2.StreamRoutingRequest) -> int:
 
 def _payload(
     request: routing_pb2.StreamRoutingRequest, size: int, stream: RankStream, topology: Topology
-) -> Batch | RouterGeometry | Watermark:
+) -> Batch | RouterGeometry | Watermark | Withheld:
     most = topology.limits.message_bytes
     if size > most:
         raise LimitError("message_bytes", f"the message has {size} bytes; at most {most} are taken: split it")
@@ -263,30 +268,8 @@ def _payload(
         case "watermark":
             check_step("watermark.step", request.watermark.step)
             return Watermark(step=request.watermark.step, dropped=request.watermark.dropped_observations)
+        case "withheld":
+            return decode_withheld(request.withheld, topology.limits)
         case "hello":
             raise invalid("hello", "was sent already; it is the first message of a stream only")
     raise invalid("payload", "is missing or of a newer protocol; send a batch, watermark or geometry")
-
-
-def _response(ack: Ack) -> routing_pb2.StreamRoutingResponse:
-    return routing_pb2.StreamRoutingResponse(
-        acked_sequence=ack.sequence,
-        rejections=[
-            routing_pb2.Rejection(
-                sequence=rejected.sequence,
-                code=rejected.refusal.code,
-                message=rejected.refusal.message,
-                field=rejected.refusal.field,
-                sample_id=rejected.refusal.sample_id,
-            )
-            for rejected in ack.rejected
-        ],
-        advice=[
-            routing_pb2.SamplingAdvice(
-                group=advice.group, until_step=advice.until_step, hash_threshold=advice.threshold
-            )
-            for advice in ack.advice
-        ],
-        accepted_observations=ack.accepted,
-        late_observations=ack.late,
-    )

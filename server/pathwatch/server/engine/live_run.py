@@ -21,6 +21,7 @@ from pathwatch.server.engine.outbox import settle
 from pathwatch.server.engine.refusal import NEVER, Code, LimitError, OverloadError, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound
 from pathwatch.server.engine.run_config import sketch_settings
+from pathwatch.server.engine.sampling import Sampling
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.signals import standing_still
 from pathwatch.server.engine.standing import Standing
@@ -29,10 +30,12 @@ from pathwatch.server.engine.streams import (
     Advice,
     Batch,
     Message,
+    Plan,
     RankStream,
     Rejected,
     RouterGeometry,
     Watermark,
+    Withheld,
 )
 from pathwatch.server.engine.tensors import invalid
 from pathwatch.server.engine.view import RunView, view_of
@@ -88,6 +91,7 @@ class LiveRun:
         self._row_changed = False
         self._cadence = Cadence()
         self._streams = StreamSet()
+        self._sampling = _sampling(self.config)
         self._observations = dict.fromkeys(RESULTS, 0)
         self._dropped_counts = DroppedCounts(sessions_per_rank=shared.limits.sessions_per_rank)
         self._missing_ranks: tuple[int, ...] = ()
@@ -133,6 +137,8 @@ class LiveRun:
         self.attempt.join(stream)
         self.sketch.join(stream.rank, stream.world_size)
         self._streams.add(stream)
+        if self._sampling is not None:
+            self._sampling.greet(stream)
         self._dropped_counts.resume(stream)
         stream.admit = self.admission
         self._update(world_size=stream.world_size)
@@ -156,6 +162,9 @@ class LiveRun:
         stream.size += message.size
         stats.bytes += message.size
         self._streams.owe(stream)
+        if isinstance(message.payload, Withheld):
+            self._take_withheld(stream, message.payload)
+            return
         if not 1 <= message.sequence <= MAX_SEQUENCE:
             self._observations["rejected"] += message.observations
             refusal = invalid(
@@ -183,6 +192,11 @@ class LiveRun:
             self.attempt.applied(stream, message.sequence)
         stream.acked = max(stream.acked, message.sequence)
 
+    def _take_withheld(self, stream: RankStream, withheld: Withheld) -> None:
+        self._saw(withheld.step)
+        if self._sampling is not None:
+            self._sampling.report(stream, withheld, self._shared.clock.steady())
+
     def _apply(self, message: Message) -> None:
         match message.payload:
             case RefusedError() as refusal:
@@ -192,6 +206,8 @@ class LiveRun:
             case Watermark(step=step):
                 self.attempt.advance(message.stream.rank, step)
                 self.sketch.watermark(message.stream.rank, step, self._shared.clock.steady())
+                if self._sampling is not None:
+                    self._sampling.passed(message.stream.rank, step)
                 self._saw(step)
             case RouterGeometry(geometry=geometry, serialized=serialized):
                 self.attempt.check_step(message.stream.rank, geometry.step, "geometry.step")
@@ -304,6 +320,7 @@ class LiveRun:
         self.attempt = _progress(self._row.name, number, self._shared)
         self._dropped_counts = DroppedCounts(sessions_per_rank=self._shared.limits.sessions_per_rank)
         self._cadence = Cadence()
+        self._sampling = _sampling(self.config)
         self._update(attempt=number, first_step=-1, world_size=0)
         self._restart_sketch(self.sketch.closed_step)
         reach("attempt.begun")
@@ -429,6 +446,8 @@ class LiveRun:
         """Queue the rounds that are complete or whose grace time is over."""
         if not self._row.finished:
             self._closed(self.sketch.close_ready(self._shared.clock.steady()))
+            if self._sampling is not None:
+                self._sampling.closed(self.sketch.take_closed_limits())
 
     def _closed(self, rounds: Sequence[Round]) -> None:
         for round_ in rounds:
@@ -444,7 +463,10 @@ class LiveRun:
 
     def next_deadline(self) -> float | None:
         """When `close_ready` has more for want of a rank, on the steady clock."""
-        return None if self._row.finished else self.sketch.next_deadline()
+        if self._row.finished:
+            return None
+        asking = None if self._sampling is None or not self._answers else self._sampling.next_deadline()
+        return min((at for at in (self.sketch.next_deadline(), asking) if at is not None), default=None)
 
     def next_job(self) -> Job | None:
         """Work for the compute pool. Call it only when everything decided so far is committed."""
@@ -513,8 +535,21 @@ class LiveRun:
         if self._row_changed:
             writes.append(PutRun(row=self._row))
             self._row_changed = False
-        if self.judging.waiting_rounds <= self._shared.limits.unjudged_rounds:
+        if self._answers:
+            if self._sampling is not None:
+                self._answer_withheld(self._sampling)
             self._streams.put_acks(self._shared.outbox)
+
+    @property
+    def _answers(self) -> bool:
+        """Whether judging keeps up: else senders wait for their answers."""
+        return self.judging.waiting_rounds <= self._shared.limits.unjudged_rounds
+
+    def _answer_withheld(self, sampling: Sampling) -> None:
+        for stream in sampling.answer(self.sketch, self._shared.clock.steady()):
+            self._streams.owe(stream)
+        for stream in self._streams.owing:
+            sampling.tell(stream)
 
     def view(self) -> RunView:
         """The run as readers are to see it."""
@@ -555,6 +590,13 @@ class LiveRun:
     def _update(self, **changes: object) -> None:
         self._row = replace(self._row, **changes)  # type: ignore[arg-type]  # names are checked by replace
         self._row_changed = True
+
+
+def _sampling(config: run_pb2.RunConfig) -> Sampling | None:
+    if config.mode != run_pb2.OBSERVATION_MODE_STREAM:
+        return None  # a probe's window ends with its step, and holds no more samples than are kept
+    plan = Plan(window_steps=config.window_steps, capacity=config.capacity)
+    return Sampling(plan, grace_seconds=config.grace_seconds)
 
 
 def _progress(run: str, attempt: int, shared: Shared) -> AttemptProgress:

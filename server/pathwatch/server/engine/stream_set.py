@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from pathwatch.server.engine.outbox import Outbox
@@ -14,7 +15,7 @@ class StreamSet:
 
     def __init__(self) -> None:
         self._by_rank: dict[int, RankStream] = {}
-        self._owing: list[RankStream] = []
+        self._owing: dict[int, RankStream] = {}  # by identity, in order
 
     def __len__(self) -> int:
         return len(self._by_rank)
@@ -42,12 +43,16 @@ class StreamSet:
 
     def owe(self, stream: RankStream) -> None:
         """The stream has something to be acknowledged."""
-        if stream not in self._owing:
-            self._owing.append(stream)
+        self._owing[id(stream)] = stream
+
+    @property
+    def owing(self) -> Iterable[RankStream]:
+        """Those that an answer is owed to."""
+        return self._owing.values()
 
     def put_acks(self, outbox: Outbox) -> None:
         """Acknowledge everything owed once the commit is through."""
-        for stream in self._owing:
+        for stream in self._owing.values():
             outbox.effects.append(partial(_deliver, stream, stream.take_ack()))
         self._owing.clear()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pathwatch.server.engine.refusal import RefusedError
@@ -41,6 +41,40 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """What a rank holds back of its observations, as far as it says; not numbered, the newest counts."""
+
+    step: int
+    """Last step it has completed."""
+    until_step: int | None = None
+    """End of the oldest window it has passed and holds something of; None = there is none."""
+    round: int = 0
+    """Newest round of requests for that window that it has heeded."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """Samples held of each group of which nothing has been asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a rank must know of a run to hold observations back."""
+
+    window_steps: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """Samples of a group with a hash up to `through` are to be sent."""
+
+    group: str
+    """Empty = of all groups."""
+    until_step: int | None = None
+    """End of the window; None = what is expected of all of which nothing else is said."""
+    round: int = 0
+    through: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """One message that was not taken."""
 
@@ -70,6 +104,8 @@ class Ack:
     """Observations too late since the stream began."""
     size: int
     """Bytes of the messages this answers; they no longer count as unacknowledged."""
+    requests: tuple[SampleRequest, ...] = ()
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +138,10 @@ class RankStream:
     size: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
+    requests: list[SampleRequest] = field(default_factory=list)
+    plan: Plan | None = None
+    expectations: int = 0
+    """Version of what is expected of windows to come that the rank was told."""
     _advised: dict[str, Advice] = field(default_factory=dict)
 
     def take_ack(self) -> Ack:
@@ -113,9 +153,13 @@ class RankStream:
             accepted=self.accepted,
             late=self.late,
             size=self.size,
+            requests=tuple(self.requests),
+            plan=self.plan,
         )
         self.rejected.clear()
         self.advice.clear()
+        self.requests.clear()
+        self.plan = None
         self.size = 0
         return ack
 
@@ -143,7 +187,7 @@ class Message:
 
     stream: RankStream
     sequence: int
-    payload: Batch | RouterGeometry | Watermark | RefusedError
+    payload: Batch | RouterGeometry | Watermark | Withheld | RefusedError
     size: int
     """Bytes on the wire."""
     observations: int

@@ -80,6 +80,7 @@ class RunSketch:
         self._ranks = RankWatermarks()
         self._open: dict[int, _OpenWindow] = {}  # by last step
         self._closed_any = False
+        self._closed_limits: dict[str, int | None] = {}
         self.nbytes = 0
         """Bytes that the open windows take."""
 
@@ -207,6 +208,20 @@ class RunSketch:
         limit = self._open[max(steps)].groups[group].hash_limit if steps else None
         return None if limit is None else (max(steps), limit)
 
+    def kept(self, step: int) -> dict[str, tuple[int, int | None]]:
+        """Samples kept and hash limit, by group, of the open window that ends at `step`."""
+        groups = self._open[step].groups if step in self._open else {}
+        return {group: (sketch.size, sketch.hash_limit) for group, sketch in groups.items()}
+
+    def ranks_behind(self, step: int) -> tuple[int, ...]:
+        """Ranks, ascending, that may still send observations of steps up to `step`."""
+        return self._ranks.behind(step)
+
+    def take_closed_limits(self) -> dict[str, int | None]:
+        """Hash limit of each group's newest window that has closed since the last time."""
+        limits, self._closed_limits = self._closed_limits, {}
+        return limits
+
     def _check_fit(self, block: ObservationBlock) -> None:
         if block.attempt != self._attempt:
             raise SketchError("hello.attempt", f"attempt {block.attempt} is not current, {self._attempt} is")
@@ -225,6 +240,7 @@ class RunSketch:
         self.nbytes -= sum(sketch.nbytes for sketch in window.groups.values())
         self.closed_step = window.step
         self._closed_any = True
+        self._closed_limits |= {group: sketch.hash_limit for group, sketch in window.groups.items()}
         arrays = {
             group: window.groups[group].arrays(
                 group=group,
