@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathwatch.server.api.history import brief_history
+from pathwatch.server.api.history import BriefHistory
 from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import DeleteRun, PutRound, PutRun, PutSignal, RunRow, SignalRow, WindowRow
 from pathwatch.server.store.sqlite import SqliteStore
-from pathwatch.v1 import signal_pb2
+from pathwatch.v1 import run_pb2, signal_pb2
 
 GROUPS = ("code", "math")
+RUN = run_pb2.Run(name="run")
 Asked = tuple[int, int, int | None]
 """Steps since the signal before (a rewind's are negative), action and stop."""
 
@@ -108,16 +109,34 @@ def test_signals_that_ask_for_something_else(
     store: Store, asked: list[Asked], points: int, after_step: int
 ) -> None:
     signals = put(store, asked, rounds=0)
-    answer = brief_history(store, "run", GROUPS, after_step=after_step, points=points)
-    assert [signal.revision for signal in answer.signals] == telling(signals, after_step)[-points:]
-    assert all(signal == signals[signal.revision - 1] for signal in answer.signals)
+    brief = BriefHistory(store)
+    for after in (-2, after_step):
+        answer = brief.read(RUN, GROUPS, after_step=after, points=points)
+        assert [signal.revision for signal in answer.signals] == telling(signals, after)[-points:]
+        assert all(signal == signals[signal.revision - 1] for signal in answer.signals)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    stretches=st.lists(
+        st.lists(st.tuples(st.integers(1, 3), st.sampled_from([None, 0, 7])), max_size=6), max_size=6
+    )
+)
+def test_what_was_read_is_not_read_again(store: Store, stretches: list[list[tuple[int, int | None]]]) -> None:
+    """Asked again and again while signals come."""
+    brief, asked = BriefHistory(store), [(1, 1, None)]
+    for stretch in [[], *stretches]:
+        asked += [(1, action, stop) for action, stop in stretch]
+        signals = put(store, asked, rounds=1)
+        answer = brief.read(RUN, GROUPS, after_step=-2, points=1000)
+        assert [signal.revision for signal in answer.signals] == telling(signals, -2)
 
 
 def test_it_does_not_grow_with_the_run(store: Store) -> None:
     sizes = []
     for rounds in (200, 2000):
         put(store, [(1, 1, None)] * rounds, rounds)
-        answer = brief_history(store, "run", GROUPS, after_step=-2, points=50)
+        answer = BriefHistory(store).read(RUN, GROUPS, after_step=-2, points=50)
         assert (len(answer.windows), len(answer.signals), answer.stride) == (100, 2, rounds // 50)
         assert [(w.step, w.group) for w in answer.windows[:2]] == [(0, "code"), (0, "math")]
         assert [w.step for w in answer.windows[-2:]] == [rounds - 1] * 2
@@ -129,5 +148,5 @@ def test_it_does_not_grow_with_the_run(store: Store) -> None:
 
 def test_a_run_that_was_deleted_meanwhile(store: Store) -> None:
     store.commit([DeleteRun(run="run")])
-    answer = brief_history(store, "run", GROUPS, after_step=-2, points=10)
+    answer = BriefHistory(store).read(RUN, GROUPS, after_step=-2, points=10)
     assert answer == signal_pb2.GetMetricsResponse(closed_step=-1)

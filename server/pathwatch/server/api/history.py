@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 from pathwatch.server.messages import stop_at_step
 from pathwatch.server.store.interface import StoreReader
 from pathwatch.server.store.rows import WindowRow
-from pathwatch.v1 import signal_pb2
+from pathwatch.v1 import run_pb2, signal_pb2
 
-_SIGNALS = 1000
-"""Read at once."""
+_AT_ONCE = 1000
+"""Signals that are read together."""
+_TOLD = 1000
+"""Signals that an answer holds at most."""
+_RUNS = 64
+"""Runs whose signals need not be read again."""
 
 
-def brief_history(
-    store: StoreReader, run: str, groups: Sequence[str], *, after_step: int, points: int
-) -> signal_pb2.GetMetricsResponse:
-    """At most `points` (2 or more) windows of each group, as `StoreReader.thinned_history` chooses them.
+class BriefHistory:
+    """Used from any thread. Signals are read once: all of a long run's take a second."""
 
-    And at most as many signals, the newest of those that ask for something else than the one before, with
-    the very newest. `after_step` -2 = all. Raises StoreError.
-    """
-    history = store.thinned_history(run, groups, points=points, after_step=after_step)
-    if history is None:
-        return signal_pb2.GetMetricsResponse(closed_step=-1)
-    rows = [row for windows in history.windows.values() for row in windows]
-    rows.sort(key=lambda row: (row.step, row.group))
-    return signal_pb2.GetMetricsResponse(
-        windows=map(to_message, rows),
-        signals=deque(_telling(store, run, after_step), maxlen=points),
-        closed_step=history.closed_step,
-        stride=history.stride,
-    )
+    def __init__(self, store: StoreReader) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, int], _Told] = OrderedDict()
+
+    def read(
+        self, run: run_pb2.Run, groups: Sequence[str], *, after_step: int, points: int
+    ) -> signal_pb2.GetMetricsResponse:
+        """At most `points` (2 or more) windows of each group, as `StoreReader.thinned_history` chooses them.
+
+        And at most as many signals, the newest of those that ask for something else than the one before, with
+        the very newest. `after_step` -2 = all. Raises StoreError.
+        """
+        history = self._store.thinned_history(run.name, groups, points=points, after_step=after_step)
+        if history is None:
+            return signal_pb2.GetMetricsResponse(closed_step=-1)
+        rows = [row for windows in history.windows.values() for row in windows]
+        rows.sort(key=lambda row: (row.step, row.group))
+        return signal_pb2.GetMetricsResponse(
+            windows=map(to_message, rows),
+            signals=self._signals(run, after_step)[-points:],
+            closed_step=history.closed_step,
+            stride=history.stride,
+        )
+
+    def _signals(self, run: run_pb2.Run, after_step: int) -> list[signal_pb2.Signal]:
+        if after_step > -2:
+            first = self._store.history(run.name, after_step=after_step, limit=1, signal_limit=1).signals
+            told = _Told(first[0].revision - 1 if first else 0)
+            if first:
+                told.read_on(self._store, run.name, after_step)
+            return told.signals
+        with self._lock:
+            key = run.name, run.created_at.ToNanoseconds()
+            told = self._known.setdefault(key, _Told(0))
+            self._known.move_to_end(key)
+            while len(self._known) > _RUNS:
+                self._known.popitem(last=False)
+        with told.lock:
+            told.read_on(self._store, run.name, after_step)
+            return told.signals
 
 
 def to_message(row: WindowRow) -> signal_pb2.Window:
@@ -50,21 +80,35 @@ def to_message(row: WindowRow) -> signal_pb2.Window:
     )
 
 
-def _telling(store: StoreReader, run: str, after_step: int) -> Iterator[signal_pb2.Signal]:
-    """Signals after a step whose action or stop is new, and the newest."""
-    said: tuple[int, int | None] | None = None
-    repeated: signal_pb2.Signal | None = None
-    first = store.history(run, after_step=after_step, limit=1, signal_limit=1).signals
-    revision = first[0].revision - 1 if first else 0
-    while rows := store.signals(run, after_revision=revision, limit=_SIGNALS) if first else ():
-        revision = rows[-1].revision
-        for row in rows:
-            if row.step <= after_step:
-                continue
-            signal = signal_pb2.Signal.FromString(row.signal)
-            asked = signal.action, stop_at_step(signal)
-            if asked != said:
-                yield signal
-            said, repeated = asked, signal if asked == said else None
-    if repeated is not None:
-        yield repeated
+class _Told:
+    """What signals after a revision have asked for."""
+
+    def __init__(self, revision: int) -> None:
+        self.lock = threading.Lock()
+        self._revision = revision
+        self._changes: deque[signal_pb2.Signal] = deque(maxlen=_TOLD)
+        """Those whose action or stop is not that of the one before."""
+        self._newest: signal_pb2.Signal | None = None
+
+    @property
+    def signals(self) -> list[signal_pb2.Signal]:
+        """The changes, and the newest signal."""
+        if self._newest is None:
+            return []
+        repeats = self._changes[-1].revision != self._newest.revision
+        return [*self._changes, self._newest] if repeats else list(self._changes)
+
+    def read_on(self, store: StoreReader, run: str, after_step: int) -> None:
+        """Take in what came since, of steps above `after_step`. Raises StoreError."""
+        while rows := store.signals(run, after_revision=self._revision, limit=_AT_ONCE):
+            for row in rows:
+                if row.step > after_step:
+                    self._take(signal_pb2.Signal.FromString(row.signal))
+                self._revision = row.revision
+
+    def _take(self, signal: signal_pb2.Signal) -> None:
+        before = self._newest
+        asked = signal.action, stop_at_step(signal)
+        if before is None or asked != (before.action, stop_at_step(before)):
+            self._changes.append(signal)
+        self._newest = signal

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from pathwatch.server.api.age import ConnectionAge
-from pathwatch.server.api.history import brief_history, to_message
+from pathwatch.server.api.history import BriefHistory, to_message
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
@@ -29,6 +29,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
     def __init__(self, engine: Engine, store: Store, limits: Limits, age: ConnectionAge) -> None:
         self._engine = engine
         self._store = store
+        self._brief = BriefHistory(store)
         self._limits = limits
         self._watchers = Watchers()
         engine.listen(self._watchers.notify)
@@ -92,9 +93,8 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                 await abort(context, RefusedError(Code.INVALID_ARGUMENT, both, "limit"))
             groups = [request.group] if request.group else view.run.groups
             return await asyncio.to_thread(
-                brief_history,
-                self._store,
-                request.run,
+                self._brief.read,
+                view.run,
                 groups,
                 after_step=after_step if after_step >= 0 else -2,
                 points=max(2, min(request.max_points, most // (len(groups) + 1))),
