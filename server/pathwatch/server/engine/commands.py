@@ -17,7 +17,7 @@ Command: TypeAlias = Callable[[], None]
 
 COMMAND_COST = 8 << 10
 """What a command costs besides its bytes, in bytes."""
-BATCH_COST = 512 << 10
+BATCH_COST = 2 << 20
 """A batch is complete when its commands cost this much: it sets how long a newcomer waits at most."""
 
 

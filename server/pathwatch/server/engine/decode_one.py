@@ -69,8 +69,9 @@ def decode_one(
         wire_NLK = wire_array(tensor, "", dtypes=WEIGHTS, shape=(1, layers, experts), axes="[n, L, K]")
     except RefusedError:
         return None
-    is_half = tensor.dtype in HALF
-    if not are_plainly_distributions(wire_NLK, HALF_TOLERANCE if is_half else float32_tolerance):
+    weights_NLK = as_float32(wire_NLK, tensor.dtype)
+    tolerance = HALF_TOLERANCE if tensor.dtype in HALF else float32_tolerance
+    if not are_plainly_distributions(weights_NLK, tolerance):
         return None
     sample_ids_N = np.array([sample_id], np.int64)
     admission = admit(batch.group, batch.step, sample_ids_N) if admit else None
@@ -85,9 +86,7 @@ def decode_one(
         losses_N=None if losses_N is None else losses_N[taken],
         tokens_N=tokens_N[taken],
         target_tokens_N=tokens_N[taken],
-        weights_NLK=np.empty((0, layers, experts), np.float32)
-        if admission
-        else as_float32(wire_NLK, tensor.dtype),
+        weights_NLK=weights_NLK[taken],
         targets_N=None if targets_N is None else targets_N[taken],
         visits_N=None if visits_N is None else visits_N[taken],
         admission=admission,

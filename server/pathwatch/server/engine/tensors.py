@@ -57,9 +57,8 @@ def as_float32(array: NDArray[np.generic], dtype: int) -> NDArray[np.float32]:
     Of float32 elements it is the array itself.
     """
     if array.dtype == np.float16:
-        values = np.empty(array.shape, np.float32)
         # No index lies outside: "clip" spares looking.
-        return np.take(_FLOAT16_VALUES, array.view(np.uint16), out=values, mode="clip")
+        return _FLOAT16_VALUES.take(array.view(np.uint16), mode="clip")
     if dtype == tensor_pb2.D_TYPE_BFLOAT16 and array.dtype == np.uint16:
         # Imported here and in a few other places when first needed: scipy behind it would double the start.
         from pathwatch.server.metrics.routing import bfloat16_to_float32
