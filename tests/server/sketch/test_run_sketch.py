@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -405,3 +406,27 @@ def test_of_conflicting_losses_the_smaller_stands(
         probe.add(make_block(0, [1], losses_N=np.array([loss])), now=0.0)
     window = probe.close_all(now=0.0)[0].windows["math"]
     assert window.losses_N.tobytes() == np.array([min(losses) + 0.0]).tobytes()
+
+
+def test_growth_is_never_less_than_what_comes(make_settings: Make, make_block: Make) -> None:
+    rng = np.random.default_rng(5)
+    sketch = RunSketch(make_settings(mode="stream", window_steps=10, capacity=200))
+    sketch.join(0, 1)
+    grew = 0
+    for number in range(300):
+        ids = rng.choice(500, 1 if number % 3 else rng.integers(1, 60), replace=False)
+        part = {"token_part": int(rng.integers(2)), "token_parts": 2} if number > 200 else {}
+        block = make_block(int(rng.integers(10)), ids.tolist(), group="ab"[number % 2], **part)
+        if number % 50 == 49 and not part:
+            block = replace(block, target_weights_NLK=block.weights_NLK)
+        before, promised = sketch.nbytes, sketch.growth(block)
+
+        try:
+            sketch.add(block, 0.0)
+        except SketchError:
+            continue  # parts of a sample that came whole in the same step
+
+        assert sketch.nbytes - before <= promised
+        grew += sketch.nbytes > before
+    assert grew > 5
+    assert sketch.growth(make_block(9, [1], group="a")) == 0

@@ -79,6 +79,13 @@ class WindowSketch:
 
     def growth(self, block: ObservationBlock) -> int:
         """At most how many bytes more it takes once `block` is added."""
+        part = self._parts.get(block.token_part)
+        samples = min(self._capacity, self._kept.size + len(block.sample_ids_N))
+        is_new_kind = block.target_weights_NLK is not None and (
+            part is None or part.target_weights_SLK is None
+        )
+        if part is not None and samples <= self._samples_S.size and not is_new_kind:
+            return 0
         return self.nbytes_with(block) - self.nbytes
 
     def check(self, block: ObservationBlock, hashes_N: NDArray[np.uint64]) -> NDArray[np.intp]:
