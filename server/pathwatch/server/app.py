@@ -22,7 +22,6 @@ from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.endpoint import metrics_application, metrics_registry
 from pathwatch.server.exporter.webhook_collector import WebhookCollector
 from pathwatch.server.logs.decisions import log_change, log_standing
-from pathwatch.server.notify.notifier import Notifier
 from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
@@ -93,6 +92,8 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
     counts = AccessCounts()
     notifier = None
     if config.webhooks is not None:
+        from pathwatch.server.notify.notifier import Notifier  # HTTP clients, which few servers need
+
         notifier = Notifier(engine, store, config.data, config.webhooks, config.public_url, counts)
         closing.callback(notifier.close)
     engine.start()

@@ -29,7 +29,7 @@ def command(folder: Path, restore: bool, as_json: bool) -> None:
 
     Exit code 0 = good (or restored), 1 = something is wrong, 2 = it cannot be checked.
     """
-    require("server", "scipy")
+    require("server", "rapidfuzz")
     from pathwatch.server.store.finding import Severity
     from pathwatch.server.store.interface import StoreError
     from pathwatch.server.store.sqlite_folder import FILE_NAME, FolderLock

@@ -37,7 +37,7 @@ def command(
     """
     if keep_observations and connection is None:
         fail("--keep-observations needs --server: what a server of the command's own keeps goes with it")
-    require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz", "scipy")
+    require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz")
     from pathwatch.client import PathwatchError
     from pathwatch.server.cli.playback import ReplayError
     from pathwatch.server.cli.temporary_server import temporary_server

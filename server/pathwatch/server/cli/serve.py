@@ -203,7 +203,6 @@ def command(
         "grpc_reflection",
         "prometheus_client",
         "rapidfuzz",
-        "scipy",
         "structlog",
         "urllib3",
     )
