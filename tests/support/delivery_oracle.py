@@ -197,7 +197,8 @@ class Oracle:
                     ]
             else:
                 losses = {group: sample_losses(values) for group, values in arrays.items()}
-                judgement = judge.take(step, judge.measure(arrays), losses, checkpoints)
+                measured = {group: judge.measure(window) for group, window in arrays.items()}
+                judgement = judge.take(step, measured, losses, checkpoints)
             judgements.append(judgement)
             for group, values in arrays.items():
                 ratio = judgement.memorized_ratio.get(group)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from pathwatch.server.engine.attempt import check_next_attempt
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.commands import Command, CommandQueue
 from pathwatch.server.engine.committing import commit
+from pathwatch.server.engine.compute_pool import ComputePool
 from pathwatch.server.engine.kept_bytes import KeptBytes
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
@@ -72,7 +73,9 @@ class Engine:
         self._outbox = Outbox()
         self._shared = Shared(store, limits, self._outbox, self.stats, self._clock, KeptBytes(limits))
         self._commands = CommandQueue()
-        self._pool = pool or ThreadPoolExecutor(compute_threads, thread_name_prefix="pathwatch-compute")
+        self._pool = ComputePool(compute_threads, pool)
+        self._ahead = False
+        """Whether something is done for a round that has not closed."""
         self._runs: dict[str, LiveRun] = {}
         self._quarantine = Quarantine(self._clock.steady)
         self._touched: set[str] = set()
@@ -101,7 +104,7 @@ class Engine:
         self._thread.join()
         for run in self._runs.values():
             run.judging.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown()
 
     @property
     def views(self) -> Mapping[str, RunView]:
@@ -396,11 +399,33 @@ class Engine:
             return
         for name in self._ready & self._runs.keys():
             self._apply(partial(self._changing, name, partial(self._hand_out_job, name, self._runs[name])))
+        for name in self._ready & self._runs.keys():
+            self._work_ahead(name, self._runs[name])
         self._ready = set()
 
     def _hand_out_job(self, name: str, run: LiveRun) -> None:
         if job := run.next_job():
-            self._pool.submit(job).add_done_callback(partial(self._job_done, name, run))
+            self._pool.submit(job.work).add_done_callback(partial(self._job_done, name, run))
+            if job.help is not None and self._pool.idle:
+                self._pool.submit(job.help)
+
+    def _work_ahead(self, name: str, run: LiveRun) -> None:
+        """At most one such thing at a time: whatever closes meanwhile finds a thread."""
+        if self._ahead or not self._pool.idle:
+            return
+        with contextlib.suppress(Exception):  # what fails ahead fails again, and is told, when its time comes
+            if work := run.work_ahead():
+                self._ahead = True
+                self._pool.submit(work).add_done_callback(lambda _: self._ahead_done(name, run))
+
+    def _ahead_done(self, name: str, run: LiveRun) -> None:
+        """In a pool thread."""
+        self._commands.put_urgent(partial(self._take_ahead, name, run))
+
+    def _take_ahead(self, name: str, run: LiveRun) -> None:
+        self._ahead = False
+        if self._runs.get(name) is run and not self._failing:
+            self._work_ahead(name, run)
 
     def _job_done(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
         """In a pool thread: bring the result to the writer."""

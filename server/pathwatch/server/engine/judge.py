@@ -101,6 +101,11 @@ class Judge:
         """Whether processes of plug-ins belong to it."""
         return is_hosted(self._detector, self._policy, *self.metrics.values())
 
+    @property
+    def measures_in_any_thread(self) -> bool:
+        """Whether `measure` may be called from several threads at once, whatever else the judge does."""
+        return not is_hosted(self._detector)
+
     def close(self) -> None:
         """Let go of plug-ins that live in processes of their own; may come from any thread, in any call."""
         close(self._detector, self._policy, *self.metrics.values())
@@ -119,12 +124,9 @@ class Judge:
                 self._pass_over(step, [row.group for row in windows], windows[0].reason)
         self._choose(checkpoints)
 
-    def measure(self, windows: Mapping[str, WindowArrays]) -> dict[str, Evidence]:
-        """Evidence of each window. Raises PluginFailureError."""
-        return {
-            group: self._guarded("detector", partial(self._detector.measure, window))
-            for group, window in windows.items()
-        }
+    def measure(self, window: WindowArrays) -> Evidence:
+        """Evidence of a window. Raises PluginFailureError."""
+        return self._guarded("detector", partial(self._detector.measure, window))
 
     def take(
         self,

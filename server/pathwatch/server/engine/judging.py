@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from pathwatch.server import plugins
+from pathwatch.server.engine.ahead import WorkAhead
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.geometries import Geometries
+from pathwatch.server.engine.group_work import GroupWork
 from pathwatch.server.engine.hosting.process import CutOffError
 from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
 from pathwatch.server.engine.outbox import settle
@@ -19,7 +22,7 @@ from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound, judge_round
 from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
-from pathwatch.server.sketch.run_sketch import Round
+from pathwatch.server.sketch.run_sketch import Round, RunSketch
 from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
@@ -29,8 +32,17 @@ log = logging.getLogger("pathwatch.server")
 MAX_FAILURES = 3
 """A plug-in that was cut off so often in a row is not tried again before the server restarts."""
 
-Job: TypeAlias = Callable[[], Callable[[], None]]
-"""Work for the compute pool; what it returns is to be called in the writer thread."""
+Work: TypeAlias = Callable[[], Callable[[], None]]
+"""For the compute pool; what it returns is to be called in the writer thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work on a run."""
+
+    work: Work
+    help: Callable[[], None] | None = None
+    """What another thread may do of it at the same time, if it has nothing else to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,8 @@ class _ClosedRound:
     round: Round
     closed_at: float
     nbytes: int
+    ahead: Mapping[str, GroupWork]
+    """What was worked on before it closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,7 @@ class JudgingQueue:
         self._on_judged = on_judged
         self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
+        self._ahead = WorkAhead(clock)
         self._todo: deque[_ClosedRound | _RankRequest | _Rewind] = deque()
         self._judge: Judge | None = None
         self._running: _ClosedRound | _RankRequest | None = None
@@ -100,8 +115,9 @@ class JudgingQueue:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the closed rounds that are not judged yet."""
-        return sum(job.nbytes for job in (*self._todo, self._running) if isinstance(job, _ClosedRound))
+        """Bytes of the closed rounds that are not judged yet, and of what is worked on ahead."""
+        closed = sum(job.nbytes for job in (*self._todo, self._running) if isinstance(job, _ClosedRound))
+        return closed + self._ahead.nbytes
 
     @property
     def broken(self) -> str | None:
@@ -117,7 +133,9 @@ class JudgingQueue:
     def add_rounds(self, rounds: Sequence[Round]) -> None:
         """Queue rounds that closed now, in step order."""
         now = self._clock.steady()
-        self._todo.extend(_ClosedRound(round_, now, round_.nbytes) for round_ in rounds)
+        self._todo.extend(
+            _ClosedRound(round_, now, round_.nbytes, self._ahead.of(round_)) for round_ in rounds
+        )
         self._drop_rounds_if_broken()
 
     def add_ranking(self, group: str | None, limit: int, future: Future[list[RankedCheckpoint]]) -> None:
@@ -172,6 +190,27 @@ class JudgingQueue:
             return self._judge_round(first, self._judge, geometries, checkpoints)
         return self._rank(first, self._judge, checkpoints)
 
+    def work_ahead(
+        self, sketch: RunSketch, newest: Mapping[str, WindowRow], geometries: Geometries, attempt: int
+    ) -> Callable[[], None] | None:
+        """Something to do for a thread that has nothing else to do, for the round that closes next.
+
+        `newest` are the newest windows of the groups: what comes is likely to hold as many samples.
+        """
+        judge = self._judge
+        step = sketch.next_step
+        if step is None or judge is None or not judge.measures_in_any_thread:
+            return None
+        geometry = geometries.at(attempt, step)
+        expected = {group: row.metrics.get("window_samples", math.inf) for group, row in newest.items()}
+        work = self._ahead.next(
+            sketch,
+            expected,
+            geometry,
+            lambda window: GroupWork(self._config, window, geometry, judge.measure),
+        )
+        return None if work is None else work.do
+
     def failed(self, error: Exception) -> None:
         """The last job raised: a plug-in that is no longer there, or a fault of the service."""
         job, self._running = self._running, None
@@ -188,7 +227,7 @@ class JudgingQueue:
                 exc_info=error,
                 extra={"run": self._run, "step": job.round.step},
             )
-            self._todo.appendleft(job)
+            self._todo.appendleft(replace(job, ahead={}))
         if self._rewinding:
             self._todo.appendleft(_Rewind())
         self._rewinding = False
@@ -226,7 +265,7 @@ class JudgingQueue:
                 raise
             return lambda: self._done_rebuilding(judge, windows)
 
-        return work
+        return Job(work)
 
     def _done_rebuilding(self, judge: Judge, windows: list[WindowRow]) -> None:
         rewound, self._rewinding = self._rewinding, False
@@ -243,13 +282,24 @@ class JudgingQueue:
     ) -> Job:
         run, config = self._run, self._config
         geometry = geometries.at(job.round.attempt, job.round.step)
+        measured = judge.measures_in_any_thread and not job.round.missing_ranks
+        groups = {
+            group: job.ahead[group]
+            if group in job.ahead and job.ahead[group].holds_with(geometry)
+            else GroupWork(config, window, geometry, judge.measure if measured else None)
+            for group, window in job.round.windows.items()
+        }
 
         def work() -> Callable[[], None]:
             reach("round.closed")
-            judged = judge_round(run, config, job.round, geometry, judge, checkpoints)
+            judged = judge_round(run, config, job.round, geometry, judge, checkpoints, groups)
             return lambda: self._done_judging(judged, job.closed_at, judge)
 
-        return work
+        def help_() -> None:
+            for of_group in reversed(groups.values()):
+                of_group.do()
+
+        return Job(work, help_ if len(groups) > 1 else None)
 
     def _done_judging(self, judged: JudgedRound, closed_at: float, judge: Judge) -> None:
         self._running = None
@@ -270,7 +320,7 @@ class JudgingQueue:
                 answer = ranked[: job.limit] if job.limit else ranked
             return lambda: self._done_ranking(job, answer, judge)
 
-        return work
+        return Job(work)
 
     def _done_ranking(
         self, job: _RankRequest, answer: list[RankedCheckpoint] | Exception, judge: Judge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -473,6 +473,12 @@ class LiveRun:
         # In the store's order: neither the first of equals nor a sum's last bit may change with a restart.
         by_step = sorted(self.checkpoints.values(), key=lambda point: (point.step, point.attempt))
         return self.judging.next_job(self.geometries, by_step)
+
+    def work_ahead(self) -> Callable[[], None] | None:
+        """Something to do before the next round closes, for a thread that has nothing else to do."""
+        return self.judging.work_ahead(
+            self.sketch, self.standing.windows, self.geometries, self._row.attempt
+        )
 
     def job_failed(self, error: Exception) -> None:
         """The last job raised, which only a fault of the service or a missing plug-in can cause."""

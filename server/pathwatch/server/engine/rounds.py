@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathwatch.server.engine.arrays import pack
+from pathwatch.server.engine.group_work import GroupResult, GroupWork
 from pathwatch.server.engine.hosting.process import HostedError
 from pathwatch.server.engine.judge import (
     Judge,
@@ -25,7 +26,7 @@ from pathwatch.server.engine.kept_rounds import pack_round
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import Geometry, WindowArrays
-from pathwatch.server.phases.verdict import Checkpoint, Phase
+from pathwatch.server.phases.verdict import Checkpoint, Evidence, Phase
 from pathwatch.server.sketch.run_sketch import Round
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
@@ -57,9 +58,16 @@ def judge_round(
     geometry: Geometry | None,
     judge: Judge,
     checkpoints: Sequence[Checkpoint],
+    work: Mapping[str, GroupWork],
 ) -> JudgedRound:
-    """Compute and judge a round; the judge must have taken all rounds before it."""
-    metrics = _metrics(config, round_, geometry, judge.metrics)
+    """Compute and judge a round; the judge must have taken all rounds before it.
+
+    `work` is that of each of its groups; other threads may do, or have done, some of it.
+    """
+    for of_group in work.values():
+        of_group.do()
+    results = {group: of_group.result() for group, of_group in work.items()}
+    metrics = _metrics(config, round_, geometry, judge.metrics, results)
     losses = {group: sample_losses(window) for group, window in round_.windows.items()}
     evidence: Mapping[str, bytes] = {}
     ranks = _some(round_.missing_ranks)
@@ -69,7 +77,9 @@ def judge_round(
     judgement = None
     if unjudged is None:
         try:
-            measured = judge.measure(round_.windows)
+            measured = {
+                group: _evidence(results[group], window, judge) for group, window in round_.windows.items()
+            }
             evidence = {group: pack(arrays) for group, arrays in measured.items()}
         except (PluginFailureError, ValueError) as failure:
             unjudged = str(failure)
@@ -116,6 +126,12 @@ def judge_round(
     )
 
 
+def _evidence(result: GroupResult, window: WindowArrays, judge: Judge) -> Evidence:
+    if result.failure is not None:
+        raise result.failure
+    return judge.measure(window) if result.evidence is None else result.evidence
+
+
 def _some(ranks: Sequence[int]) -> str:
     """The first few ranks by number, and how many more there are."""
     named = ", ".join(str(rank) for rank in ranks[:NAMED_RANKS])
@@ -141,11 +157,15 @@ def _empty_window(run: str, round_: Round, group: str, reason: str) -> WindowRow
 
 
 def _metrics(
-    config: run_pb2.RunConfig, round_: Round, geometry: Geometry | None, plugins: Mapping[str, Metric]
+    config: run_pb2.RunConfig,
+    round_: Round,
+    geometry: Geometry | None,
+    plugins: Mapping[str, Metric],
+    results: Mapping[str, GroupResult],
 ) -> dict[str, GroupMetrics]:
-    from pathwatch.server.metrics.summary import GroupMetrics, group_metrics
+    from pathwatch.server.metrics.summary import GroupMetrics, combined
 
-    computed = group_metrics(round_.windows, geometry, metric_settings(config))
+    computed = combined({group: result.part for group, result in results.items()}, metric_settings(config))
     return {
         group: GroupMetrics(
             values=dict(metrics.values) | _plugin_metrics(plugins, round_.windows, group, geometry),

@@ -46,6 +46,8 @@ class Round:
     """True when ranks or fragments were missing."""
     missing_ranks: tuple[int, ...]
     """Ranks that had not passed the end of the windows, ascending."""
+    states: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """`WindowSketch.state` of each group when it closed."""
 
     @property
     def nbytes(self) -> int:
@@ -135,6 +137,23 @@ class RunSketch:
         sketch = window.groups.get(group) if window else None
         limit = sketch.hash_limit if sketch else None
         return admission(self._settings.run, group, sample_ids_N, limit)
+
+    @property
+    def next_step(self) -> int | None:
+        """Last step of the window that closes next; None = none is open."""
+        return min(self._open, default=None)
+
+    def next_states(self) -> Mapping[str, tuple[object, int]]:
+        """`WindowSketch.state` and samples kept of each group of the window that closes next."""
+        groups = self._open[min(self._open)].groups if self._open else {}
+        return {group: (sketch.state, sketch.size) for group, sketch in groups.items()}
+
+    def peek(self, group: str) -> WindowArrays | None:
+        """A group of the window that closes next, as if it closed now and no rank were missing."""
+        window = self._open[min(self._open)]
+        return window.groups[group].arrays(
+            group=group, first_step=window.first_step, step=window.step, ranks_missing=False
+        )
 
     @property
     def open_windows(self) -> int:
@@ -260,6 +279,7 @@ class RunSketch:
             windows=windows,
             partial=len(windows) < len(arrays) or any(one.partial for one in windows.values()),
             missing_ranks=missing_ranks,
+            states={group: sketch.state for group, sketch in window.groups.items()},
         )
 
 

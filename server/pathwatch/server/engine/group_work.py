@@ -1,0 +1,85 @@
+"""One group's part of a round, metrics and evidence: computed once, by whichever thread comes first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pathwatch.server.engine.judge import PluginFailureError
+from pathwatch.server.engine.run_config import metric_settings
+from pathwatch.server.metrics.window import Geometry, WindowArrays
+from pathwatch.server.phases.verdict import Evidence
+from pathwatch.v1 import run_pb2
+
+if TYPE_CHECKING:
+    from pathwatch.server.metrics.summary import GroupPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """What is known of a group without the others; a function of its window and geometry to the bit."""
+
+    part: GroupPart
+    evidence: Evidence | None
+    """None = not measured."""
+    failure: Exception | None = None
+    """Why it could not be measured."""
+
+
+class GroupWork:
+    """Shared by threads; each `do`es what no other has begun."""
+
+    def __init__(
+        self,
+        config: run_pb2.RunConfig,
+        window: WindowArrays,
+        geometry: Geometry | None,
+        measure: Callable[[WindowArrays], Evidence] | None,
+    ) -> None:
+        """`measure` is of the run's detector, for any thread; None = evidence is not wanted from here."""
+        self._config = config
+        self._window: WindowArrays | None = window
+        self._geometry = geometry
+        self._measure = measure
+        self._begun = threading.Lock()
+        self._result: Future[GroupResult] = Future()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays it holds until it is done."""
+        return 0 if (window := self._window) is None else window.nbytes
+
+    def holds_with(self, geometry: Geometry | None) -> bool:
+        """Whether it is of this geometry, and has not failed."""
+        failed = self._result.done() and self._result.exception() is not None
+        return self._geometry is geometry and not failed
+
+    def do(self) -> None:
+        """Compute it, unless another thread does or has done."""
+        if not self._begun.acquire(blocking=False):
+            return
+        try:
+            if (window := self._window) is not None:
+                self._result.set_result(self._computed(window))
+        except BaseException as error:
+            self._result.set_exception(error)
+        finally:
+            self._window = None
+
+    def result(self) -> GroupResult:
+        """What it came to, once it has been begun. Raises what computing it raised."""
+        return self._result.result()
+
+    def _computed(self, window: WindowArrays) -> GroupResult:
+        from pathwatch.server.metrics.summary import group_part
+
+        part = group_part(window, self._geometry, metric_settings(self._config))
+        if self._measure is None:
+            return GroupResult(part=part, evidence=None)
+        try:
+            return GroupResult(part=part, evidence=self._measure(window))
+        except (PluginFailureError, ValueError) as failure:
+            return GroupResult(part=part, evidence=None, failure=failure)

@@ -1,0 +1,163 @@
+"""What is computed of a window before it closes changes nothing but how long its verdict takes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from pathwatch.server.metrics import summary
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, int]]:
+    """Step, group and samples of every window that metrics are computed of, as it happens."""
+    calls: list[tuple[int, str, int]] = []
+    group_part = summary.group_part
+
+    def counting(window: Any, geometry: Any, settings: Any) -> Any:
+        calls.append((window.step, window.group, len(window.sample_ids_N)))
+        return group_part(window, geometry, settings)
+
+    monkeypatch.setattr(summary, "group_part", counting)
+    return calls
+
+
+def begin(bench: Any, make_batch: Any, eventually: Any) -> Any:
+    """A first round tells how many samples the groups hold."""
+    bench.create()
+    rank = bench.join()
+    for group in ("code", "math"):
+        rank.observe(make_batch(1, group, n=20))
+    rank.watermark(1)
+    eventually(lambda: bench.view().run.closed_step == 1)
+    return rank
+
+
+def rows(bench: Any) -> list[Any]:
+    """Everything stored of the rounds."""
+    return [(w.step, w.group, dict(w.metrics), w.evidence, w.losses) for w in bench.store.windows("run")]
+
+
+def close(bench: Any, rank: Any, step: int, eventually: Any) -> None:
+    rank.watermark(step)
+    eventually(lambda: bench.view().run.closed_step == step)
+
+
+def test_a_group_that_is_all_there_is_computed_before_its_window_closes(
+    bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    rank.observe(make_batch(2, "code", n=20))
+    eventually(lambda: (2, "code", 20) in computed)
+    rank.observe(make_batch(2, "math", n=19))
+    close(bench, rank, 2, eventually)
+    assert sorted(call for call in computed if call[0] == 2) == [(2, "code", 20), (2, "math", 19)]
+
+
+def test_what_comes_after_that_counts(
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    rank.observe(make_batch(2, "math", n=20))
+    eventually(lambda: (2, "math", 20) in computed)
+    rank.observe(make_batch(2, "math", first_id=100, n=5))
+    close(bench, rank, 2, eventually)
+    at_once = make_bench()
+    other = begin(at_once, make_batch, eventually)
+    other.observe(make_batch(2, "math", first_id=100, n=5))
+    other.observe(make_batch(2, "math", n=20))
+    close(at_once, other, 2, eventually)
+    assert rows(bench) == rows(at_once)
+    assert rows(bench)[-1][2]["window_samples"] == 25
+
+
+def test_a_geometry_that_comes_after_that_counts(
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    rank.observe(make_batch(2, "math", n=20))
+    eventually(lambda: (2, "math", 20) in computed)
+    rank.geometry(2)
+    close(bench, rank, 2, eventually)
+    at_once = make_bench()
+    other = begin(at_once, make_batch, eventually)
+    other.geometry(2)
+    other.observe(make_batch(2, "math", n=20))
+    close(at_once, other, 2, eventually)
+    assert rows(bench) == rows(at_once)
+    assert "path_consistency" in rows(bench)[-1][2]
+
+
+def test_what_older_attempts_had_come_to_is_forgotten(
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    rank.observe(make_batch(2, "math", n=20))
+    eventually(lambda: (2, "math", 20) in computed)
+    again = bench.join(attempt=1)
+    again.observe(make_batch(2, "math", first_id=50, n=20))
+    close(bench, again, 2, eventually)
+    at_once = make_bench()
+    other = begin(at_once, make_batch, eventually)
+    other = at_once.join(attempt=1)
+    other.observe(make_batch(2, "math", first_id=50, n=20))
+    close(at_once, other, 2, eventually)
+    assert rows(bench) == rows(at_once)
+
+
+def test_a_stream_is_left_alone_until_the_last_step_of_its_window(
+    bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    from pathwatch.v1 import run_pb2
+
+    bench.create(mode=run_pb2.OBSERVATION_MODE_STREAM, window_steps=4)
+    rank = bench.join()
+    rank.observe(make_batch(1, n=20))
+    close(bench, rank, 3, eventually)
+    rank.observe(make_batch(4, n=20))
+    last = rank.observe(make_batch(6, n=20, first_id=20))
+    eventually(lambda: rank.acked == last)
+    assert [call for call in computed if call[0] == 7] == []
+    rank.observe(make_batch(7, n=20, first_id=40))
+    eventually(lambda: (7, "math", 60) in computed)
+
+
+def test_a_rounds_groups_are_shared_by_the_threads_of_the_pool(
+    bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, group_part = threading.Barrier(2), summary.group_part
+
+    def meeting(window: Any, geometry: Any, settings: Any) -> Any:
+        both.wait(30)
+        return group_part(window, geometry, settings)
+
+    monkeypatch.setattr(summary, "group_part", meeting)
+    begin(bench, make_batch, eventually)
+    assert {row[1] for row in rows(bench)} == {"code", "math"}
+
+
+def test_what_fails_ahead_is_tried_again_when_its_time_comes(
+    bench: Any,
+    make_batch: Any,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    group_part, faults = summary.group_part, iter([MemoryError("once")])
+    failed = threading.Event()
+
+    def faulty(window: Any, geometry: Any, settings: Any) -> Any:
+        for fault in faults:
+            failed.set()
+            raise fault
+        return group_part(window, geometry, settings)
+
+    monkeypatch.setattr(summary, "group_part", faulty)
+    rank.observe(make_batch(2, "math", n=20))
+    assert failed.wait(30)
+    close(bench, rank, 2, eventually)
+    assert [row[:2] for row in rows(bench)] == [(1, "code"), (1, "math"), (2, "math")]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
