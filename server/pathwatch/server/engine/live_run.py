@@ -476,9 +476,7 @@ class LiveRun:
 
     def work_ahead(self) -> Callable[[], None] | None:
         """Something to do before the next round closes, for a thread that has nothing else to do."""
-        return self.judging.work_ahead(
-            self.sketch, self.standing.windows, self.geometries, self._row.attempt
-        )
+        return self.judging.work_ahead(self.sketch, self.standing.windows, self.geometries, self._row.attempt)
 
     def job_failed(self, error: Exception) -> None:
         """The last job raised, which only a fault of the service or a missing plug-in can cause."""
