@@ -180,6 +180,7 @@ def test_unacknowledged_messages_are_sent_again_under_the_same_sequences(
         observe(stream, step)
     eventually(lambda: len(sidecar.messages) == 3)
     sidecar.stop()
+    eventually(lambda: not stream.stats.connected)  # else it may send the next one to nobody first
     sidecar.acks = True
     sidecar.start()
     observe(stream, 3)

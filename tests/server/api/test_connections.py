@@ -22,7 +22,7 @@ from pathwatch.client import Client, RoutingStream
 from pathwatch.server.api import channel_options, routing
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.config import Limits
-from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
+from pathwatch.v1 import run_pb2, signal_pb2
 
 TOPOLOGY = run_pb2.Topology(layers=2, experts=4)
 RANKS = 3
@@ -119,9 +119,9 @@ def test_a_message_under_way_does_not_keep_an_old_stream_open(
 
 @pytest.mark.slow
 def test_a_watch_that_grows_old_goes_on_without_a_word_twice(
-    serve: Callable[..., Any], make_batch: Any, eventually: Any
+    serve: Callable[..., Any], eventually: Any
 ) -> None:
-    service = serve(max_connection_age_seconds=0.2)
+    service = serve(max_connection_age_seconds=0.4)
     service.create()
     call = service.signals.WatchSignals(signal_pb2.WatchSignalsRequest(run="run"), timeout=30)
     assert len(list(call)) == 1
@@ -130,12 +130,20 @@ def test_a_watch_that_grows_old_goes_on_without_a_word_twice(
         watched = client.watch_signals("run", timeout=60)
         assert next(watched).step == -1
         started = time.monotonic()
-        eventually(lambda: time.monotonic() - started > 0.7)  # grows old thrice
-        stream = service.stream()
-        stream.hello()
+        eventually(lambda: time.monotonic() - started > 1.4)  # grows old thrice
+        stream = RoutingStream(service.grpc_address, run="run")  # it grows old, too, and comes again
+        weights = np.full((8, 2, 4), 0.25, np.float32)
         for step in range(12):
-            stream.send(make_batch(step))
-        stream.await_ack(stream.send(routing_pb2.Watermark(step=11)))
+            stream.observe(
+                step=step,
+                group="math",
+                sample_ids=np.arange(8),
+                weights=weights,
+                losses=np.full(8, 3 / (1 + step)),
+            )
+        stream.watermark(11)
+        assert stream.flush(60)
+        stream.close()
         service.runs.FinishRun(run_pb2.FinishRunRequest(name="run"))
         rest = list(watched)
     assert rest[-1].step == 11

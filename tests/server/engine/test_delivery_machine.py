@@ -360,6 +360,6 @@ class DeliveryAtLength(Delivery):
 
 
 TestDelivery = pytest.mark.slow(Delivery.TestCase)
-TestDelivery.settings = drawn(40, rules=40)
+TestDelivery.settings = drawn(25, rules=40)
 TestDeliveryAtLength = pytest.mark.robustness(pytest.mark.timeout(900)(DeliveryAtLength.TestCase))
 TestDeliveryAtLength.settings = drawn(500, rules=40)
