@@ -15,7 +15,7 @@ from recorded_run import RecordedRun, made_up, recorded
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
-from pathwatch.server.statuspage import events, resources
+from pathwatch.server.statuspage import resources
 from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
 
 Check = Callable[[str, Any], None]
@@ -289,30 +289,6 @@ def test_a_revision_of_a_run_before(made_up_server: BackgroundServer) -> None:
     whole = get(made_up_server.http_address, "runs/back/events")
     for after in (whole["revision"] + 1, 10**6):
         assert get(made_up_server.http_address, f"runs/back/events?after_revision={after}") == whole
-
-
-def test_few_of_many_signals(made_up_server: BackgroundServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a long history the newest is told."""
-    whole = get(made_up_server.http_address, "runs/done/events")
-    monkeypatch.setattr(resources, "MAX_SIGNALS", 3)
-    some = get(made_up_server.http_address, "runs/done/events")
-    newest = [event for event in whole["events"] if event["revision"] > whole["revision"] - 3]
-    assert some == whole | {"events": newest}
-    assert 0 < len(newest) < len(whole["events"])
-
-
-def test_best_checkpoints_push_out_no_other_events(
-    made_up_server: BackgroundServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = get(made_up_server.http_address, "runs/done/events")["events"]
-    checkpoints = [event for event in whole if event["kind"] == "checkpoint"]
-    others = [event for event in whole if event["kind"] != "checkpoint"]
-    assert len(checkpoints) > 2
-    assert len(others) > 1
-    monkeypatch.setattr(events, "EVENTS", len(others) - 1)
-    monkeypatch.setattr(events, "CHECKPOINT_EVENTS", 2)
-    told = get(made_up_server.http_address, "runs/done/events")["events"]
-    assert told == [event for event in whole if event in others[1:] or event in checkpoints[-2:]]
 
 
 def test_a_run_that_nobody_sent_to(made_up_server: BackgroundServer, check_document: Check) -> None:

@@ -12,7 +12,7 @@ import pytest
 from api_requests import ask
 
 from pathwatch.server.app import BackgroundServer
-from pathwatch.server.statuspage import gate, rankings, resources
+from pathwatch.server.statuspage import events, gate, rankings, resources
 from pathwatch.server.statuspage.events import EVENTS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
@@ -49,7 +49,7 @@ def test_the_examples(made_up_server: BackgroundServer, line: str) -> None:
         (resources.MAX_METRICS, "at most {}; default: all"),
         (f"{resources.MAX_WINDOWS:,}", "An answer holds at most {} windows"),
         (resources.MAX_WINDOWS // 1000, "with more than {}\ngroups each has fewer than 1000"),
-        (resources.MAX_SIGNALS, "the newest {} signals"),
+        (events.MAX_SIGNALS, "the newest {} signals"),
         (EVENTS, "at most the newest {} "),
         (gate.AT_ONCE, "{} requests read history at a time"),
         (f"{gate.WAIT_SECONDS:.0f}", "others wait up to {} s"),

@@ -42,3 +42,13 @@ def changes_by_revision(rows: Sequence[SignalRow], seen: int) -> Iterator[tuple[
             before, comparable = after, True
         if row.revision > seen:
             yield row.revision, told
+
+
+def is_readable(row: SignalRow) -> bool:
+    """Whether the next signal can be compared with this one."""
+    try:
+        for _ in changes(None, signal_pb2.Signal.FromString(row.signal)):
+            pass
+    except (DecodeError, ValueError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from functools import partial
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.statuspage.documents import run_document, runs_document, server_version
-from pathwatch.server.statuspage.events import events_document
+from pathwatch.server.statuspage.events import Events
 from pathwatch.server.statuspage.failures import ApiError, bad_request, not_found
 from pathwatch.server.statuspage.gate import Gate
 from pathwatch.server.statuspage.parameters import Parameters
@@ -26,8 +26,6 @@ MAX_WINDOWS = 20_000
 """In one answer, all groups together: some 100 MB while it is made."""
 MAX_LAYER_POINTS = 1000
 MAX_METRICS = 64
-MAX_SIGNALS = 4000
-"""The newest ones that are looked through for events."""
 
 
 class Resources:
@@ -37,6 +35,7 @@ class Resources:
         self._engine = engine
         self._store = store
         self._rankings = Rankings(engine)
+        self._events = Events(store)
         self._gate = Gate()
         self._start = secrets.token_hex(8)
         """Registrations are counted from the start: what was held before it is not known to be the same."""
@@ -91,10 +90,9 @@ class Resources:
         after = asked.whole("after_revision", 0, least=0, most=MAX_STEP)
 
         def document() -> JsonObject:
-            # What the run has no signal of was told by one of the same name before it: all is new then.
-            for seen in (max(after, newest - MAX_SIGNALS), max(0, newest - MAX_SIGNALS)):
-                if rows := self._store.signals(view.run.name, after_revision=max(0, seen - 1)):
-                    return events_document(view.run.name, rows, seen)
+            events = self._events.document(view.run.name, _life(view), after, newest)
+            if events is not None:
+                return events
             raise _deleted(view)
 
         return self._read(tag_of(_life(view), newest), document)
