@@ -63,6 +63,8 @@ class StreamStats:
     """Streams opened after the first."""
     connected: bool
     """True while a stream to the server is open."""
+    holds_back: bool
+    """True while only those observations are sent that the server asks for (docs/sampling.md)."""
     last_error: str | None
     """Newest connection failure, kept after recovery; None = there was none."""
 
@@ -234,6 +236,7 @@ class RoutingStream:
             rejected=self._uplink.rejected,
             reconnects=max(0, self._uplink.connections - 1),
             connected=self._uplink.connected,
+            holds_back=self._withholding.active,
             last_error=self._sender.last_error,
         )
 

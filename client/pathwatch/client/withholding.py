@@ -42,7 +42,7 @@ class Withholding:
         mark: Callable[[int], None],
         most_bytes: int,
     ) -> None:
-        """`send` and `mark` put observations and watermarks into the buffer; `most_bytes` are held at most."""
+        """`send` and `mark` put observations and watermarks into the buffer; `most_bytes` may be held."""
         self._run = run
         self._tell_seconds = _TELL_SECONDS if rank else 0.0
         self._buffer = buffer
@@ -56,6 +56,11 @@ class Withholding:
         self._marked = -1
         self._told = (-1, -1, -1)
         self._tell_at = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is held back."""
+        return self._held is not None
 
     def observe(self, observations: Observations) -> None:
         """Something was observed."""

@@ -21,8 +21,8 @@ _NEWS = 0.02
 _FEWEST = 16
 """Samples below which they do not say how many more there are."""
 _MOST_ROUNDS = 4
-_PATIENCE = 5.0
-"""Seconds without all ranks after which those that wait are asked for everything."""
+_PATIENCE = 0.5
+"""Part of the grace time without all ranks after which those that wait are asked for everything."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Sampling:
 
     def __init__(self, plan: Plan, *, grace_seconds: float) -> None:
         self.plan = plan
-        self._patience = min(_PATIENCE, grace_seconds / 2)
+        self._patience = _PATIENCE * grace_seconds
         self._windows: dict[int, _Window] = {}  # by last step
         self._window_of: dict[int, int] = {}  # by rank
         self._limits: dict[str, float] = {}
