@@ -96,3 +96,16 @@ def test_the_same_direction_everywhere_is_perfectly_smooth():
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=(5, 4))
     consistency = path_consistency(adjacent_cosines(weights, geometry_of(router)))
     np.testing.assert_allclose(consistency, 0, atol=1e-7)
+
+
+def test_float32_is_good_to_a_millionth(make_weights):
+    weights = make_weights(40, 6, 64)
+    router = np.random.default_rng(0).normal(size=(6, 64, 32))
+    single = geometry_of(router)
+    double = Geometry(
+        step=0,
+        gram_self_LKK=single.gram_self_LKK.astype(np.float64),
+        gram_next_LKK=single.gram_next_LKK.astype(np.float64),
+    )
+    exact = adjacent_cosines(weights.astype(np.float64), double)
+    np.testing.assert_allclose(adjacent_cosines(weights, single), exact, rtol=0, atol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathwatch.server.metrics import dimension
 from pathwatch.server.metrics.dimension import effective_dimension, effective_dimensions
 
 
@@ -76,3 +77,40 @@ def test_more_shrinking_leaves_fewer_directions(seed, n, ridges):
     assert (np.diff(found) <= 0).all()
     assert found[0] <= min(n, 8)
     assert found[-1] > 0
+
+
+def test_large_windows_are_summed_in_their_own_precision_to_a_millionth(make_weights, monkeypatch):
+    weights = make_weights(150, 40, 64)
+    exact = effective_dimension(weights, 0.01)
+    monkeypatch.setattr(dimension, "SINGLE_PRECISION_SIZE", weights.size)
+    monkeypatch.setattr(dimension, "_GRAM_BYTES", 3 * 150 * 64 * 8)  # 14 blocks
+    found = effective_dimension(weights, 0.01)
+    assert found.value != exact.value
+    assert found.value == pytest.approx(exact.value, rel=1e-6)
+    np.testing.assert_allclose(found.influence_N, exact.influence_N, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ridge", [1e-300, 1e-14, 1e-9])
+def test_next_to_no_shrinking_counts_what_is_not_nothing(ridge):
+    # 70 samples of 7 kinds: 7 directions, and 63 that are nothing but rounding.
+    weights = np.tile(np.eye(7, dtype=np.float32), (10, 1)).reshape(70, 1, 7).repeat(12, axis=1)
+    found = effective_dimension(weights, ridge)
+    assert 6.99 < found.value <= 70
+    assert np.isfinite(found.influence_N).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 3), st.integers(1, 4))
+def test_influence_is_what_a_little_more_of_a_sample_changes(seed, n, layers, experts):
+    weights = np.random.default_rng(seed).dirichlet(np.ones(experts), size=(n, layers))
+    influence_N = effective_dimension(weights, 0.01).influence_N
+
+    def with_shares(shares_N):
+        rows = weights.reshape(n, -1) * np.sqrt(shares_N / layers)[:, None]
+        gram = rows @ rows.T
+        return float(np.trace(gram @ np.linalg.inv(gram + 0.01 * np.eye(n))))
+
+    for sample in range(n):
+        step = 1e-5 * np.eye(n)[sample]
+        slope = (with_shares(1 / n + step) - with_shares(1 / n - step)) / 2e-5
+        assert slope == pytest.approx(influence_N[sample], rel=1e-4, abs=1e-7)

@@ -199,3 +199,35 @@ def test_fewer_pairs_are_the_first_of_more(n, m, most):
     ):
         assert len(some[0]) == min(most, len(more[0]))
         np.testing.assert_array_equal(some, [side[:most] for side in more])
+
+
+def test_of_long_pathways_fewer_pairs_say_as_much(make_weights):
+    taken = {}
+    for layers in (2, 120):
+        sequences = pathways(rank_experts(make_weights(140, layers, 16)), 0.7)
+        exact, sampled = path_distance(sequences, EXACT), path_distance(sequences, PairBudget())
+        assert abs(sampled.mean - exact.mean) < 3 * 0.005 * exact.mean
+        taken[layers] = sampled.pairs
+    assert PairBudget().first_pairs <= taken[120] < taken[2] / 2
+
+
+def test_a_sample_of_pairs_is_what_plain_loops_over_it_give(make_weights):
+    """Most samples have equals, which are compared once."""
+    some = pathways(rank_experts(make_weights(200, 2, 8)), 0.7)
+    generator = np.random.default_rng(0)
+    sequences = [some[i] for i in np.minimum(generator.geometric(0.01, 600) - 1, 199)]
+    others = sequences[:400]
+    budget = PairBudget(target_stderr=1e-9, max_pairs=3000)
+
+    found = path_distance(sequences, budget)
+    cross = cross_path_distance(sequences, others, budget)
+
+    assert not found.exact
+    distances = [
+        levenshtein(sequences[i], sequences[j]) for i, j in zip(*within_pairs(600, 3000), strict=True)
+    ]
+    assert found.mean == pytest.approx(statistics.fmean(distances))
+    distances = [
+        levenshtein(sequences[i], others[j]) for i, j in zip(*cross_pairs(600, 400, 3000), strict=True)
+    ]
+    assert cross == pytest.approx(statistics.fmean(distances))

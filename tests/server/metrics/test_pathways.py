@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pathwatch.server.metrics.pathways import layer_pathways, literal, pathways, rank_experts
+from pathwatch.server.metrics import arrays
+from pathwatch.server.metrics.pathways import (
+    layer_pathways,
+    literal,
+    pathways,
+    pathways_at,
+    rank_experts,
+)
 
 
 def pathway_by_hand(weights_LK, threshold: float) -> list[list[int]]:
@@ -103,3 +110,26 @@ def test_input_is_not_changed(make_weights):
     before = weights.copy()
     pathways(rank_experts(weights), 0.7)
     np.testing.assert_array_equal(weights, before)
+
+
+@given(
+    weights=hnp.arrays(
+        np.float16,
+        st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 9)),
+        elements=st.sampled_from([0.0, -0.0, 2.0**-24, 0.125, 0.25, 0.5, 1.0]),
+    )
+)
+def test_precision_does_not_change_the_ranking(weights):
+    expected = np.argsort(-weights.astype(np.float64), axis=-1, kind="stable")
+    for dtype in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(rank_experts(weights.astype(dtype)).order_NLM, expected)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 4.0])
+def test_several_thresholds_in_small_blocks_are_each_by_itself(make_weights, monkeypatch, noise):
+    """Flat routing needs the second half of the experts, peaked routing does not."""
+    weights = make_weights(23, 3, 10, noise=noise)
+    thresholds = (0.7, 0.5, 0.95)
+    expected = [pathways(rank_experts(weights), threshold) for threshold in thresholds]
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 5 * 3 * 10 * 8)
+    assert pathways_at(weights, thresholds) == expected

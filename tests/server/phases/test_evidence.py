@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from pathwatch.server.metrics import measured
 from pathwatch.server.metrics.dimension import effective_dimension
+from pathwatch.server.metrics.summary import MetricSettings, group_metrics
 from pathwatch.server.phases import evidence
 from pathwatch.server.phases.resampling import (
     RESAMPLES,
@@ -160,3 +163,37 @@ def test_samples_without_a_loss_are_left_out_of_the_losses(make_window):
     reading = evidence.read(evidence.measure(window))
     assert len(reading.losses_N) == len(reading.sample_ids_N) == len(reading.visits_N) == 95
     assert window.sample_ids_N[3] not in reading.sample_ids_N
+
+
+def test_what_metrics_found_out_is_not_found_out_again(make_window, monkeypatch):
+    """Pathways and dimensions are most of the work."""
+    counts = Counter()
+    for name in ("pathways_at", "effective_dimension"):
+        counted = getattr(measured, name)
+        monkeypatch.setattr(
+            measured,
+            name,
+            lambda *given, counted=counted, name=name: counts.update([name]) or counted(*given),
+        )
+    for targets in (True, False):
+        window = make_window(0, samples=40, targets=targets)
+        expected = evidence.measure(replace(window))
+        counts.clear()
+        group_metrics({"g": window}, None, MetricSettings())
+        found = evidence.measure(window)
+        assert counts == {"pathways_at": 1, "effective_dimension": 1}
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_of_long_pathways_fewer_pairs_say_as_much(make_window, monkeypatch):
+    window = make_window(0, samples=96, layers=40, targets=False)
+    every = evidence.read(evidence.measure(replace(window))).sharing_B
+    monkeypatch.setattr(evidence, "_LONG_PATHWAYS", window.weights_NLK[0].size / 2)
+    asked = Counter()
+    cpdist = evidence.cpdist
+    monkeypatch.setattr(
+        evidence, "cpdist", lambda a, *rest, **named: asked.update(a) or cpdist(a, *rest, **named)
+    )
+    fewer = evidence.read(evidence.measure(replace(window))).sharing_B
+    assert asked.total() == 2048 // 4
+    assert fewer[0] == pytest.approx(every[0], abs=0.01)

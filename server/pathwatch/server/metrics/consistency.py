@@ -22,14 +22,15 @@ def grams(router_weights_LKD: Floats) -> tuple[NDArray[np.float64], NDArray[np.f
 def adjacent_cosines(weights_NLK: Floats, geometry: Geometry) -> NDArray[np.float64]:
     """Cosines c_l = cos(e[l], e[l+1]) [N, L-1] of routing embeddings e[l] = Σ_k g[l,k]·v[l,k] (§4.2).
 
-    Inner products of the expert embeddings v are enough. NaN where an embedding has no length.
+    Inner products of the expert embeddings v are enough. NaN where an embedding has no length. Products with
+    a Gram matrix are summed in the precision of weights and geometry: from float32 a cosine is good to 1e-6,
+    which is less than what rounding the weights to fp16 on the wire does to it.
     """
     n, layers, _ = weights_NLK.shape
     squares_LN, products_JN = np.empty((layers, n)), np.empty((max(layers - 1, 0), n))
-    before_NK = np.empty((n, 0))
+    before_NK = weights_NLK[:, 0]
     for layer in range(layers):
-        # A layer at a time: its float64 copy stays in cache.
-        own_NK = weights_NLK[:, layer].astype(np.float64)
+        own_NK = np.ascontiguousarray(weights_NLK[:, layer])
         squares_LN[layer] = _inner(own_NK, geometry.gram_self_LKK[layer], own_NK)
         if layer:
             products_JN[layer - 1] = _inner(before_NK, geometry.gram_next_LKK[layer - 1], own_NK)
@@ -60,10 +61,8 @@ def path_consistency(cosines_NJ: NDArray[np.float64]) -> NDArray[np.float64]:
     return consistency_N
 
 
-def _inner(
-    left_NK: NDArray[np.float64], gram_KK: Floats, right_NK: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("nk,nk->n", left_NK @ gram_KK.astype(np.float64), right_NK))
+def _inner(left_NK: Floats, gram_KK: Floats, right_NK: Floats) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("nk,nk->n", left_NK @ gram_KK, right_NK, dtype=np.float64))
 
 
 def _cosines(products_JN: NDArray[np.float64], squares_LN: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SEED = 2506_21551
+_FEWEST = 8
+"""Pairs that each of many means is to rest on."""
 _CLOSE = 4
 """A mean this many times as certain as wanted is certain enough, however few pairs it rests on."""
 
@@ -32,8 +34,8 @@ class PairBudget:
     only where a quarter of the wanted error takes as many.
     """
 
-    first_pairs: int = 64
-    """Compared in any case, to see how far pairs differ."""
+    first_pairs: int = 32
+    """Compared in any case, to see how far pairs differ: enough to know that to an eighth."""
     min_pairs: int = 1024
     """Compared where they bring the error down to a quarter of what is wanted; they cost little."""
     max_pairs: int = 8192
@@ -44,7 +46,7 @@ class PairBudget:
     def shared(self, means: int) -> PairBudget:
         """The budget for each of several means that are averaged."""
         return PairBudget(
-            first_pairs=math.ceil(self.first_pairs / means),
+            first_pairs=max(_FEWEST, math.ceil(self.first_pairs / means)),
             min_pairs=math.ceil(self.min_pairs / means),
             max_pairs=math.ceil(self.max_pairs / means),
             target_stderr=self.target_stderr * math.sqrt(means),
