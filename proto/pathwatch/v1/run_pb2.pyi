@@ -162,6 +162,7 @@ class RunConfig(_message.Message):
     PER_LAYER_FIELD_NUMBER: _builtins.int
     STOP_MARGIN_STEPS_FIELD_NUMBER: _builtins.int
     KEEP_OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    MAX_PAIRS_FIELD_NUMBER: _builtins.int
     mode: Global___ObservationMode.ValueType
     """Probe or stream."""
     window_steps: _builtins.int
@@ -187,6 +188,11 @@ class RunConfig(_message.Message):
     keep_observations: _builtins.bool
     """Keep what every judged window held (SignalService.GetObservations), so that
     the run can be analysed afterwards; else only its metrics stay.
+    """
+    max_pairs: _builtins.int
+    """Pairs of pathways that a mean distance may compare; 0 = 8192. A group with no
+    more pairs than this is computed exactly, of others a sample is compared, as
+    large as the wanted error takes: 130816 = exact for 512 samples. At most 1048576.
     """
     @_builtins.property
     def topology(self) -> Global___Topology:
@@ -229,10 +235,11 @@ class RunConfig(_message.Message):
         per_layer: _builtins.bool = ...,
         stop_margin_steps: _builtins.int = ...,
         keep_observations: _builtins.bool = ...,
+        max_pairs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["topology", b"topology"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "delta", b"delta", "detector", b"detector", "grace_seconds", b"grace_seconds", "groups", b"groups", "keep_observations", b"keep_observations", "metrics", b"metrics", "mode", b"mode", "per_layer", b"per_layer", "policy", b"policy", "policy_options", b"policy_options", "ridge", b"ridge", "stop_margin_steps", b"stop_margin_steps", "thresholds", b"thresholds", "topology", b"topology", "window_steps", b"window_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "delta", b"delta", "detector", b"detector", "grace_seconds", b"grace_seconds", "groups", b"groups", "keep_observations", b"keep_observations", "max_pairs", b"max_pairs", "metrics", b"metrics", "mode", b"mode", "per_layer", b"per_layer", "policy", b"policy", "policy_options", b"policy_options", "ridge", b"ridge", "stop_margin_steps", b"stop_margin_steps", "thresholds", b"thresholds", "topology", b"topology", "window_steps", b"window_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,7 @@ def test_a_good_configuration_has_no_problems() -> None:
         ({"groups": [group("a"), group("")]}, "config.groups[1].group", "empty"),
         ({"groups": [group("a"), group("a")]}, "config.groups[1].group", "twice"),
         ({"groups": [group("a", -0.5)]}, "config.groups[0].epsilon", "auto"),
+        ({"max_pairs": 2**20 + 1}, "config.max_pairs", "at most 1048576"),
         ({"detector": "nonesuch"}, "config.detector", "installed: .*pathway-drop"),
         ({"policy": "nonesuch"}, "config.policy", "installed: all-groups, .*quorum"),
         ({"policy": "quorum", "policy_options": {"quorum": "much"}}, "config.policy_options", "much"),
@@ -99,3 +100,8 @@ def test_settings_carry_the_configuration() -> None:
     assert (sketch.run, sketch.layers, sketch.experts, sketch.mode) == ("run", 2, 4, "stream")
     assert (sketch.window_steps, sketch.capacity, sketch.grace_seconds) == (7, 512, 60.0)
     assert (metrics.thresholds, metrics.ridge, metrics.per_layer) == ((0.9,), 0.5, True)
+
+
+def test_all_pairs_are_compared_when_asked() -> None:
+    assert metric_settings(with_defaults(GOOD)).max_pairs == 8192
+    assert metric_settings(with_defaults(config(max_pairs=130_816))).max_pairs == 130_816

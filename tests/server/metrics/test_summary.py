@@ -240,3 +240,15 @@ def test_values_are_finite_and_independent_of_sample_order(make_window, seed, n,
         np.testing.assert_array_equal(straight.layer_path_distance_L, shuffled.layer_path_distance_L)
     else:
         assert straight.layer_path_distance_L is None
+
+
+def test_the_order_of_samples_changes_nothing_where_all_pairs_are_compared(make_weights, make_window):
+    weights = make_weights(150, 3, 8)
+    pairs = 150 * 149 // 2
+    for most, same in ((pairs, True), (pairs - 1, False)):
+        straight, turned = (
+            group_metrics({"a": make_window(some)}, None, MetricSettings(max_pairs=most))["a"].values
+            for some in (weights, weights[::-1])
+        )
+        for name in ("path_distance", "path_distance_stderr", "path_distance_tau_0_5"):
+            assert (straight[name] == turned[name]) is same, name

@@ -26,6 +26,8 @@ DEFAULT_GRACE_SECONDS = 60.0
 DEFAULT_THRESHOLDS = (0.7, 0.5, 0.6, 0.8)
 DEFAULT_DELTA = 0.05
 DEFAULT_RIDGE = 0.01
+DEFAULT_MAX_PAIRS = 8192
+MAX_PAIRS = 1 << 20
 MAX_THRESHOLDS = 8
 MAX_METRICS = 32
 MAX_POLICY_OPTIONS = 32
@@ -121,7 +123,13 @@ def metric_settings(config: run_pb2.RunConfig) -> MetricSettings:
     """Settings of the run's metrics, from a configuration with defaults filled in."""
     from pathwatch.server.metrics.summary import MetricSettings
 
-    return MetricSettings(thresholds=tuple(config.thresholds), ridge=config.ridge, per_layer=config.per_layer)
+    return MetricSettings(
+        thresholds=tuple(config.thresholds),
+        ridge=config.ridge,
+        per_layer=config.per_layer,
+        # Runs that were created before this could be asked for are stored without it.
+        max_pairs=config.max_pairs or DEFAULT_MAX_PAIRS,
+    )
 
 
 def _name_problems(name: str, most: int) -> Iterator[tuple[str, str]]:
@@ -176,6 +184,8 @@ def _number_problems(config: run_pb2.RunConfig) -> Iterator[tuple[str, str]]:
     ):
         if steps > MAX_STEP:
             yield f"config.{field}", f"is {steps}; steps stay below 2^53"
+    if config.max_pairs > MAX_PAIRS:
+        yield "config.max_pairs", f"is {config.max_pairs}; a mean distance compares at most {MAX_PAIRS} pairs"
     if len(config.thresholds) > MAX_THRESHOLDS:
         yield "config.thresholds", f"has {len(config.thresholds)} values; at most {MAX_THRESHOLDS}"
     for i, threshold in enumerate(config.thresholds[:MAX_THRESHOLDS]):
