@@ -25,7 +25,7 @@ BYTES_AIM, MESSAGES_AIM = 0.6, 0.5
 
 def measure(quick: bool) -> Iterator[Figure]:
     """The figures of all workloads."""
-    pairs, seconds = (2, 2.5) if quick else (4, 4.0)
+    pairs, seconds = (2, 1.5) if quick else (4, 3.5)
     with tempfile.TemporaryDirectory(prefix="pathwatch-bench-") as folder:
         root = Path(folder)
 
