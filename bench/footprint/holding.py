@@ -35,7 +35,8 @@ def client_memory(folder: Path) -> Iterator[Figure]:
 
 def server_memory(folder: Path, *, runs: int) -> Iterator[Figure]:
     """At rest; after rounds of one run were judged, the next window held; and with a window of each run."""
-    with Sidecar(folder / "server") as sidecar:
+    # By default a server that holds a GiB of open windows makes runs with more than their fair share wait.
+    with Sidecar(folder / "server", limits=["window_bytes=4GiB"]) as sidecar:
         time.sleep(_SETTLED)
         idle = resident(sidecar.pid)
         yield _figure("server.idle", idle, 90)
