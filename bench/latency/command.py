@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(quick: bool) -> Iterator[Figure]:
     """The figures, as they come."""
-    by_group, mixed, quiet = (8, 6, 3) if quick else (40, 20, 8)
+    by_group, mixed, quiet = (8, 6, 3) if quick else (40, 16, 6)
     with tempfile.TemporaryDirectory(prefix="pathwatch-latency-") as folder:
         closing = closing_seconds(2 if quick else 3)
         with Sidecar(Path(folder) / "data") as server:
@@ -48,7 +48,7 @@ def measure(quick: bool) -> Iterator[Figure]:
             yield _seconds("latency.quiet.signal.p50", unloaded, 50)
             yield _seconds("latency.quiet.get_signal.p99", calls.signal, 99)
             with Load(server.grpc, "peak") as load:
-                _wait_for(load, 4 if quick else 8)
+                _wait_for(load, 3 if quick else 6)
             half = load.rate / 2
             with Load(server.grpc, "half", rate=half) as load:
                 with (
