@@ -45,7 +45,7 @@ def main(address, method, when):
         stream.watermark(step)
     del batches  # the workers end
     stream.observe(step=20, group="math", sample_ids=[1, 2], weights=WEIGHTS)
-    assert stream.flush(30)
+    assert stream.flush(60)
     assert stream.stats.reconnects == 0 and stream.stats.connected
     assert sorted(seen) == list(range(40))
 

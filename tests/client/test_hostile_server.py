@@ -149,7 +149,7 @@ def test_training_hears_nothing_of_it(
     finally:
         stream.close(2)
         server.stop(None).wait()
-    assert threads_left() == []
+    eventually(lambda: threads_left() == [])
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("pathwatch")]
     assert len(messages) < 400
     assert [message for message in messages if not message.isprintable() or len(message) > 2000] == []

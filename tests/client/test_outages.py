@@ -120,7 +120,7 @@ def test_everything_arrives_after_an_outage(server, network, eventually, begin):
     stream = RoutingStream(network.address, run="run", config=CONFIG)
     try:
         send(stream, range(20))
-        assert stream.flush(30)
+        assert stream.flush(60)
         end = begin(server, network)
         send(stream, range(20, 60))
         if begin is not throttle:
@@ -174,7 +174,7 @@ def test_after_an_outage_longer_than_memory_all_newer_steps_arrive(server, netwo
     stream = RoutingStream(network.address, run="run", config=CONFIG, buffer_bytes=100_000)
     try:
         send(stream, range(10))
-        assert stream.flush(30)
+        assert stream.flush(60)
         server.freeze()
         send(stream, [10])
         eventually(lambda: not stream.stats.connected)

@@ -41,13 +41,13 @@ def test_a_limit_that_passes_costs_nothing_but_time(tmp_path, eventually, asked_
     with BackgroundServer(ServerConfig(data=tmp_path, limits=limits)) as server:
         first = RoutingStream(server.grpc_address, run="first", config=CONFIG)
         send(first, 0)
-        assert first.flush(30)
+        assert first.flush(60)
         second = RoutingStream(server.grpc_address, run="second", config=CONFIG)
         send(second, 0)
         eventually(lambda: sum(seconds > 0 for seconds in asked_to_wait) >= 2)
         assert second.stats.buffered_bytes > 0
         first.close()
-        assert second.flush(30)
+        assert second.flush(60)
         assert second.stats.rejected == 0
         second.close()
 
@@ -60,7 +60,7 @@ def test_a_message_that_no_waiting_makes_acceptable_is_given_up_and_counted(tmp_
         send(stream, 0, n=5)
         send(stream, 0, n=4)
         stream.watermark(0)
-        assert stream.flush(30)
+        assert stream.flush(60)
         assert (stream.stats.rejected, stream.stats.acked) == (1, 3)
         assert stream.stats.reconnects == 0
         stream.close()

@@ -229,7 +229,7 @@ class Spooling(RuleBasedStateMachine):
         """In the end all is delivered that was not counted as dropped."""
         if self.writing:
             self.end_writing(succeeds=True, new_file=False)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         self.reconnect()
         while not self.buffer.wait_empty(0):
             assert time.monotonic() < deadline, "never empty"

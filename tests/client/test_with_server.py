@@ -23,8 +23,8 @@ def test_a_job_that_creates_its_run_connects_without_a_warning(
         stream = RoutingStream(server.grpc_address, run="new", config=config, watch=True)
         stream.observe(step=0, group="math", sample_ids=[1, 2], weights=np.full((2, 2, 4), 0.25, np.float32))
         stream.watermark(0)
-        assert stream.flush(30)
-        deadline = time.monotonic() + 30
+        assert stream.flush(60)
+        deadline = time.monotonic() + 60
         while stream.signal is None or stream.signal.step < 0:
             assert time.monotonic() < deadline, "no signal came"
             time.sleep(0.01)

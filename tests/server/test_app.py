@@ -73,7 +73,7 @@ with BackgroundServer(ServerConfig(data=Path(sys.argv[1]))) as server, Client(se
     weights = np.full((4, 2, 4), 0.25, np.float32)
     stream.observe(step=1, group="g", sample_ids=np.arange(4), weights=weights)
     stream.watermark(1)
-    assert stream.flush(30)
+    assert stream.flush(60)
     stream.close()
     assert client.finish_run("run").closed_step == 1
     urlopen(f"http://{server.http_address}/metrics").read()

@@ -19,7 +19,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-PATIENCE_MILLISECONDS = 30_000
+PATIENCE_MILLISECONDS = 60_000
 expect.set_options(timeout=PATIENCE_MILLISECONDS)
 _OPTIONS = (
     # As root in a container, without a graphics card.

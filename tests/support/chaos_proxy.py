@@ -20,7 +20,7 @@ T = TypeVar("T")
 _CHUNK = 16 << 10
 _IN_FLIGHT = 64
 """Chunks a delayed direction holds before it stops reading."""
-_TIMEOUT = 30.0
+_TIMEOUT = 60.0
 
 
 class ChaosProxy:

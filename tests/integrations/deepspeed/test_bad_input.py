@@ -136,7 +136,7 @@ def test_a_sidecar_that_dies_and_comes_back_misses_nothing(
         watch.close(timeout=30)
     assert sum("training goes on" in message for message in warnings(caplog)) <= 1
     with Client(sidecar.address) as client:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while client.get_run("r").closed_step < 10:
             assert time.monotonic() < deadline, "the last window was not closed"
             time.sleep(0.02)

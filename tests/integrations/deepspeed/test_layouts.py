@@ -43,7 +43,7 @@ class Server:
 
     def rounds(self, run: str, count: int) -> list[Any]:
         """The closed rounds of a run, once there are `count`."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(rounds := list(self.client.get_observations(run))) < count:
             assert time.monotonic() < deadline, f"{run}: {len(rounds)} of {count} rounds were closed"
             time.sleep(0.02)

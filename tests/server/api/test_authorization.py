@@ -341,7 +341,7 @@ def test_a_job_goes_on_with_the_token_that_replaced_its_own(guarded: Callable[..
             )
             stream.watermark(step)
             if step == 10:
-                assert stream.flush(30)
+                assert stream.flush(60)
                 path.write_text("new")
                 server.give("new", "ingest", runs=["run"])
                 del server.entries["old"]

@@ -60,7 +60,7 @@ def test_streams_that_grow_old_come_again_and_lose_nothing(
             steps += 1
             # As fast as the server judges: what waits there must not hold back the acknowledgements.
             eventually(lambda: service.get().closed_step >= steps - 8)  # noqa: B023
-        assert all(stream.flush(30) for stream in streams)
+        assert all(stream.flush(60) for stream in streams)
         stats = [stream.stats for stream in streams]
     assert [(one.rejected, one.dropped_steps) for one in stats] == [(0, 0)] * RANKS
     assert [one.last_error for one in stats if one.last_error and not RESET.search(one.last_error)] == []

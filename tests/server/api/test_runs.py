@@ -30,7 +30,7 @@ def feed(service: Any, make_batch: Any, steps: Any, *, run: str = "run", **strea
             arrays = _arrays(batch)
             sender.observe(step=step, group=group, **arrays)
         sender.watermark(step)
-    assert sender.flush(30)
+    assert sender.flush(60)
     sender.close()
 
 

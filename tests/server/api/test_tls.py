@@ -121,7 +121,7 @@ def streams() -> Iterator[Callable[..., RoutingStream]]:
 
 def watermarked(stream: RoutingStream, step: int) -> bool:
     stream.watermark(step)
-    return stream.flush(30)
+    return stream.flush(60)
 
 
 def test_certificates_change_under_live_streams(

@@ -113,7 +113,7 @@ def test_what_is_left_out_is_said(command: Callable[..., Result], server: Any, t
                 weights = np.full((n, 2, 4), 0.25, np.float32)
                 stream.observe(step=step, group=group, sample_ids=np.arange(n), weights=weights)
             stream.watermark(step)
-        assert stream.flush(30)
+        assert stream.flush(60)
         stream.close()
         client.finish_run("uneven")
     out = tmp_path / "uneven.npz"

@@ -81,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServe
                 )
             client.register_checkpoint("run", step=step)
             stream.watermark(step)
-        assert stream.flush(30)
+        assert stream.flush(60)
         stream.close()
         client.finish_run("run")
         yield server

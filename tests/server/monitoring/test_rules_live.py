@@ -99,10 +99,10 @@ def recording() -> list[str]:
     return [rule["record"] for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
-def within_half_a_minute(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
+def within_a_minute(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        assert time.monotonic() < deadline, "it did not happen within a minute"
         time.sleep(0.2)
 
 
@@ -116,7 +116,7 @@ def test_every_metric_that_rules_speak_of_is_published(fed: Fed) -> None:
         return spoken - set(fed.prometheus.api("label/__name__/values")) - {*OF_PROMETHEUS, *recording()}
 
     # The first snapshot, and the first delivery that fails, take a moment.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while unheard_of() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert unheard_of() == set()
@@ -130,7 +130,7 @@ def test_queries_of_the_runbooks_are_about_what_is_published(fed: Fed) -> None:
 
 
 def test_every_rule_can_be_evaluated(fed: Fed) -> None:
-    within_half_a_minute(lambda: all(rule["health"] != "unknown" for rule in fed.prometheus.rules()))
+    within_a_minute(lambda: all(rule["health"] != "unknown" for rule in fed.prometheus.rules()))
     assert {
         rule["name"]: rule.get("lastError") for rule in fed.prometheus.rules() if rule["health"] != "ok"
     } == {}
@@ -164,11 +164,11 @@ def test_windows_come_as_often_as_they_were_sent(fed: Fed) -> None:
 
 def test_a_stop_is_told_until_the_run_is_finished(fed: Fed) -> None:
     """And a file that cannot be read, at once."""
-    within_half_a_minute(lambda: ("PathwatchStopAdvised", RUN) in fed.alerts("pending", "firing"))
+    within_a_minute(lambda: ("PathwatchStopAdvised", RUN) in fed.alerts("pending", "firing"))
     fed.webhooks.write_text("- {name: nobody, format: pigeon}\n")
-    within_half_a_minute(lambda: ("PathwatchReloadFailing", "") in fed.alerts("firing"))
+    within_a_minute(lambda: ("PathwatchReloadFailing", "") in fed.alerts("firing"))
     fed.client.finish_run(RUN)
-    within_half_a_minute(lambda: not any(run for _, run in fed.alerts("pending", "firing")))
+    within_a_minute(lambda: not any(run for _, run in fed.alerts("pending", "firing")))
     assert fed.prometheus.query(f'pathwatch_run_stop_at_step{{run="{RUN}"}}'), (
         "it was silent for want of data"
     )

@@ -70,7 +70,7 @@ def learn(server: BackgroundServer, run: str, step: int = 1) -> None:
     weights_NLK = np.full((40, 2, 4), 0.25, np.float32)
     stream.observe(step=step, group="math", sample_ids=np.arange(40), weights=weights_NLK, losses=np.ones(40))
     stream.watermark(step)
-    assert stream.flush(30)
+    assert stream.flush(60)
     stream.close()
 
 
