@@ -23,7 +23,8 @@ def client_memory(folder: Path) -> Iterator[Figure]:
     """Of a rank in a process of its own, which does nothing but make arrays and send them."""
     with Sidecar(folder / "client") as sidecar:
         command = [sys.executable, "-m", "bench.footprint.rank", sidecar.grpc]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for _ in range(2):  # the first makes the bytecode, which takes memory
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
     held, most, libraries = map(float, done.stdout.split())
     yield _figure(
         "client",
