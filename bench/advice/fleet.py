@@ -28,8 +28,7 @@ class _Member:
         self._deaf = deaf
         self._last = 0
         self._awaited = -1
-        stub: Any = routing_pb2_grpc.RoutingServiceStub(channel)
-        self._call = stub.StreamRouting()
+        self._stub: Any = routing_pb2_grpc.RoutingServiceStub(channel)
         self._sending = asyncio.Lock()
         self._hello = routing_pb2.StreamHello(
             run=RUN, rank=rank, world_size=workload.ranks, session=f"life-{rank}"
@@ -37,6 +36,7 @@ class _Member:
 
     async def join(self) -> None:
         """Say hello and hear whether to hold back."""
+        self._call = self._stub.StreamRouting()
         await self._call.write(routing_pb2.StreamRoutingRequest(hello=self._hello))
         self._hear(await self._call.read())
         self._listening = asyncio.create_task(self._listen())

@@ -96,7 +96,8 @@ class HeldWindows:
         """In the window that ends at `until_step` samples from `threshold` up change nothing any more."""
         if self._is_known(until_step) and (held := self._windows[until_step].groups.get(group)):
             held.cut(threshold)
-            held.through = max(held.through, threshold - 1)
+            if until_step <= self._reached:  # else the limit falls further, and may be far too high so far
+                held.through = max(held.through, threshold - 1)
 
     def ask(self, request: routing_pb2.SampleRequest) -> None:
         """The server asks for samples."""

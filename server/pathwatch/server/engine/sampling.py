@@ -123,13 +123,21 @@ class Sampling:
         self, until: int, window: _Window, sketch: RunSketch, now: float
     ) -> Iterator[RankStream]:
         kept = sketch.kept(until)
-        full = {group: limit for group, (_, limit) in kept.items() if limit is not None}
+        # A limit that nothing was asked towards comes from samples that happened to be sent: far too high.
+        asked = window.through.keys() | self._expected.keys()
+        everything = _EVERY_GROUP in asked
+        full = {
+            group: limit
+            for group, (_, limit) in kept.items()
+            if limit is not None and (everything or group in asked)
+        }
         news = full.keys() - window.full
         window.full |= news
         for rank in list(window.waiting) if news else window.new:
             stream = window.waiting[rank][0]
             for group in full if rank in window.new else news:
-                stream.advise(Advice(group=group, until_step=until, threshold=full[group]))
+                # Even where it has heard of a limit a little higher: it waits for one to hold to.
+                stream.advice.append(Advice(group=group, until_step=until, threshold=full[group]))
             yield stream
         if behind := {rank for rank in window.new if window.waiting[rank][1].round < window.round}:
             yield from self._ask(until, window, window.through, behind)
