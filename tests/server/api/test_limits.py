@@ -485,7 +485,8 @@ def test_streams_that_leave_at_once_take_room_until_their_messages_are_gone(
     ranks = [service.stream() for _ in range(4)]
     for number, stream in enumerate(ranks):
         stream.hello(rank=number, world_size=4, session=str(number))
-    eventually(lambda: service.get().world_size)
+    # All of them: a hello is answered by a commit.
+    eventually(lambda: series(service, 'pathwatch_connected_ranks{run="run"}') == 4)
     with held_commits():
         for number, stream in enumerate(ranks[:3], start=1):
             stream.send(batch)
@@ -504,7 +505,8 @@ def test_limit_waiting_bytes(serve: Any, make_batch: Any, eventually: Any) -> No
     ranks = [service.stream() for _ in range(8)]
     for number, stream in enumerate(ranks):
         stream.hello(rank=number, world_size=8, session=str(number))
-    eventually(lambda: service.get().world_size)
+    # All of them: a hello is answered by a commit.
+    eventually(lambda: series(service, 'pathwatch_connected_ranks{run="run"}') == 8)
     with held_commits() as release:
         ranks[0].send(batch)
         eventually(lambda: release.entered)
