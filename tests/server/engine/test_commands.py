@@ -34,6 +34,7 @@ def run_all(queue: CommandQueue) -> None:
             command()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 4 * MEBIBYTE)), max_size=60))
 def test_all_are_done_in_order_within_a_lane(items: list[tuple[str, int]]) -> None:
     queue, done = queue_of(items)

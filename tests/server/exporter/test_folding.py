@@ -52,6 +52,7 @@ def state(metrics: dict[str, float], name: str = "g") -> GroupState:
     return group_states(view, view.signal(START), 1)[0]
 
 
+@pytest.mark.slow
 @given(st.lists(windows(), min_size=1, max_size=6))
 def test_metrics_are_folded_by_the_samples_of_their_windows(all_metrics: list[dict[str, float]]) -> None:
     folded = fold([state(metrics) for metrics in all_metrics]).metrics

@@ -177,6 +177,7 @@ def test_phases_have_the_same_words_and_colours_wherever_they_are_shown(run: Das
     assert {phase: shown[phase] for phase in PHASES} == PHASES
 
 
+@pytest.mark.slow
 def test_the_server_does_without_the_library() -> None:
     """It is there for developers only: nothing outside of the dashboards' own room may import either."""
     for path in (ROOT / "server").rglob("*.py"):

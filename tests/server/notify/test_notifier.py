@@ -210,6 +210,7 @@ def test_a_receiver_that_hangs_holds_up_neither_others_nor_the_end(
     assert first == again[0]
 
 
+@pytest.mark.slow
 def test_what_is_decided_last_is_told_before_the_end(
     house: Set, receivers: list[WebhookReceiver], eventually: Eventually
 ) -> None:

@@ -39,6 +39,7 @@ def test_sharing_is_seen_before_test_accuracy_has_risen(recorded, play, history,
     assert [phase for phase, _ in phases].count(Phase.GENERALIZING) == 1, "never withdrawn"
 
 
+@pytest.mark.slow
 def test_settled_only_when_test_accuracy_has(recorded, play, history):
     run = recorded("pair_s1")
     played = play(run.steps, run.rounds)

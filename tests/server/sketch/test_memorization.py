@@ -47,6 +47,7 @@ HISTORY = st.integers(1, 4).flatmap(
 DELTA = st.sampled_from([0.0, 0.05, 0.1, 0.5])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(history=HISTORY, epsilon=st.sampled_from([0.0, 0.1, 0.55, 1.0]), delta=DELTA)
 def test_offline_is_the_definition(history: list[list[float]], epsilon: float, delta: float) -> None:

@@ -226,6 +226,7 @@ def test_messages_of_one_observation_end_as_the_definition_says(
             assert window.visits_N[row] == sample_id % 5 + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(observed=observations(), rng=st.randoms(use_true_random=False))
 def test_following_the_advice_changes_nothing(
