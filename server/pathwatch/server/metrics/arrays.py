@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 4 << 20
 """What is worked on at a time: stays in cache, and a window never stands in float64 as a whole."""
 
 
