@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import pathwatch.client  # noqa: F401  # before gRPC, which tests import too: what it sets is read only once
+
 # The same examples every time, so that a change is to blame for what fails; others with PATHWATCH_SEED.
 # A deadline per example, and how long drawing one takes, measure the machine, not the code.
 settings.register_profile(

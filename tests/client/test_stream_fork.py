@@ -112,6 +112,32 @@ def test_a_plain_fork_ends_cleanly_in_both(sidecar):
     assert [batch.step for batch in sidecar.received("batch")] == [1, 2]
 
 
+CALLING = """
+import os, sys
+from concurrent import futures
+from pathwatch.client import RoutingStream
+import grpc
+
+server = grpc.server(futures.ThreadPoolExecutor(1))
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    grpc.channel_ready_future(channel).result(30)
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+os._exit(0)
+"""
+
+
+def test_grpc_does_nothing_of_its_own_when_a_process_forks():
+    """It says so on stderr where its handlers are on, which abort children now and then."""
+    done = subprocess.run([sys.executable, "-c", CALLING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 HELD = """
 import os, sys
 from pathwatch.client import RoutingStream

@@ -1,5 +1,12 @@
 """Client of the pathwatch sidecar: `RoutingStream` for training jobs, `Client` for schedulers and tools."""
 
+import os
+
+# gRPC's own fork handlers stop its threads in the *parent*, and hang or crash it or the child when calls are
+# under way (measured with 1.85). Ours leave a child's copy alone, which needs no handlers. gRPC reads this
+# when it is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 from pathwatch.client.calls import Client
 from pathwatch.client.channel import Credentials
 from pathwatch.client.errors import PathwatchError

@@ -11,10 +11,6 @@ from typing import Any
 
 import grpc
 
-# gRPC's own fork handlers stop its threads in the *parent* and hang or crash it when calls are under way
-# (measured with 1.85). Ours leave a child's copy alone, which needs no handlers. Read when gRPC first starts.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 _OPTIONS = (
     # A ping after 20 silent seconds finds a server that is frozen or a network that is gone; a busy server
     # answers, gRPC does that by itself. The sidecar allows a ping every 10 s.
