@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 from bench.every.regressions import confirmed
@@ -21,7 +20,7 @@ DESCRIPTION = """\
 Runs every bench of speed, memory and growth, one after the other, on a machine that should do nothing else,
 and prints all figures. With --check each bench runs quickly, again where a figure is more than 20 % worse
 than in bench/recorded.json, and up to three times; what is still worse then is a regression: exit status 1.
---record writes that file: the medians of three quick runs.
+--record writes that file from what it prints.
 """
 
 
@@ -46,17 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(options.markdown, MAKER)
     if options.check:
         sys.exit(_check(benches))
-    if options.record:
-        write(RECORDED, [figure for bench in benches for figure in _medians(bench)])
-        return
     figures = [figure for bench in benches for figure in run(bench, quick=False)]
     print("\nAll figures:")
     say(figures)
+    if options.record:
+        write(RECORDED, figures)
     if options.markdown is not None:
         paste(options.markdown, MAKER, markdown(figures))
 
 
 def _check(benches: Sequence[str]) -> int:
+    if not RECORDED.exists():
+        print(f"there is no {RECORDED}: `python bench/every --record` writes it", file=sys.stderr)
+        return 2
     recorded = read(RECORDED)
     worse: dict[str, float] = {}
     for bench in benches:
@@ -67,11 +68,6 @@ def _check(benches: Sequence[str]) -> int:
     if not worse:
         print("no ratio and no footprint is more than 20 % worse than recorded")
     return 1 if worse else 0
-
-
-def _medians(bench: str) -> list[Figure]:
-    runs = [_quickly(bench) for _ in range(3)]
-    return [sorted(same, key=attrgetter("value"))[1] for same in zip(*runs, strict=True)]
 
 
 def _quickly(bench: str) -> list[Figure]:

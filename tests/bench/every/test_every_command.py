@@ -45,10 +45,20 @@ def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no bench nonsense; there are ingest" in capsys.readouterr().err
 
 
-def test_the_middle_of_three_is_recorded(measured: Callable[[dict[str, list[float]]], Path]) -> None:
-    recorded = measured({"one": [0.9, 0.1, 0.8], "two": [0.5, 0.6, 0.7]})
+def test_what_is_measured_is_recorded(measured: Callable[[dict[str, list[float]]], Path]) -> None:
+    recorded = measured({"one": [0.9], "two": [0.5]})
     command.main(["--record"])
-    assert read(recorded) == [ratio("one.speed", 0.8), ratio("two.speed", 0.6)]
+    assert read(recorded) == [ratio("one.speed", 0.9), ratio("two.speed", 0.5)]
+
+
+def test_without_a_record_nothing_is_compared(
+    measured: Callable[[dict[str, list[float]]], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured({"one": [0.9]})
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--check"])
+    assert ended.value.code == 2
+    assert "bench/every --record" in capsys.readouterr().err
 
 
 def test_a_regression_fails_the_check(
