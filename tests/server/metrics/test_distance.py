@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
 
 from pathwatch.server.metrics.distance import cross_path_distance, layer_path_distance, path_distance
 from pathwatch.server.metrics.pairs import PairBudget, cross_pairs, within_pairs
@@ -179,6 +180,7 @@ def test_within_pairs_are_balanced_and_never_repeat(n):
     pairs = [frozenset(pair) for pair in found]
     assert len(set(pairs)) == len(pairs)
     assert all(len(pair) == 2 for pair in pairs)
+    assert len(set().union(*pairs[: n // 2])) == 2 * (n // 2)
     # All pairs for odd n; for even n all but those half-way round.
     assert len(pairs) == math.comb(n, 2) - (n // 2 if n % 2 == 0 else 0)
 
@@ -209,6 +211,34 @@ def test_of_long_pathways_fewer_pairs_say_as_much(make_weights):
         assert abs(sampled.mean - exact.mean) < 3 * 0.005 * exact.mean
         taken[layers] = sampled.pairs
     assert PairBudget().first_pairs <= taken[120] < taken[2] / 2
+
+
+def test_a_few_samples_unlike_all_others_are_within_the_published_error():
+    """Of 512 long pathways, all about as far from each other, ten are a third longer.
+
+    Where only few samples are in the pairs compared, none of the ten may be: all seems sure, and is not.
+    """
+    n, unlike = 512, 10
+    far_off = 0
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        lengths_N = generator.permutation([400] * unlike + [300] * (n - unlike))
+        sequences = ["".join(map(chr, generator.integers(200, 2000, length))) for length in lengths_N]
+        like, other = (
+            statistics.fmean(
+                Levenshtein.distance(sequences[a], sequences[b])
+                for a, b in zip(
+                    np.flatnonzero(lengths_N == 300), np.flatnonzero(lengths_N == length)[::-1], strict=False
+                )
+            )
+            for length in (300, 400)
+        )
+        share = 2 * unlike * (n - unlike) / (n * (n - 1))
+
+        found = path_distance(sequences, PairBudget())
+
+        far_off += abs(found.mean - (like + share * (other - like))) > 4 * found.stderr
+    assert far_off <= 5
 
 
 def test_a_sample_of_pairs_is_what_plain_loops_over_it_give(make_weights):

@@ -2,6 +2,8 @@
 
 A balanced design: every sample takes part in (nearly) as many pairs as every other, so that how unusual
 single samples are cancels from the error of the sampled mean and only what is particular to a pair remains.
+The first half of n samples' n first pairs have no sample in common: while they are fewer, they are
+independent draws, and as many samples as can be are behind the spread that is judged by.
 Choices depend on nothing but the sample counts: the same window gives the same numbers bit for bit.
 """
 
@@ -34,8 +36,8 @@ class PairBudget:
     only where a quarter of the wanted error takes as many.
     """
 
-    first_pairs: int = 32
-    """Compared in any case, to see how far pairs differ: enough to know that to an eighth."""
+    first_pairs: int = 128
+    """Compared in any case, to see how far pairs differ: fewer would miss rare samples unlike all others."""
     min_pairs: int = 1024
     """Compared where they bring the error down to a quarter of what is wanted; they cost little."""
     max_pairs: int = 8192
@@ -65,14 +67,19 @@ class PairBudget:
 def within_pairs(n: int, most: int) -> PairIndices:
     """At most `most` unordered pairs of n samples, no pair twice.
 
-    Of each n pairs in a row, begun at a multiple of n, each sample is in two.
+    Of each n pairs in a row, begun at a multiple of n, each sample is in two; of the first n/2 pairs in one.
     """
     generator = np.random.default_rng([_SEED, n])
     around_N = generator.permutation(n)
+    disjoint_first_N = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)])
     # The shift n/2 would name each of its pairs twice.
-    shifts = generator.permutation(np.arange(1, (n + 1) // 2))[: math.ceil(most / n)]
-    seconds = [np.roll(around_N, -shift) for shift in shifts]
-    return _joined([around_N] * len(shifts), most), _joined(seconds, most)
+    shifts = np.arange(1, (n + 1) // 2)
+    shifts[1:] = generator.permutation(shifts[1:])
+    orders = [disjoint_first_N] + [np.arange(n)] * len(shifts[1:])
+    blocks = list(zip(shifts, orders, strict=False))[: math.ceil(most / n)]
+    firsts = [around_N[order_N] for _, order_N in blocks]
+    seconds = [np.roll(around_N, -shift)[order_N] for shift, order_N in blocks]
+    return _joined(firsts, most), _joined(seconds, most)
 
 
 @lru_cache(maxsize=4)
