@@ -56,21 +56,22 @@ def test_a_group_that_is_all_there_is_computed_before_its_window_closes(
     assert sorted(call for call in computed if call[0] == 2) == [(2, "code", 20), (2, "math", 19)]
 
 
+@pytest.mark.parametrize("more", [1, 5])
 def test_what_comes_after_that_counts(
-    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, computed: list[Any], more: int
 ) -> None:
     rank = begin(bench, make_batch, eventually)
     rank.observe(make_batch(2, "math", n=20))
     eventually(lambda: (2, "math", 20) in computed)
-    rank.observe(make_batch(2, "math", first_id=100, n=5))
+    rank.observe(make_batch(2, "math", first_id=100, n=more))
     close(bench, rank, 2, eventually)
     at_once = make_bench()
     other = begin(at_once, make_batch, eventually)
-    other.observe(make_batch(2, "math", first_id=100, n=5))
+    other.observe(make_batch(2, "math", first_id=100, n=more))
     other.observe(make_batch(2, "math", n=20))
     close(at_once, other, 2, eventually)
     assert rows(bench) == rows(at_once)
-    assert rows(bench)[-1][2]["window_samples"] == 25
+    assert rows(bench)[-1][2]["window_samples"] == 20 + more
 
 
 def test_a_geometry_that_comes_after_that_counts(

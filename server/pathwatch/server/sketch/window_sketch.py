@@ -170,6 +170,7 @@ class WindowSketch:
                 return 0
         elif self._samples_S["step"][row] >= block.step:
             return None
+        self.state = object()
         part.put_whole(row, block)
         visits = -1 if block.visits_N is None else block.visits_N[0]
         tokens, target_tokens = block.tokens_N[0], block.target_tokens_N[0]
