@@ -341,6 +341,30 @@ def test_a_window_that_has_closed_is_waited_for_by_nobody() -> None:
     assert stream.requests == [SampleRequest(group="", until_step=WINDOW - 1, through=ALL)]
 
 
+def test_ranks_that_wait_when_the_grace_time_ends_are_asked_for_everything_once() -> None:
+    """Rank 2 is silent; rank 1 had reported before the window was closed without them."""
+    fleet, end = Fleet(3), WINDOW - 1
+    (together,) = by_envelope(plain([0], 0))
+    fleet.ranks[0].observe(observed(together))  # it was not told to hold back yet
+    fleet.ranks[0].watermark(end)
+    fleet.settle()
+    stream = fleet.streams[1]
+    fleet.sampling.report(stream, Withheld(step=end, until_step=end, groups={"a": 100}), 40.0)
+    list(fleet.sampling.answer(fleet.sketch, 40.0))
+    assert not stream.requests
+
+    assert [round_.missing_ranks for round_ in fleet.sketch.close_ready(100.0)] == [(1, 2)]
+
+    everything = SampleRequest(group="", until_step=end, through=ALL)
+    assert list(fleet.sampling.answer(fleet.sketch, 100.0)) == [stream]
+    assert stream.requests == [everything]
+    assert not list(fleet.sampling.answer(fleet.sketch, 101.0))
+    late = fleet.streams[2]
+    fleet.sampling.report(late, Withheld(step=end, until_step=end, groups={"a": 100}), 102.0)
+    assert list(fleet.sampling.answer(fleet.sketch, 102.0)) == [late]
+    assert (stream.requests, late.requests) == ([everything], [everything])
+
+
 @given(st.text(max_size=9), st.text(max_size=9), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=9))
 def test_clients_compute_the_servers_hash(run: str, group: str, ids: list[int]) -> None:
     ids_N = np.array(ids, np.int64)

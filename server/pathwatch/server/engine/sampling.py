@@ -37,6 +37,8 @@ class _Window:
     round: int = 0
     through: dict[str, int] = field(default_factory=dict)
     full: set[str] = field(default_factory=set)
+    closed: bool = False
+    """Whether those that waited when it closed have been answered."""
 
 
 class Sampling:
@@ -113,8 +115,9 @@ class Sampling:
             if not window.waiting:
                 del self._windows[until]
             elif until <= sketch.closed_step:
-                yield from self._ask(until, window, {_EVERY_GROUP: ALL}, window.new)
-                window.since = math.inf
+                ranks = window.new if window.closed else set(window.waiting)
+                yield from self._ask(until, window, {_EVERY_GROUP: ALL}, ranks)
+                window.since, window.closed = math.inf, True
             else:
                 yield from self._answer_open(until, window, sketch, now)
             window.new.clear()
