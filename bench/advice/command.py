@@ -4,8 +4,9 @@
 
 8 groups of 512 samples at OLMoE size; every sample is new, and the more ranks, the more of them. Ranks are
 the client's decisions and buffer without its threads, each on a stream of its own to a real server; at 8
-ranks real clients do the same. Bytes are those of all messages up, watermarks and reports included. Left out
-is the first window of an attempt, when nothing is known and every rank sends a sample to tell where it
+ranks real clients do the same. Bytes are those of all messages up, watermarks and reports included. From 512
+ranks on two of the groups are sent, and counted four times, watermarks once: groups share nothing else. Left
+out is the first window of an attempt, when nothing is known and every rank sends a sample to tell where it
 begins; `detail` has it. That windows come to the same without advice is checked bit for bit.
 """
 
@@ -20,16 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.advice.fleet import RUN, windows_sent
-from bench.advice.workload import WINDOW_STEPS, Workload
+from bench.advice.workload import GROUPS, WINDOW_STEPS, Workload
 from bench.command import run_bench
 from bench.figures import Figure, Unit
 from bench.sidecar import Sidecar
 from pathwatch.client import Client, RoutingStream
 
-FLEETS = {8: 80, 64: 20, 512: 4, 4096: 1}
-"""Ranks, and the samples of each group that each sees at an observed step."""
+FLEETS = (
+    Workload(ranks=8, samples=80),
+    Workload(ranks=64, samples=20),
+    Workload(ranks=512, samples=4, groups=2),
+    Workload(ranks=4096, samples=1, groups=2),
+)
+WINDOWS = {8: 6, 64: 6, 512: 3, 4096: 2}
+"""Per fleet, by its ranks, the first with them."""
+_QUICK_WINDOWS = 3
 AIM = 1.2
-_PATIENCE = 60.0
+_PATIENCE = 600.0
 _LIMITS = ("streams=5000", "streams_per_run=5000", "calls=6000")
 
 
@@ -42,20 +50,24 @@ def measure(quick: bool) -> Iterator[Figure]:
     """See the module."""
     # One loop: gRPC's poller does not survive the first.
     with tempfile.TemporaryDirectory(prefix="pathwatch-bench-") as folder, asyncio.Runner() as runner:
-        for ranks, samples in FLEETS.items():
-            workload = Workload(ranks, samples)
+        for workload in FLEETS:
+            ranks = workload.ranks
             needed = workload.needed_bytes()
             with Sidecar(Path(folder) / str(ranks), limits=_LIMITS) as server:
-                count = 3 if quick or ranks > 1000 else 6
+                count = min(WINDOWS[ranks], _QUICK_WINDOWS) if quick else WINDOWS[ranks]
                 sent = runner.run(windows_sent(server.grpc, workload, count))
                 said = _said(server.grpc, count)
             detail = f"first window {sent[0] / needed:.2f}"
-            if ranks == min(FLEETS):
+            if workload.groups < len(GROUPS):
+                detail += f", from {workload.groups} of {len(GROUPS)} groups"
+            if workload is FLEETS[0]:
                 _check_equal(runner, Path(folder), workload, count, said)
                 real = _real_clients(Path(folder), workload, count)
                 detail += f", real clients {real / needed:.3f}, windows equal those without advice"
             yield _figure(f"advice.bytes.{ranks}", sent[1:], needed, detail, AIM)
-        yield _figure("advice.bytes.none.4096", [workload.bytes_without_advice()], needed, "", None)
+        largest = FLEETS[-1]
+        without = [largest.bytes_without_advice()]
+        yield _figure(f"advice.bytes.none.{largest.ranks}", without, largest.needed_bytes(), "", None)
 
 
 def _figure(name: str, sent: Iterable[float], needed: float, detail: str, aim: float | None) -> Figure:

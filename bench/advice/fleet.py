@@ -14,8 +14,8 @@ from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, run_pb2_grpc
 
 RUN = "advice"
 _STREAMS_PER_CHANNEL = 64
-_PATIENCE = 120.0
-"""Seconds a window may take."""
+_PATIENCE = 600.0
+"""Seconds until a window that is not acknowledged is an error, on however busy a machine."""
 
 
 class _Member:
@@ -23,7 +23,8 @@ class _Member:
 
     def __init__(self, rank: int, workload: Workload, channel: grpc.aio.Channel, *, deaf: bool) -> None:
         self.rank = SimulatedRank(RUN, rank)
-        self.bytes = 0
+        self.group_bytes = 0
+        self.watermark_bytes = 0
         self.acked = asyncio.Event()
         self._deaf = deaf
         self._last = 0
@@ -61,7 +62,10 @@ class _Member:
     async def _send(self) -> None:
         async with self._sending:
             for request in self.rank.messages():
-                self.bytes += request.ByteSize()
+                if request.HasField("watermark"):
+                    self.watermark_bytes += request.ByteSize()
+                else:
+                    self.group_bytes += request.ByteSize()
                 if request.watermark.step == self._awaited:
                     self._last = request.sequence
                 await self._call.write(request)
@@ -82,7 +86,7 @@ class _Member:
 
 async def windows_sent(
     address: str, workload: Workload, windows: int, *, deaf: bool = False
-) -> Sequence[int]:
+) -> Sequence[float]:
     """Bytes that a fleet sends in each window; `deaf` ranks take no advice and hold nothing back."""
     channels = [
         grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -95,18 +99,23 @@ async def windows_sent(
         _Member(rank, workload, channels[rank // _STREAMS_PER_CHANNEL], deaf=deaf)
         for rank in range(workload.ranks)
     ]
-    for member in fleet:
-        await member.join()
+    await asyncio.gather(*(member.join() for member in fleet))
     sent = []
     for window in range(windows):
-        before = sum(member.bytes for member in fleet)
+        before = _bytes(workload, fleet)
         for number, member in enumerate(fleet):
             await member.train(workload, number, window)
         async with asyncio.timeout(_PATIENCE):
             await asyncio.gather(*(member.acked.wait() for member in fleet))
-        sent.append(sum(member.bytes for member in fleet) - before)
+        sent.append(_bytes(workload, fleet) - before)
     for member in fleet:
         await member.leave()
     for channel in channels:
         await channel.close(None)
     return sent
+
+
+def _bytes(workload: Workload, fleet: Sequence[_Member]) -> float:
+    return workload.whole(
+        sum(member.group_bytes for member in fleet), sum(member.watermark_bytes for member in fleet)
+    )

@@ -28,6 +28,12 @@ class Workload:
     ranks: int
     samples: int
     """Of each group, by each rank, at each observed step."""
+    groups: int = len(GROUPS)
+    """Of GROUPS, how many are sent: what is sent of groups grows with their number, none sees another."""
+
+    def whole(self, of_groups: int, watermarks: int) -> float:
+        """Bytes of all GROUPS from those of the groups that are sent, and those of watermarks."""
+        return of_groups * len(GROUPS) / self.groups + watermarks
 
     @property
     def config(self) -> run_pb2.RunConfig:
@@ -55,7 +61,7 @@ class Workload:
         weights_NLK, losses_N = self._rows
         first = (step * self.ranks + rank) * self.samples
         ids_N = np.arange(first, first + self.samples)
-        for number, group in enumerate(GROUPS):
+        for number, group in enumerate(GROUPS[: self.groups]):
             rows_N = (ids_N * 31 + number) % len(losses_N)
             yield checked(
                 step=step,
@@ -86,4 +92,7 @@ class Workload:
                 rank.observe(one)
             rank.watermark(step)
         rank.watermark(WINDOW_STEPS - 1)
-        return float(self.ranks * sum(request.ByteSize() for request in rank.messages()))
+        requests = list(rank.messages())
+        watermarks = sum(request.ByteSize() for request in requests if request.HasField("watermark"))
+        total = sum(request.ByteSize() for request in requests)
+        return self.ranks * self.whole(total - watermarks, watermarks)
