@@ -162,3 +162,79 @@ def test_what_fails_ahead_is_tried_again_when_its_time_comes(
     close(bench, rank, 2, eventually)
     assert [row[:2] for row in rows(bench)] == [(1, "code"), (1, "math"), (2, "math")]
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Groups of the round, for every pair of groups that is compared, as it happens."""
+    calls: list[int] = []
+    cross_distance = summary.cross_distance
+
+    def counting(first: Any, other: Any, groups: int, settings: Any) -> float:
+        calls.append(groups)
+        return cross_distance(first, other, groups, settings)
+
+    monkeypatch.setattr(summary, "cross_distance", counting)
+    return calls
+
+
+def begin_with_three(bench: Any, make_batch: Any, eventually: Any) -> Any:
+    bench.create()
+    rank = bench.join()
+    for group in ("code", "math", "web"):
+        rank.observe(make_batch(1, group, n=20))
+    close(bench, rank, 1, eventually)
+    return rank
+
+
+def test_groups_that_are_all_there_are_compared_before_their_window_closes(
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, compared: list[int]
+) -> None:
+    rank = begin_with_three(bench, make_batch, eventually)
+    del compared[:]
+    rank.observe(make_batch(2, "code", n=20))
+    rank.observe(make_batch(2, "math", first_id=30, n=20))
+    eventually(lambda: compared == [3])
+    rank.observe(make_batch(2, "web", first_id=60, n=19))
+    close(bench, rank, 2, eventually)
+    assert compared == [3, 3, 3]
+    at_once = make_bench()
+    other = begin_with_three(at_once, make_batch, eventually)
+    for group, first_id, n in (("web", 60, 19), ("math", 30, 20), ("code", 0, 20)):
+        other.observe(make_batch(2, group, first_id=first_id, n=n))
+    close(at_once, other, 2, eventually)
+    assert rows(bench) == rows(at_once)
+    assert all("path_distance_cross" in row[2] for row in rows(bench))
+
+
+def test_groups_of_which_more_comes_after_that_are_compared_anew(
+    bench: Any, make_bench: Any, make_batch: Any, eventually: Any, compared: list[int]
+) -> None:
+    rank = begin_with_three(bench, make_batch, eventually)
+    del compared[:]
+    for group in ("code", "math"):
+        rank.observe(make_batch(2, group, n=20))
+    eventually(lambda: compared == [3])
+    rank.observe(make_batch(2, "math", first_id=100, n=3))
+    rank.observe(make_batch(2, "web", n=19))
+    close(bench, rank, 2, eventually)
+    at_once = make_bench()
+    other = begin_with_three(at_once, make_batch, eventually)
+    other.observe(make_batch(2, "web", n=19))
+    other.observe(make_batch(2, "math", first_id=100, n=3))
+    for group in ("math", "code"):
+        other.observe(make_batch(2, group, n=20))
+    close(at_once, other, 2, eventually)
+    assert rows(bench) == rows(at_once)
+
+
+def test_groups_are_compared_anew_where_the_round_has_fewer_than_were_expected(
+    bench: Any, make_batch: Any, eventually: Any, compared: list[int]
+) -> None:
+    rank = begin_with_three(bench, make_batch, eventually)
+    del compared[:]
+    for group in ("code", "math"):
+        rank.observe(make_batch(2, group, n=20))
+    eventually(lambda: compared == [3])
+    close(bench, rank, 2, eventually)
+    assert compared == [3, 2]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pathwatch.server.engine.judge import PluginFailureError
+from pathwatch.server.engine.once import Once
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.window import Geometry, WindowArrays
 from pathwatch.server.phases.verdict import Evidence
@@ -29,8 +28,8 @@ class GroupResult:
     """Why it could not be measured."""
 
 
-class GroupWork:
-    """Shared by threads; each `do`es what no other has begun."""
+class GroupWork(Once[GroupResult]):
+    """Lets go of the window when it is done."""
 
     def __init__(
         self,
@@ -40,12 +39,11 @@ class GroupWork:
         measure: Callable[[WindowArrays], Evidence] | None,
     ) -> None:
         """`measure` is of the run's detector, for any thread; None = evidence is not wanted from here."""
+        super().__init__()
         self._config = config
         self._window: WindowArrays | None = window
         self._geometry = geometry
         self._measure = measure
-        self._begun = threading.Lock()
-        self._result: Future[GroupResult] = Future()
 
     @property
     def nbytes(self) -> int:
@@ -54,24 +52,15 @@ class GroupWork:
 
     def holds_with(self, geometry: Geometry | None) -> bool:
         """Whether it is of this geometry, and has not failed."""
-        failed = self._result.done() and self._result.exception() is not None
-        return self._geometry is geometry and not failed
+        return self._geometry is geometry and not self.failed
 
-    def do(self) -> None:
-        """Compute it, unless another thread does or has done."""
-        if not self._begun.acquire(blocking=False):
-            return
+    def _compute(self) -> GroupResult:
+        window = self._window
+        assert window is not None  # noqa: S101  # it is computed once
         try:
-            if (window := self._window) is not None:
-                self._result.set_result(self._computed(window))
-        except BaseException as error:
-            self._result.set_exception(error)
+            return self._computed(window)
         finally:
             self._window = None
-
-    def result(self) -> GroupResult:
-        """What it came to, once it has been begun. Raises what computing it raised."""
-        return self._result.result()
 
     def _computed(self, window: WindowArrays) -> GroupResult:
         from pathwatch.server.metrics.summary import group_part

@@ -18,6 +18,7 @@ from pathwatch.server.engine.group_work import GroupWork
 from pathwatch.server.engine.hosting.process import CutOffError
 from pathwatch.server.engine.judge import Judge, Judgement, PluginFailureError
 from pathwatch.server.engine.outbox import settle
+from pathwatch.server.engine.pair_work import Pair, PairWork, pair_works
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.rounds import JudgedRound, judge_round
 from pathwatch.server.failpoints import reach
@@ -52,6 +53,7 @@ class _ClosedRound:
     nbytes: int
     ahead: Mapping[str, GroupWork]
     """What was worked on before it closed."""
+    ahead_pairs: Mapping[Pair, PairWork]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class JudgingQueue:
         self._on_judged = on_judged
         self._on_rebuilt = on_rebuilt
         self._on_broken = on_broken
-        self._ahead = WorkAhead(clock)
+        self._ahead = WorkAhead(config, clock)
         self._todo: deque[_ClosedRound | _RankRequest | _Rewind] = deque()
         self._judge: Judge | None = None
         self._running: _ClosedRound | _RankRequest | None = None
@@ -134,7 +136,8 @@ class JudgingQueue:
         """Queue rounds that closed now, in step order."""
         now = self._clock.steady()
         self._todo.extend(
-            _ClosedRound(round_, now, round_.nbytes, self._ahead.of(round_)) for round_ in rounds
+            _ClosedRound(round_, now, round_.nbytes, self._ahead.of(round_), self._ahead.pairs)
+            for round_ in rounds
         )
         self._drop_rounds_if_broken()
 
@@ -203,13 +206,12 @@ class JudgingQueue:
             return None
         geometry = geometries.at(attempt, step)
         expected = {group: row.metrics.get("window_samples", math.inf) for group, row in newest.items()}
-        work = self._ahead.next(
+        return self._ahead.next(
             sketch,
             expected,
             geometry,
             lambda window: GroupWork(self._config, window, geometry, judge.measure),
         )
-        return None if work is None else work.do
 
     def failed(self, error: Exception) -> None:
         """The last job raised: a plug-in that is no longer there, or a fault of the service."""
@@ -227,7 +229,7 @@ class JudgingQueue:
                 exc_info=error,
                 extra={"run": self._run, "step": job.round.step},
             )
-            self._todo.appendleft(replace(job, ahead={}))
+            self._todo.appendleft(replace(job, ahead={}, ahead_pairs={}))
         if self._rewinding:
             self._todo.appendleft(_Rewind())
         self._rewinding = False
@@ -289,15 +291,18 @@ class JudgingQueue:
             else GroupWork(config, window, geometry, judge.measure if measured else None)
             for group, window in job.round.windows.items()
         }
+        pairs = pair_works(config, groups, len(groups), job.ahead_pairs)
 
         def work() -> Callable[[], None]:
             reach("round.closed")
-            judged = judge_round(run, config, job.round, geometry, judge, checkpoints, groups)
+            judged = judge_round(run, config, job.round, geometry, judge, checkpoints, groups, pairs)
             return lambda: self._done_judging(judged, job.closed_at, judge)
 
         def help_() -> None:
             for of_group in reversed(groups.values()):
                 of_group.do()
+            for of_pair in reversed(pairs.values()):
+                of_pair.do()
 
         return Job(work, help_ if len(groups) > 1 else None)
 

@@ -23,6 +23,7 @@ from pathwatch.server.engine.judge import (
     sample_losses,
 )
 from pathwatch.server.engine.kept_rounds import pack_round
+from pathwatch.server.engine.pair_work import Pair, PairWork
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.plugin import Metric
 from pathwatch.server.metrics.window import Geometry, WindowArrays
@@ -59,15 +60,20 @@ def judge_round(
     judge: Judge,
     checkpoints: Sequence[Checkpoint],
     work: Mapping[str, GroupWork],
+    pairs: Mapping[Pair, PairWork],
 ) -> JudgedRound:
     """Compute and judge a round; the judge must have taken all rounds before it.
 
-    `work` is that of each of its groups; other threads may do, or have done, some of it.
+    `work` is that of each of its groups, `pairs` that of each two; other threads may do, or have done, some
+    of it.
     """
     for of_group in work.values():
         of_group.do()
     results = {group: of_group.result() for group, of_group in work.items()}
-    metrics = _metrics(config, round_, geometry, judge.metrics, results)
+    for of_pair in pairs.values():
+        of_pair.do()
+    cross = {pair: of_pair.result() for pair, of_pair in pairs.items()}
+    metrics = _metrics(config, round_, geometry, judge.metrics, results, cross)
     losses = {group: sample_losses(window) for group, window in round_.windows.items()}
     evidence: Mapping[str, bytes] = {}
     ranks = _some(round_.missing_ranks)
@@ -162,10 +168,12 @@ def _metrics(
     geometry: Geometry | None,
     plugins: Mapping[str, Metric],
     results: Mapping[str, GroupResult],
+    cross: Mapping[Pair, float],
 ) -> dict[str, GroupMetrics]:
     from pathwatch.server.metrics.summary import GroupMetrics, combined
 
-    computed = combined({group: result.part for group, result in results.items()}, metric_settings(config))
+    parts = {group: result.part for group, result in results.items()}
+    computed = combined(parts, metric_settings(config), cross)
     return {
         group: GroupMetrics(
             values=dict(metrics.values) | _plugin_metrics(plugins, round_.windows, group, geometry),

@@ -104,14 +104,26 @@ def group_part(window: WindowArrays, geometry: Geometry | None, settings: Metric
     return GroupPart(values=values, layer_path_distance_L=layers_L, pathways_N=published)
 
 
-def combined(parts: Mapping[str, GroupPart], settings: MetricSettings) -> Mapping[str, GroupMetrics]:
-    """Metrics of every group of a round from all of their parts."""
+def cross_distance(first: GroupPart, other: GroupPart, groups: int, settings: MetricSettings) -> float:
+    """Cross-group distance (§E.4) of two of a round's `groups` groups, in order of name; neither empty."""
+    return cross_path_distance(first.pathways_N, other.pathways_N, settings.pair_budget.shared(groups - 1))
+
+
+def combined(
+    parts: Mapping[str, GroupPart],
+    settings: MetricSettings,
+    cross: Mapping[tuple[str, str], float] | None = None,
+) -> Mapping[str, GroupMetrics]:
+    """Metrics of every group of a round from all of their parts.
+
+    `cross` holds `cross_distance` of pairs for which it is known already, of the groups that have samples.
+    """
     values = {group: dict(part.values) for group, part in parts.items()}
-    published = {group: parts[group].pathways_N for group in sorted(parts) if parts[group].pathways_N}
-    for group, cross in _cross(published, settings.pair_budget).items():
+    with_samples = {group: parts[group] for group in sorted(parts) if parts[group].pathways_N}
+    for group, mean in _cross(with_samples, settings, cross or {}).items():
         within = values[group]["path_distance"]
-        values[group]["path_distance_cross"] = cross
-        values[group]["path_distance_ratio"] = within / cross if within is not None and cross > 0 else None
+        values[group]["path_distance_cross"] = mean
+        values[group]["path_distance_ratio"] = within / mean if within is not None and mean > 0 else None
     return {group: _group_metrics(values[group], part.layer_path_distance_L) for group, part in parts.items()}
 
 
@@ -135,17 +147,20 @@ def _distances(by_threshold: Mapping[float, list[str]], settings: MetricSettings
     return values
 
 
-def _cross(published: Mapping[str, Sequence[str]], budget: PairBudget) -> dict[str, float]:
+def _cross(
+    parts: Mapping[str, GroupPart], settings: MetricSettings, known: Mapping[tuple[str, str], float]
+) -> dict[str, float]:
     """Mean cross-group distance of each group that has others."""
-    others = len(published) - 1
+    others = len(parts) - 1
     if others < 1:
         return {}
-    shared = budget.shared(others)
-    groups = list(published)
+    groups = list(parts)
     totals = dict.fromkeys(groups, 0.0)
     for i, group in enumerate(groups):
         for other in groups[i + 1 :]:
-            distance = cross_path_distance(published[group], published[other], shared)
+            distance = known.get((group, other))
+            if distance is None:
+                distance = cross_distance(parts[group], parts[other], len(parts), settings)
             totals[group] += distance
             totals[other] += distance
     return {group: total / others for group, total in totals.items()}
