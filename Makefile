@@ -25,20 +25,23 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sidecar: about 5 minutes, results in demo-out/
 	$(BIN)/pathwatch demo --out demo-out
 
+# `PATHWATCH_SEED=n make test` draws other examples; the same for the same n.
+SEED := $(if $(PATHWATCH_SEED),--hypothesis-seed=$(PATHWATCH_SEED))
+
 test: $(READY) debian ## All tests but those of `make tools` and `make robustness`
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness' $(SEED)
 
 # Whose tests import PyTorch, most of them a whole training framework.
 TORCH := bench/overhead client/test_data_loader.py examples integrations
 
 quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch: under 90 seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' $(TORCH:%=--ignore=tests/%)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' $(TORCH:%=--ignore=tests/%) $(SEED)
 
 tools: $(READY) debian ## The status page in a real browser; rules, dashboards and notifications with a real Prometheus and Alertmanager
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m tools
 
 robustness: $(READY) ## Faults injected at length: kills, cuts, full disks, hostile input
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness $(SEED)
 
 FUZZ_SECONDS ?= 60
 
