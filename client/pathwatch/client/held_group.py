@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import numpy.ma  # np.unique would import it when first called, in the middle of a step
 from numpy.typing import NDArray
 
+from pathwatch.client.messages import OVERHEAD
 from pathwatch.client.observations import Observations
 
 ALL = 2**64 - 1
 """The largest hash: a request through it asks for every sample."""
 _SPARSE = 2
-"""Blocks are copied together once they hold this many times the rows that are of use."""
+"""Rows are given back once there are this many times those that are of use."""
+_DROPPED_AT_ONCE = 64
+_COPIED_AT_ONCE = 32 << 10
+"""Blocks dropped and bytes copied for that in one call; at least one block is copied."""
 
 
 class HeldGroup:
@@ -24,10 +31,11 @@ class HeldGroup:
         self._capacity = capacity
         self._hashes_S = np.zeros(0, np.uint64)
         self._steps_S = np.zeros(0, np.int64)
-        self._block_S = np.zeros(0, np.int64)
+        self._block_S = np.zeros(0, np.int64)  # never falls
         self._row_S = np.zeros(0, np.int64)
         self._blocks: dict[int, Observations] = {}
         self._blocks_made = 0
+        self._rows = 0  # of all blocks
         self._sent: set[int] = set()
         self._limit = ALL + 1
         self.through = -1
@@ -37,7 +45,7 @@ class HeldGroup:
         self.repeated = False
         """Whether a sample came more than once."""
         self.nbytes = 0
-        """Bytes of what is held, with rows that are of no use any more."""
+        """Bytes of what is held, with rows that are of no use any more and what small arrays take beside."""
 
     def __len__(self) -> int:
         """Observations held."""
@@ -60,27 +68,34 @@ class HeldGroup:
         if len(self) > 2 * self._capacity:
             kept_S = np.unique(self._hashes_S)
             if kept_S.size > self._capacity:
-                self.cut(int(kept_S[self._capacity - 1]) + 1)
+                self._cut(int(kept_S[self._capacity - 1]) + 1)
+        self._give_back()
         self._sent.update(hashes_N[now_N].tolist())
         return observations.select(np.flatnonzero(now_N)) if now_N.any() else None
 
     def cut(self, limit: int) -> None:
         """Samples with a hash at or above `limit` are of no use."""
-        self._limit = min(self._limit, limit)
-        self._keep(_below(self._hashes_S, self._limit))
+        self._cut(limit)
+        self._give_back()
 
     def take(self, most: int) -> list[Observations]:
         """Up to `most` observations that are asked for; they are no longer held."""
         taken_S = np.flatnonzero(_below(self._hashes_S, self.through + 1))[:most]
-        taken = []
-        for block in np.unique(self._block_S[taken_S]).tolist():
-            rows_S = taken_S[self._block_S[taken_S] == block]
-            taken.append(self._blocks[block].select(self._row_S[rows_S]))
+        numbers, firsts = _blocks_of(self._block_S[taken_S])
+        of_block = np.split(self._row_S[taken_S], firsts[1:])
+        taken = [
+            self._blocks[number].select(rows_S) for number, rows_S in zip(numbers, of_block, strict=False)
+        ]
         self._sent.update(self._hashes_S[taken_S].tolist())
         keep_S = np.ones(len(self), np.bool_)
         keep_S[taken_S] = False
         self._keep(keep_S)
+        self._give_back()
         return taken
+
+    def _cut(self, limit: int) -> None:
+        self._limit = min(self._limit, limit)
+        self._keep(_below(self._hashes_S, self._limit))
 
     def _hold(
         self, observations: Observations, hashes_N: NDArray[np.uint64], rows_N: NDArray[np.intp]
@@ -88,8 +103,7 @@ class HeldGroup:
         if not rows_N.size:
             return
         block, self._blocks_made = self._blocks_made, self._blocks_made + 1
-        self._blocks[block] = observations.select(rows_N)
-        self.nbytes += self._blocks[block].nbytes
+        self._set_block(block, observations.select(rows_N))
         n = rows_N.size
         self._hashes_S = np.concatenate([self._hashes_S, hashes_N[rows_N]])
         self._steps_S = np.concatenate([self._steps_S, np.full(n, observations.step)])
@@ -101,22 +115,51 @@ class HeldGroup:
             return
         self._hashes_S, self._steps_S = self._hashes_S[keep_S], self._steps_S[keep_S]
         self._block_S, self._row_S = self._block_S[keep_S], self._row_S[keep_S]
-        if _SPARSE * len(self) < sum(block.samples for block in self._blocks.values()):
-            self._compact()
 
-    def _compact(self) -> None:
-        for number in list(self._blocks):
-            of_block_S = np.flatnonzero(self._block_S == number)
+    def _give_back(self) -> None:
+        """Let go of rows of no use, where they are many: of whole blocks, and by copying sparse ones.
+
+        A little in every call: training waits for it.
+        """
+        if _SPARSE * len(self) >= self._rows:
+            return
+        numbers, firsts = _blocks_of(self._block_S)
+        dead = self._blocks.keys() - set(numbers)
+        for number in list(itertools.islice(dead, _DROPPED_AT_ONCE)):
+            self._drop_block(number)
+        if dead:  # copying is for when that does not do
+            return
+        copied = 0
+        for number, first, end in zip(numbers, firsts, [*firsts[1:], len(self)], strict=True):
+            if copied >= _COPIED_AT_ONCE:
+                return
             block = self._blocks[number]
-            if of_block_S.size == block.samples:
-                continue
-            self.nbytes -= block.nbytes
-            if not of_block_S.size:
-                del self._blocks[number]
-                continue
-            self._blocks[number] = block.select(self._row_S[of_block_S])
-            self._row_S[of_block_S] = np.arange(of_block_S.size)
-            self.nbytes += self._blocks[number].nbytes
+            if _SPARSE * (end - first) < block.samples:
+                self._drop_block(number)
+                self._set_block(number, block.select(self._row_S[first:end]))
+                self._row_S[first:end] = np.arange(end - first)
+                copied += _bytes_held(self._blocks[number])
+
+    def _set_block(self, number: int, block: Observations) -> None:
+        self._blocks[number] = block
+        self._rows += block.samples
+        self.nbytes += _bytes_held(block)
+
+    def _drop_block(self, number: int) -> None:
+        block = self._blocks.pop(number)
+        self._rows -= block.samples
+        self.nbytes -= _bytes_held(block)
+
+
+def _blocks_of(block_S: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """The blocks that rows are in, and the first row in each."""
+    firsts = np.flatnonzero(np.diff(block_S, prepend=-1))
+    return block_S[firsts].tolist(), firsts.tolist()
+
+
+def _bytes_held(block: Observations) -> int:
+    """As for a message that waits: of single samples the objects take more than their numbers."""
+    return block.nbytes + block.array_overhead + OVERHEAD
 
 
 def _below(hashes_S: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:

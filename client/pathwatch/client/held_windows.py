@@ -81,8 +81,10 @@ class HeldWindows:
         for end in sorted(self._windows):
             window = self._windows[end]
             for held in window.groups.values():
-                if not held.late and len(held) and len(taken) < most:
-                    taken += held.take(most)
+                if not held.late and len(held) and most > 0:
+                    parts = held.take(most)
+                    most -= sum(part.samples for part in parts)
+                    taken += parts
             if end <= self._reached and not any(map(len, window.groups.values())):
                 del self._windows[end]
         return taken
