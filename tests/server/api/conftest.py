@@ -21,6 +21,7 @@ Payload = (
     | routing_pb2.ObservationBatch
     | routing_pb2.Watermark
     | routing_pb2.ExpertGeometry
+    | routing_pb2.Withheld
     | None
 )
 
@@ -49,10 +50,11 @@ class Stream:
             routing_pb2.ObservationBatch: "batch",
             routing_pb2.Watermark: "watermark",
             routing_pb2.ExpertGeometry: "geometry",
+            routing_pb2.Withheld: "withheld",
         }.get(type(payload), "")
         if sequence is None:
-            self.sequence += 0 if name == "hello" else 1
-            sequence = self.sequence
+            self.sequence += 0 if name in ("hello", "withheld") else 1
+            sequence = 0 if name == "withheld" else self.sequence
         fields = {name: payload} if name else {}
         self._requests.put(routing_pb2.StreamRoutingRequest(sequence=sequence, **fields))  # type: ignore[arg-type]
         return sequence

@@ -1,4 +1,4 @@
-"""`WindowSketch.state` stands for the content: who finds it the same may go on with what it made of the arrays."""
+"""`WindowSketch.state` stands for the content: where it is the same, so is what was made of the arrays."""
 
 from __future__ import annotations
 

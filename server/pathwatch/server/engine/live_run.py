@@ -167,10 +167,7 @@ class LiveRun:
             return
         if not 1 <= message.sequence <= MAX_SEQUENCE:
             self._observations["rejected"] += message.observations
-            refusal = invalid(
-                "sequence", f"is {message.sequence}; messages after the hello count from 1, one by one"
-            )
-            stream.rejected.append(Rejected(sequence=message.sequence, refusal=refusal))
+            stream.rejected.append(Rejected(sequence=message.sequence, refusal=_unnumbered(message)))
             return
         # Also of a message that is known: the count may have been told before a restart.
         if isinstance(message.payload, Watermark):
@@ -601,6 +598,13 @@ def _sampling(config: run_pb2.RunConfig) -> Sampling | None:
         return None  # a probe's window ends with its step, and holds no more samples than are kept
     plan = Plan(window_steps=config.window_steps, capacity=config.capacity)
     return Sampling(plan, grace_seconds=config.grace_seconds)
+
+
+def _unnumbered(message: Message) -> RefusedError:
+    payload = message.payload
+    if isinstance(payload, RefusedError) and payload.field.startswith("withheld."):
+        return payload  # reports are not numbered
+    return invalid("sequence", f"is {message.sequence}; messages after the hello count from 1, one by one")
 
 
 def _progress(run: str, attempt: int, shared: Shared) -> AttemptProgress:

@@ -142,6 +142,8 @@ class Sampling:
                 # Even where it has heard of a limit a little higher: it waits for one to hold to.
                 stream.advice.append(Advice(group=group, until_step=until, threshold=full[group]))
             yield stream
+        misnamed = {rank for rank in window.new if window.waiting[rank][1].holds_misnamed}
+        yield from self._ask(until, window, {_EVERY_GROUP: ALL}, misnamed)
         if behind := {rank for rank in window.new if window.waiting[rank][1].round < window.round}:
             yield from self._ask(until, window, window.through, behind)
         if window.awaited is None and window.new:

@@ -52,6 +52,8 @@ class Withheld:
     """Newest round of requests for that window that it has heeded."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """Samples held of each group of which nothing has been asked."""
+    holds_misnamed: bool = False
+    """Whether it also holds some of groups whose names are not to be repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
