@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,3 +39,20 @@ def test_a_fall_without_exception_is_as_rare_as_one_order_of_all():
     trend = kendall_trend(np.array([4.0, 3.0, 2.0, 1.0]))
     assert trend.balance == -6
     assert trend.p_value == pytest.approx(2 / 24)
+
+
+def test_orders_are_counted_out_once_for_each_length():
+    """A signal judges many groups by windows of one length: the second is no work to speak of."""
+    values, calls = np.random.default_rng(0).permutation(33), 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event == "c_call"
+
+    kendall_trend(values)
+    sys.setprofile(count)
+    try:
+        kendall_trend(values[::-1])
+    finally:
+        sys.setprofile(None)
+    assert calls < 100

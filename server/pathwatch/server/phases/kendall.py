@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,17 @@ def kendall_trend(values_T: NDArray[np.float64]) -> Trend:
 
 def _exact(n: int, fewer: int) -> float:
     """Twice the share of the orders of n values that have at most `fewer` pairs in the rarer direction."""
+    return min(1.0, 2 * sum(_orders(n)[: fewer + 1]) / math.factorial(n))
+
+
+@lru_cache(maxsize=_LONGEST_EXACT)
+def _orders(n: int) -> tuple[int, ...]:
+    """Of how many orders of n values 0, 1, … pairs fall."""
     orders = [1]
     for k in range(2, n + 1):
         # The k-th value may be put before 0 … k − 1 of those there are.
         orders = [sum(orders[max(0, pairs - k + 1) : pairs + 1]) for pairs in range(len(orders) + k - 1)]
-    return min(1.0, 2 * sum(orders[: fewer + 1]) / math.factorial(n))
+    return tuple(orders)
 
 
 def _normal(values_T: NDArray[np.float64], balance: int) -> float:
