@@ -4,7 +4,8 @@ The peer is a grpc.aio server that takes the same messages as bytes and answers 
 in processes of their own, one sender in a third; blocks of one and the other take turns, and the figure is
 the median of the ratios of neighbours. `stream` sends new samples all the time: few are among the 512 of
 smallest hash. `kept` observes one set of 512 samples per group again and again: every observation is kept,
-and on disk before it is acknowledged. `small` sends messages of one observation.
+and on disk before it is acknowledged. In both windows end and are judged meanwhile, by the same cores; the
+details say how much of one that took. `small` sends messages of one observation.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ class Workload:
         return self.samples * LAYERS * EXPERTS * 2
 
 
-STREAM = Workload(name="stream", samples=256, in_flight=8, window_steps=64, fixed_set=False)
-"""A window sees 131,072 samples of each group; 512 are kept."""
-KEPT = Workload(name="kept", samples=256, in_flight=8, window_steps=64, fixed_set=True)
+STREAM = Workload(name="stream", samples=256, in_flight=8, window_steps=8, fixed_set=False)
+"""A window sees 16,384 samples of each group; 512 are kept. It closes every few seconds."""
+KEPT = Workload(name="kept", samples=256, in_flight=8, window_steps=16, fixed_set=True)
 """As a probe set is read again and again: every observation changes the sketch and must be on disk."""
 SMALL = Workload(name="small", samples=1, in_flight=64, window_steps=4096, fixed_set=False)
-"""Messages of 2 KB."""
+"""Messages of 2 KB. Its windows do not close: at this size they would take hours to fill."""
