@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.connection import Connection, connection_options
 from pathwatch.server.cli.options import Command, fail, json_option, print_json, require
 
@@ -38,6 +39,7 @@ def command(
     if keep_observations and connection is None:
         fail("--keep-observations needs --server: what a server of the command's own keeps goes with it")
     require("server", "grpc_health", "grpc_reflection", "prometheus_client", "rapidfuzz")
+    one_blas_thread()
     from pathwatch.client import PathwatchError
     from pathwatch.server.cli.playback import ReplayError
     from pathwatch.server.cli.temporary_server import temporary_server

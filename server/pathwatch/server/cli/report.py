@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.connection import Connection, connection_options
 from pathwatch.server.cli.options import Command, fail, require
 
@@ -46,6 +47,7 @@ def command(connection: Connection, source: str, out: Path, labels: Path | None,
     and of one created with keep_observations, the page also shows what `pathwatch cohorts` and `bound` do.
     """
     require("report", "matplotlib", "jinja2", "rapidfuzz", "scipy")
+    one_blas_thread()
     from pathwatch.server.analysis.scores import ScoresError
     from pathwatch.server.cli.report_sections import further_sections
     from pathwatch.server.report.data import MAX_POINTS, NothingToReportError, run_history
