@@ -206,7 +206,8 @@ class RoutingStream:
     def register_checkpoint(self, *, step: int, tag: str) -> None:
         """Make a saved checkpoint known, under the path or tag by which the job finds it again.
 
-        It arrives after what was observed before and before any later watermark.
+        It arrives after what was sent before (what is held back comes later, docs/sampling.md) and before any
+        later watermark.
         """
         self._guarded("checkpoint", lambda: self._add_checkpoint(operator.index(step), tag))
 
