@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
+from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.options import Assignments, Command, fail, require
 
 
@@ -206,9 +206,7 @@ def command(
         "structlog",
         "urllib3",
     )
-    # The compute pool is what uses the cores: OpenBLAS's own threads wait for each other, spinning, where
-    # others have work, too. It reads this when NumPy is imported; a user's own choice stands.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_blas_thread()
     import asyncio
 
     from pathwatch.server.app import Addresses, StartError, serve
