@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -130,6 +131,25 @@ def test_what_was_read_is_not_read_again(store: Store, stretches: list[list[tupl
         signals = put(store, asked, rounds=1)
         answer = brief.read(RUN, GROUPS, after_step=-2, points=1000)
         assert [signal.revision for signal in answer.signals] == telling(signals, -2)
+
+
+def test_asking_for_later_steps_reads_nothing_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(1, 1 + number % 2, None) for number in range(30)]
+    signals = put(store, asked, rounds=1)
+    read: list[int] = []
+    of_store = store.signals
+
+    def counting(run: str, *, after_revision: int, limit: int) -> Any:
+        rows = of_store(run, after_revision=after_revision, limit=limit)
+        read.extend(row.revision for row in rows)
+        return rows
+
+    monkeypatch.setattr(store, "signals", counting)
+    brief = BriefHistory(store)
+    for after in (0, 0, 9):
+        answer = brief.read(RUN, GROUPS, after_step=after, points=1000)
+        assert [signal.revision for signal in answer.signals] == telling(signals, after)
+    assert read == list(range(1, 31))
 
 
 def test_it_does_not_grow_with_the_run(store: Store) -> None:

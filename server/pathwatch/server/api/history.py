@@ -48,21 +48,30 @@ class BriefHistory:
         )
 
     def _signals(self, run: run_pb2.Run, after_step: int) -> list[signal_pb2.Signal]:
-        if after_step > -2:
-            first = self._store.history(run.name, after_step=after_step, limit=1, signal_limit=1).signals
-            told = _Told(first[0].revision - 1 if first else 0)
-            if first:
+        if after_step <= -2:
+            with (told := self._told(run)).lock:
                 told.read_on(self._store, run.name, after_step)
-            return told.signals
+                return told.signals
+        rows = self._store.history(run.name, after_step=after_step, limit=1, signal_limit=1).signals
+        if not rows:
+            return []
+        first = signal_pb2.Signal.FromString(rows[0].signal)
+        with (told := self._told(run)).lock:
+            told.read_on(self._store, run.name, -2)
+            if (since := told.since(first, after_step)) is not None:
+                return since
+        anew = _Told(first.revision - 1)  # the run was rewound meanwhile to what is not wanted
+        anew.read_on(self._store, run.name, after_step)
+        return anew.signals
+
+    def _told(self, run: run_pb2.Run) -> _Told:
         with self._lock:
             key = run.name, run.created_at.ToNanoseconds()
             told = self._known.setdefault(key, _Told(0))
             self._known.move_to_end(key)
             while len(self._known) > _RUNS:
                 self._known.popitem(last=False)
-        with told.lock:
-            told.read_on(self._store, run.name, after_step)
-            return told.signals
+            return told
 
 
 def to_message(row: WindowRow) -> signal_pb2.Window:
@@ -89,6 +98,8 @@ class _Told:
         self._changes: deque[signal_pb2.Signal] = deque(maxlen=_TOLD)
         """Those whose action or stop is not that of the one before."""
         self._newest: signal_pb2.Signal | None = None
+        self._falls: list[tuple[int, int]] = []
+        """Revision and step of signals whose step is below that of the one before: the run was rewound."""
 
     @property
     def signals(self) -> list[signal_pb2.Signal]:
@@ -97,6 +108,16 @@ class _Told:
             return []
         repeats = self._changes[-1].revision != self._newest.revision
         return [*self._changes, self._newest] if repeats else list(self._changes)
+
+    def since(self, first: signal_pb2.Signal, after_step: int) -> list[signal_pb2.Signal] | None:
+        """`signals` of those from `first` on; None = not all of these are of steps above `after_step`."""
+        newest = self._newest
+        fell = any(revision > first.revision and step <= after_step for revision, step in self._falls)
+        if newest is None or newest.revision < first.revision or fell:
+            return None
+        later = [signal for signal in self._changes if signal.revision > first.revision]
+        told = [first, *later][-_TOLD:]
+        return [*told, newest] if told[-1].revision != newest.revision else told
 
     def read_on(self, store: StoreReader, run: str, after_step: int) -> None:
         """Take in what came since, of steps above `after_step`. Raises StoreError."""
@@ -111,4 +132,6 @@ class _Told:
         asked = signal.action, stop_at_step(signal)
         if before is None or asked != (before.action, stop_at_step(before)):
             self._changes.append(signal)
+        if before is not None and signal.step < before.step:
+            self._falls.append((signal.revision, signal.step))
         self._newest = signal
