@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.judging import JudgingQueue
 from pathwatch.server.metrics import summary
 
 
@@ -238,3 +240,47 @@ def test_groups_are_compared_anew_where_the_round_has_fewer_than_were_expected(
     eventually(lambda: compared == [3])
     close(bench, rank, 2, eventually)
     assert compared == [3, 2]
+
+
+def test_a_fault_ahead_is_told_and_ends_nothing(
+    bench: Any,
+    make_batch: Any,
+    eventually: Any,
+    computed: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rank = begin(bench, make_batch, eventually)
+    work_ahead, faults = JudgingQueue.work_ahead, iter([MemoryError("once")])
+
+    def faulty(queue: JudgingQueue, *args: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return work_ahead(queue, *args)
+
+    monkeypatch.setattr(JudgingQueue, "work_ahead", faulty)
+    rank.observe(make_batch(2, "math", n=20))
+    eventually(lambda: any("ahead" in record.message for record in caplog.records))
+    rank.observe(make_batch(2, "code", n=20))
+    eventually(lambda: (2, "math", 20) in computed)
+
+
+def test_a_copy_takes_no_room_that_observations_need(
+    make_bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(limits=Limits(window_bytes_per_run=20_000))
+    rank = begin(bench, make_batch, eventually)
+    work_ahead, held = JudgingQueue.work_ahead, []
+
+    def noting(queue: JudgingQueue, sketch: Any, *args: Any) -> Any:
+        held.append(sketch.nbytes)
+        return work_ahead(queue, sketch, *args)
+
+    monkeypatch.setattr(JudgingQueue, "work_ahead", noting)
+    rank.observe(make_batch(2, "code", n=5))
+    last = rank.observe(make_batch(2, "math", n=20))
+    eventually(lambda: rank.acked == last)
+    bench.pass_time(0)  # the writer has been through what follows an answer
+    assert all(2 * nbytes <= 20_000 for nbytes in held)
+    close(bench, rank, 2, eventually)
+    assert rows(bench)[-1][2]["window_samples"] == 20

@@ -413,10 +413,12 @@ class Engine:
         """At most one such thing at a time: whatever closes meanwhile finds a thread."""
         if self._ahead or not self._pool.idle:
             return
-        with contextlib.suppress(Exception):  # what fails ahead fails again, and is told, when its time comes
+        try:
             if work := run.work_ahead():
-                self._ahead = True
                 self._pool.submit(work).add_done_callback(lambda _: self._ahead_done(name, run))
+                self._ahead = True
+        except Exception:  # the window is computed when it closes
+            log.exception("nothing is done ahead of a window of run %r", name, extra={"run": name})
 
     def _ahead_done(self, name: str, run: LiveRun) -> None:
         """In a pool thread."""

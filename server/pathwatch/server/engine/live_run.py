@@ -473,6 +473,9 @@ class LiveRun:
 
     def work_ahead(self) -> Callable[[], None] | None:
         """Something to do before the next round closes, for a thread that has nothing else to do."""
+        limits = self._shared.limits
+        if 2 * self._kept_bytes() > min(limits.window_bytes_per_run, limits.window_bytes // 2):
+            return None  # what it copies would take the room of observations
         return self.judging.work_ahead(self.sketch, self.standing.windows, self.geometries, self._row.attempt)
 
     def job_failed(self, error: Exception) -> None:
