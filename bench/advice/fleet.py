@@ -99,7 +99,8 @@ async def windows_sent(
         _Member(rank, workload, channels[rank // _STREAMS_PER_CHANNEL], deaf=deaf)
         for rank in range(workload.ranks)
     ]
-    await asyncio.gather(*(member.join() for member in fleet))
+    for member in fleet:
+        await member.join()
     sent = []
     for window in range(windows):
         before = _bytes(workload, fleet)

@@ -21,7 +21,9 @@ of a store that keeps up to 100,000 windows of a run: the time to write and to s
 Figures are exponents: the slope of a straight line through the logarithms, 1 = linear, 0 = it does not grow.
 
 `growth.history.100k` is the slowest p99 of what people and schedulers ask of a run of a million steps, with
-100,000 windows, over HTTP and gRPC; `growth.history.over_1k` holds it against a run of 1,000 windows.
+100,000 windows of one group, over HTTP and gRPC; `growth.history.eight_groups` the same of eight groups that
+have as many windows together, all in one answer; `growth.history.over_1k` holds the first against a run of
+1,000 windows.
 
 `--markdown docs/growth.md` pastes the curves there.
 """

@@ -25,6 +25,7 @@ from pathwatch.server.store.sqlite import SqliteStore
 
 _POINTS = 500
 """What the page asks for."""
+_WIDE = (GROUP, *(f"group-{number}" for number in range(2, 9)))
 _AIM_SECONDS = 0.1
 _FLAT = 0.15
 """What a curve of what does not depend on the history may look like: trees grow higher, caches are missed."""
@@ -38,8 +39,12 @@ def history(quick: bool) -> Iterator[Figure]:
         with closing(SqliteStore(data)) as store:
             extend(store, "short", 0, short)
             yield from _curves(store, [short, 10_000, long] if quick else [short, 3000, 10_000, 30_000, long])
+            wide = long // len(_WIDE)
+            extend(store, "wide", 0, wide, _WIDE)
         with Sidecar(data) as server, Client(server.grpc) as client:
-            yield from _interactive(server, client, short, long, rounds=30 if quick else 100)
+            times = 30 if quick else 100
+            yield from _interactive(server, client, short, long, rounds=times)
+            yield _of_all_groups(server, client, wide, rounds=times)
 
 
 def _curves(store: Store, sizes: Sequence[int]) -> Iterator[Figure]:
@@ -74,8 +79,9 @@ def _follow(store: Store, rounds: int) -> None:
     store.history("long", after_step=EVERY * (rounds - 2))
 
 
-def _interactive(server: Sidecar, client: Client, short: int, long: int, *, rounds: int) -> Iterator[Figure]:
-    last = EVERY * (long - 2)
+def _questions(server: Sidecar, client: Client, windows: int) -> Mapping[str, Callable[[str], object]]:
+    """What is asked of a run with so many windows of each group, by name."""
+    last = EVERY * (windows - 2)
 
     def web(path: str) -> Callable[[str], object]:
         def ask(run: str) -> None:
@@ -84,7 +90,7 @@ def _interactive(server: Sidecar, client: Client, short: int, long: int, *, roun
 
         return ask
 
-    asked: Mapping[str, Callable[[str], object]] = {
+    return {
         "series": web(f"series?points={_POINTS}"),
         "what is new of them": web(f"series?points={_POINTS}&after_step={last}"),
         "layers": web(f"layers?group={GROUP}&points=200"),
@@ -92,10 +98,13 @@ def _interactive(server: Sidecar, client: Client, short: int, long: int, *, roun
         "GetMetrics in brief": lambda run: client.get_metrics(run, max_points=_POINTS),
         "GetMetrics of what is new": lambda run: client.get_metrics(run, after_step=last),
     }
+
+
+def _interactive(server: Sidecar, client: Client, short: int, long: int, *, rounds: int) -> Iterator[Figure]:
     slowest: dict[str, float] = {}
     ratios = []
     told = []
-    for name, ask in asked.items():
+    for name, ask in _questions(server, client, long).items():
         cold = _wall(partial(ask, "long"))
         times: dict[str, list[float]] = {"short": [], "long": []}
         for _ in range(rounds):
@@ -114,7 +123,7 @@ def _interactive(server: Sidecar, client: Client, short: int, long: int, *, roun
         unit=Unit.SECONDS,
         higher_is_better=False,
         aim=_AIM_SECONDS,
-        detail="; ".join(told),
+        detail="one group: " + "; ".join(told),
     )
     yield Figure(
         name="growth.history.over_1k",
@@ -123,6 +132,26 @@ def _interactive(server: Sidecar, client: Client, short: int, long: int, *, roun
         higher_is_better=False,
         aim=2.0,
         detail=f"{_POINTS} points of {long:,} windows over as many of {short:,}, over HTTP in turns",
+    )
+
+
+def _of_all_groups(server: Sidecar, client: Client, windows: int, *, rounds: int) -> Figure:
+    """As many windows in all, of eight groups; the answers are of all of them, eight times as long."""
+    times = {
+        name: [_wall(partial(ask, "wide")) for _ in range(rounds)]
+        for name, ask in _questions(server, client, windows).items()
+    }
+    slowest = {name: float(np.percentile(taken, 99)) for name, taken in times.items()}
+    told = "; ".join(
+        f"{name} {milliseconds(float(np.median(taken)))} (p99 {milliseconds(slowest[name])})"
+        for name, taken in times.items()
+    )
+    return Figure(
+        name="growth.history.eight_groups",
+        value=max(slowest.values()),
+        unit=Unit.SECONDS,
+        higher_is_better=False,
+        detail=f"{windows:,} windows of each of {len(_WIDE)} groups: {told}",
     )
 
 

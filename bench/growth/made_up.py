@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pathwatch.server.engine.arrays import pack
@@ -13,6 +15,7 @@ from pathwatch.server.store.rows import PutRound, PutRun, PutSignal, RunRow, Sig
 from pathwatch.v1 import run_pb2, signal_pb2
 
 GROUP = "group"
+"""Of a run with one; of a wider one the first."""
 EVERY = 10
 """Steps of a window: 100,000 windows are a run of a million steps."""
 _SAMPLES = 64
@@ -23,8 +26,8 @@ _AT_ONCE = 500
 """Rounds in a transaction."""
 
 
-def extend(store: Store, run: str, first: int, last: int) -> None:
-    """More rounds of a run, each with a window and every third with a signal."""
+def extend(store: Store, run: str, first: int, last: int, groups: Sequence[str] = (GROUP,)) -> None:
+    """More rounds of a run, each with a window of every group and every third with a signal."""
     rng = np.random.default_rng(first)
     ids_N = np.arange(_SAMPLES)
     evidence = pack({"sample_ids": ids_N, "losses": rng.random(_SAMPLES, np.float32)})
@@ -33,30 +36,35 @@ def extend(store: Store, run: str, first: int, last: int) -> None:
         end = min(begin + _AT_ONCE, last)
         writes: list[Write] = []
         for number in range(begin, end):
-            writes.append(_round(run, number, rng, evidence, losses))
+            writes.append(_round(run, number, groups, rng, evidence, losses))
             if number % 3 == 0:
                 writes.append(_signal(run, number))
-        store.commit([*writes, _run(run, end)])
+        store.commit([*writes, _run(run, end, groups)])
 
 
-def _round(run: str, number: int, rng: np.random.Generator, evidence: bytes, losses: bytes) -> PutRound:
+def _round(
+    run: str, number: int, groups: Sequence[str], rng: np.random.Generator, evidence: bytes, losses: bytes
+) -> PutRound:
     step = EVERY * number
-    window = WindowRow(
-        run=run,
-        attempt=0,
-        first_step=step,
-        step=step,
-        group=GROUP,
-        partial=False,
-        judged=True,
-        phase=_phase(number),
-        reason="Training loss still falls: 2.31 now, 2.35 before; routing says nothing yet.",
-        metrics={f"metric_{i}": value for i, value in enumerate(rng.random(_METRICS).tolist())},
-        layer_path_distance=tuple(rng.random(_LAYERS).tolist()),
-        evidence=evidence,
-        losses=losses,
-    )
-    return PutRound(run=run, attempt=0, step=step, windows=(window,))
+    windows = [
+        WindowRow(
+            run=run,
+            attempt=0,
+            first_step=step,
+            step=step,
+            group=group,
+            partial=False,
+            judged=True,
+            phase=_phase(number),
+            reason="Training loss still falls: 2.31 now, 2.35 before; routing says nothing yet.",
+            metrics={f"metric_{i}": value for i, value in enumerate(rng.random(_METRICS).tolist())},
+            layer_path_distance=tuple(rng.random(_LAYERS).tolist()),
+            evidence=evidence,
+            losses=losses,
+        )
+        for group in groups
+    ]
+    return PutRound(run=run, attempt=0, step=step, windows=tuple(windows))
 
 
 def _phase(number: int) -> Phase:
@@ -86,7 +94,7 @@ def _signal(run: str, number: int) -> PutSignal:
     return PutSignal(row=row)
 
 
-def _run(run: str, rounds: int) -> PutRun:
+def _run(run: str, rounds: int, groups: Sequence[str]) -> PutRun:
     config = with_defaults(run_pb2.RunConfig(topology=run_pb2.Topology(layers=_LAYERS, experts=64)))
     step = EVERY * (rounds - 1)
     row = RunRow(
@@ -98,7 +106,7 @@ def _run(run: str, rounds: int) -> PutRun:
         step=step,
         closed_step=step,
         world_size=1,
-        groups=(GROUP,),
+        groups=tuple(groups),
         created_at=1_700_000_000.0,
         updated_at=1_700_000_000.0,
     )
