@@ -5,10 +5,10 @@
 8 groups of 512 samples at OLMoE size; every sample is new, and the more ranks, the more of them. Ranks are
 the client's decisions and buffer without its threads, each on a stream of its own to a real server; at 8
 ranks real clients do the same. Bytes are those of all messages up, watermarks and reports included. From 512
-ranks on some of the groups are sent and counted for all, watermarks once: reports that groups share then count
-more than once, so that these figures are a little too high. Left
-out is the first window of an attempt, when nothing is known and every rank sends a sample to tell where it
-begins; `detail` has it. That windows come to the same without advice is checked bit for bit.
+ranks on some of the groups are sent and counted for all, watermarks once: reports that groups share then
+count more than once, so that these figures are a little too high. Left out is the first window of an attempt,
+when nothing is known and every rank sends a sample to tell where it begins; `detail` has it. That windows
+come to the same without advice is checked bit for bit.
 """
 
 from __future__ import annotations
