@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,11 @@ from pathwatch.server.engine.decode_one import decode_one
 from pathwatch.server.engine.refusal import LimitError
 from pathwatch.server.engine.tensors import WEIGHTS, invalid, to_array, wire_array
 from pathwatch.server.engine.weights import read_weights
+from pathwatch.server.metrics.routing import ScoreKind, routing_weights
 from pathwatch.server.metrics.window import Geometry
 from pathwatch.server.sketch.admission import Admit
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.v1 import routing_pb2, run_pb2, tensor_pb2
-
-if TYPE_CHECKING:
-    from pathwatch.server.metrics.routing import ScoreKind
 
 T = TypeVar("T", bound=np.generic)
 
@@ -266,8 +264,6 @@ def _reduced(
 def _raw(
     batch: routing_pb2.ObservationBatch, sample_ids_N: NDArray[np.int64], layers: int, experts: int
 ) -> _Routing:
-    from pathwatch.server.metrics.routing import ScoreKind, routing_weights
-
     raw = batch.raw
     for name in ("target_weights", "token_counts", "target_token_counts"):
         if batch.HasField(name):

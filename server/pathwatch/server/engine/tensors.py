@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathwatch.server.engine.refusal import Code, RefusedError
+from pathwatch.server.metrics.routing import bfloat16_to_float32
 from pathwatch.v1 import tensor_pb2
 
 # NumPy's element type on the wire; bfloat16 travels as its bit pattern.
@@ -60,9 +61,6 @@ def as_float32(array: NDArray[np.generic], dtype: int) -> NDArray[np.float32]:
         # No index lies outside: "clip" spares looking.
         return _FLOAT16_VALUES.take(array.view(np.uint16), mode="clip")
     if dtype == tensor_pb2.D_TYPE_BFLOAT16 and array.dtype == np.uint16:
-        # Imported here and in a few other places when first needed: scipy behind it would double the start.
-        from pathwatch.server.metrics.routing import bfloat16_to_float32
-
         return bfloat16_to_float32(array.view(np.uint16))
     return array.astype(np.float32, copy=False)
 
