@@ -83,7 +83,7 @@ def test_what_is_of_no_use_is_given_back_a_little_at_a_time(
     monkeypatch.setattr(Observations, "select", counted)
     group, most = HeldGroup(512), 0
     generator = np.random.default_rng(0)
-    for step in range(4000 // per_step):
+    for step in range(2500 // per_step):
         ids = range(step * per_step, (step + 1) * per_step)
         offered = observed(ids, step=step, layers=layers)
         copies = 0
