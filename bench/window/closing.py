@@ -81,9 +81,9 @@ def parts(windows: Mapping[str, WindowArrays], geometry: Geometry) -> dict[str, 
 
 def _distances(window: WindowArrays) -> None:
     published, *others = window.routing.pathways(SETTINGS.thresholds)
-    path_distance(published, SETTINGS.pair_budget)
+    known = path_distance(published, SETTINGS.pair_budget)
     for pathways_N in others:
-        path_distance(pathways_N, SETTINGS.coarse_budget)
+        path_distance(pathways_N, SETTINGS.coarse_budget(known))
 
 
 def peak_megabytes(windows: Mapping[str, WindowArrays], geometry: Geometry) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathwatch.server.metrics import arrays
 from pathwatch.server.metrics.consistency import (
     adjacent_cosines,
     adjacent_cosines_from_weights,
@@ -98,14 +100,25 @@ def test_the_same_direction_everywhere_is_perfectly_smooth():
     np.testing.assert_allclose(consistency, 0, atol=1e-7)
 
 
-def test_float32_is_good_to_a_millionth(make_weights):
-    weights = make_weights(40, 6, 64)
-    router = np.random.default_rng(0).normal(size=(6, 64, 32))
-    single = geometry_of(router)
-    double = Geometry(
-        step=0,
-        gram_self_LKK=single.gram_self_LKK.astype(np.float64),
-        gram_next_LKK=single.gram_next_LKK.astype(np.float64),
-    )
-    exact = adjacent_cosines(weights.astype(np.float64), double)
-    np.testing.assert_allclose(adjacent_cosines(weights, single), exact, rtol=0, atol=1e-6)
+def cosines_of_grams(weights_NLK, geometry: Geometry):
+    """As defined: gᵀMh / √(gᵀGg · hᵀHh), in float64."""
+    weights = weights_NLK.astype(np.float64)
+    own, following = geometry.gram_self_LKK.astype(np.float64), geometry.gram_next_LKK.astype(np.float64)
+    squares = np.einsum("nla,lab,nlb->nl", weights, own, weights)
+    products = np.einsum("nla,lab,nlb->nl", weights[:, :-1], following, weights[:, 1:])
+    return products / np.sqrt(squares[:, :-1] * squares[:, 1:])
+
+
+@pytest.mark.parametrize("experts", [5, 64, 65, 131, 200])
+def test_of_any_number_of_experts_float64_unless_the_model_is_large(make_weights, monkeypatch, experts):
+    weights = make_weights(30, 4, experts)
+    geometry = geometry_of(np.random.default_rng(0).normal(size=(4, experts, 32)))
+    # As it may be sent: not quite symmetric.
+    noise = np.random.default_rng(1).normal(0, 0.1, geometry.gram_self_LKK.shape)
+    geometry = replace(geometry, gram_self_LKK=geometry.gram_self_LKK + noise.astype(np.float32))
+    expected = cosines_of_grams(weights, geometry)
+    np.testing.assert_allclose(adjacent_cosines(weights, geometry), expected, rtol=1e-11, atol=1e-13)
+    monkeypatch.setattr(arrays, "LARGE_MODEL", 4 * experts - 1)
+    found = adjacent_cosines(weights, geometry)
+    assert abs(found - expected).max() > 1e-10
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

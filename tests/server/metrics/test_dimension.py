@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathwatch.server.metrics import dimension
+from pathwatch.server.metrics import arrays, dimension
 from pathwatch.server.metrics.dimension import effective_dimension, effective_dimensions
 
 
@@ -79,11 +79,13 @@ def test_more_shrinking_leaves_fewer_directions(seed, n, ridges):
     assert found[-1] > 0
 
 
-def test_large_windows_are_summed_in_their_own_precision_to_a_millionth(make_weights, monkeypatch):
+@pytest.mark.parametrize("layers_at_once", [3, 40])
+def test_large_models_are_summed_in_float32_to_a_millionth(make_weights, monkeypatch, layers_at_once):
     weights = make_weights(150, 40, 64)
-    exact = effective_dimension(weights, 0.01)
-    monkeypatch.setattr(dimension, "SINGLE_PRECISION_SIZE", weights.size)
-    monkeypatch.setattr(dimension, "_GRAM_BYTES", 3 * 150 * 64 * 8)  # 14 blocks
+    exact = effective_dimension(weights.astype(np.float64), 0.01)
+    assert effective_dimension(weights, 0.01).value == pytest.approx(exact.value, rel=1e-12)
+    monkeypatch.setattr(arrays, "LARGE_MODEL", 40 * 64 - 1)
+    monkeypatch.setattr(dimension, "GRAM_BYTES", layers_at_once * 150 * 64 * 8)
     found = effective_dimension(weights, 0.01)
     assert found.value != exact.value
     assert found.value == pytest.approx(exact.value, rel=1e-6)

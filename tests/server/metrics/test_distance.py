@@ -213,6 +213,24 @@ def test_of_long_pathways_fewer_pairs_say_as_much(make_weights):
     assert PairBudget().first_pairs <= taken[120] < taken[2] / 2
 
 
+def test_pairs_known_to_differ_little_need_few_and_else_no_fewer_are_compared(make_weights):
+    budget = PairBudget(min_pairs=0, target_stderr=0.01)
+    alike, apart = (pathways(rank_experts(make_weights(160, layers, 16)), 0.6) for layers in (60, 2))
+
+    known = path_distance(alike, PairBudget())
+    pairs = zip(*within_pairs(160, known.pairs), strict=True)
+    distances = [Levenshtein.distance(alike[i], alike[j]) for i, j in pairs]
+    assert known.spread == pytest.approx(np.std(distances) / known.mean)
+    few = path_distance(alike, budget.after(known.spread))
+    assert few.pairs < budget.first_pairs / 2
+    assert few.mean == pytest.approx(path_distance(alike, EXACT).mean, rel=3 * 0.01)
+    assert path_distance(alike, EXACT).spread is None
+
+    far = path_distance(apart, budget)
+    assert far.pairs > budget.first_pairs
+    assert path_distance(apart, budget.after(far.spread)) == far
+
+
 def test_a_few_samples_unlike_all_others_are_within_the_published_error():
     """Of 512 long pathways, all about as far from each other, ten are a third longer.
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pathwatch.server.metrics import arrays
 from pathwatch.server.metrics.load import expert_load_max_ratio, routing_entropy
 
 
@@ -35,6 +36,19 @@ def test_matches_plain_loops(seed, n, layers, experts):
     for layer, ratio in enumerate(expert_load_max_ratio(weights)):
         loads = [sum(weights[i, layer, k] for i in range(n)) / n for k in range(experts)]
         assert ratio == pytest.approx(max(loads) / (sum(loads) / experts))
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 6.0])
+def test_entropy_of_large_models_is_good_to_a_millionth(make_weights, monkeypatch, noise):
+    weights = make_weights(30, 12, 48, noise=noise)
+    weights[0, 0] = 0
+    weights[0, 0, :2] = 1, 1e-42
+    expected = -math.fsum(g * math.log(g) for g in weights.astype(float).ravel() if g > 0) / (30 * 12)
+    assert routing_entropy(weights) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr(arrays, "LARGE_MODEL", 12 * 48 - 1)
+    found = routing_entropy(weights)
+    assert found != pytest.approx(expected, rel=1e-12)
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("experts", [1, 8])

@@ -62,7 +62,7 @@ def test_matches_plain_loops(weights, threshold):
     ]
 
 
-@pytest.mark.parametrize("experts", [254, 255, 256, 300, 60_000])
+@pytest.mark.parametrize("experts", [254, 255, 256, 300, 0xD7FF, 0xD800, 60_000])
 def test_any_number_of_experts(make_weights, experts):
     weights = make_weights(2, 2, experts, noise=2.0)
     weights[0, 0] = 0
@@ -123,6 +123,24 @@ def test_precision_does_not_change_the_ranking(weights):
     expected = np.argsort(-weights.astype(np.float64), axis=-1, kind="stable")
     for dtype in (np.float16, np.float32, np.float64):
         np.testing.assert_array_equal(rank_experts(weights.astype(dtype)).order_NLM, expected)
+
+
+@pytest.mark.parametrize("experts", [2, 64, 256, 300])
+@pytest.mark.parametrize("wire", [np.float16, np.float32])
+def test_weights_with_and_without_room_for_an_index_are_ranked_alike(make_weights, experts, wire):
+    """Values that came as fp16 leave 13 bits; one full float32 among them leaves none."""
+    weights = make_weights(6, 3, experts, noise=0.3).astype(wire).astype(np.float32)
+    weights[:, :, 1] = weights[:, :, 0]
+    weights[5, 2, 0] = np.float32(0.1)
+
+    whole, first = rank_experts(weights), rank_experts(weights[:5])
+
+    expected = np.argsort(-weights.astype(np.float64), axis=-1, kind="stable")
+    np.testing.assert_array_equal(whole.order_NLM, expected)
+    np.testing.assert_array_equal(first.order_NLM, expected[:5])
+    sums = np.cumsum(np.take_along_axis(weights, expected, axis=-1), axis=-1, dtype=np.float64)
+    np.testing.assert_array_equal(whole.cumulative_NLM, sums)
+    np.testing.assert_array_equal(first.cumulative_NLM, sums[:5])
 
 
 @pytest.mark.parametrize("noise", [0.1, 1.0, 4.0])

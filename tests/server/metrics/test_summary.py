@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathwatch.server.metrics import distance
+from pathwatch.server.metrics import arrays, distance
 from pathwatch.server.metrics.consistency import grams
 from pathwatch.server.metrics.summary import MetricSettings, group_metrics
 from pathwatch.server.metrics.window import Geometry
@@ -188,8 +188,12 @@ def test_the_first_threshold_is_the_published_one(make_weights, make_window):
     assert "path_distance_tau_0_6" not in published
 
 
-@pytest.mark.parametrize("n", [40, 200])
-def test_the_same_round_gives_the_same_numbers_to_the_bit(make_weights, make_window, n):
+@pytest.mark.parametrize(("n", "large_model"), [(40, 8192), (200, 8192), (200, 32)])
+def test_the_same_round_gives_the_same_numbers_to_the_bit(
+    make_weights, make_window, monkeypatch, n, large_model
+):
+    monkeypatch.setattr(arrays, "LARGE_MODEL", large_model)
+
     def compute():
         windows = {
             name: make_window(make_weights(n, 4, 16, seed=seed), targets_N=np.arange(n) % 7)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from pathwatch.server.metrics import measured
+from pathwatch.server.metrics import arrays, measured
 from pathwatch.server.metrics.dimension import effective_dimension
 from pathwatch.server.metrics.summary import MetricSettings, group_metrics
 from pathwatch.server.phases import evidence
@@ -38,7 +38,7 @@ def dimension_by_eigenvalues(weights_NLK, sample_weights):
     return float((eigenvalues / (eigenvalues + 1e-2)).sum())
 
 
-@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(4, 24), classes=st.integers(1, 3))
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(4, 24), classes=st.integers(1, 12))
 def test_affinity_and_its_resamples_equal_the_definition(seed, samples, classes):
     generator = np.random.default_rng(seed)
     positions = generator.normal(size=(samples, 5))
@@ -48,6 +48,21 @@ def test_affinity_and_its_resamples_equal_the_definition(seed, samples, classes)
     found = log_affinity([positions[:, :2], positions[:, 2:]], targets, weights)
     for row in (0, 1, RESAMPLES):
         assert math.exp(found[row]) == pytest.approx(affinity_in_loops(positions, targets, weights[row]))
+
+
+def test_of_large_models_positions_are_good_to_a_millionth(make_window, monkeypatch):
+    window = make_window(0, samples=60, layers=12, shared=1.5)
+    positions = np.log(window.weights_NLK.shape[2] * window.carrying_weights_NLK.astype(float) + 0.4)
+    weights = resample_weights(window.sample_ids_N)
+    expected = [
+        [math.log(affinity_in_loops(some.reshape(60, -1), window.targets_N, weights[row])) for row in (0, 5)]
+        for some in (positions[:, -1:], positions)
+    ]
+    for large_model in (arrays.LARGE_MODEL, window.weights_NLK[0].size - 1):
+        monkeypatch.setattr(arrays, "LARGE_MODEL", large_model)
+        found = evidence.measure(replace(window))
+        for name, values in zip(("log_affinity", "log_deep_affinity"), expected, strict=True):
+            assert found[name][[0, 5]] == pytest.approx(values, abs=1e-6)
 
 
 @pytest.mark.parametrize(("samples", "experts"), [(160, 4), (160, 64)])

@@ -11,12 +11,21 @@ Ints: TypeAlias = NDArray[np.integer[Any]]
 
 BLOCK_BYTES = 4 << 20
 """What is worked on at a time: stays in cache, and a window never stands in float64 as a whole."""
+LARGE_MODEL = 8192
+"""Layers times experts above which closing a round takes too long in float64; OLMoE has 1024, DeepSeek-V3
+14848. It is the model that decides, not the window: a run is measured with one precision."""
 
 
-def layer_blocks(weights_NLK: Floats, nbytes: int = BLOCK_BYTES) -> Iterator[NDArray[np.float64]]:
-    """The layers in order, some at a time: float64 copies [N, l·K], l the layers of a block."""
-    for some_NLK in layer_views(weights_NLK, nbytes):
-        yield some_NLK.astype(np.float64).reshape(len(weights_NLK), -1)
+def precision(weights_NLK: Floats) -> np.dtype[np.floating[Any]]:
+    """What weights are multiplied and their logarithms taken in (docs/metrics.md, "How exact it is")."""
+    large = weights_NLK.shape[1] * weights_NLK.shape[2] > LARGE_MODEL
+    return np.result_type(weights_NLK.dtype, np.float32 if large else np.float64)
+
+
+def layer_blocks(weights_NLK: Floats) -> Iterator[Floats]:
+    """The layers in order, some at a time: copies [N, l·K] in the model's precision, l layers each."""
+    for some_NLK in layer_views(weights_NLK, BLOCK_BYTES):
+        yield some_NLK.astype(precision(weights_NLK)).reshape(len(weights_NLK), -1)
 
 
 def layer_views(weights_NLK: Floats, nbytes: int) -> Iterator[Floats]:

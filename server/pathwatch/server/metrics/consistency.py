@@ -8,8 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.metrics.arrays import Floats
+from pathwatch.server.metrics.arrays import Floats, precision
 from pathwatch.server.metrics.window import Geometry
+
+_DIRECT = 64
+"""Experts whose products with a Gram matrix are not worth halving."""
 
 
 def grams(router_weights_LKD: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -22,18 +25,20 @@ def grams(router_weights_LKD: Floats) -> tuple[NDArray[np.float64], NDArray[np.f
 def adjacent_cosines(weights_NLK: Floats, geometry: Geometry) -> NDArray[np.float64]:
     """Cosines c_l = cos(e[l], e[l+1]) [N, L-1] of routing embeddings e[l] = Σ_k g[l,k]·v[l,k] (§4.2).
 
-    Inner products of the expert embeddings v are enough. NaN where an embedding has no length. Products with
-    a Gram matrix are summed in the precision of weights and geometry: from float32 a cosine is good to 1e-6,
-    which is less than what rounding the weights to fp16 on the wire does to it.
+    Inner products of the expert embeddings v are enough. NaN where an embedding has no length. Of large
+    models (`precision`) a cosine is good to 1e-6, which is less than what rounding the weights to fp16 on the
+    wire does to it.
     """
     n, layers, _ = weights_NLK.shape
     squares_LN, products_JN = np.empty((layers, n)), np.empty((max(layers - 1, 0), n))
-    before_NK = weights_NLK[:, 0]
+    dtype = precision(weights_NLK)
+    before_NK = weights_NLK[:, 0].astype(dtype)
     for layer in range(layers):
-        own_NK = np.ascontiguousarray(weights_NLK[:, layer])
-        squares_LN[layer] = _inner(own_NK, geometry.gram_self_LKK[layer], own_NK)
+        own_NK = weights_NLK[:, layer].astype(dtype)
+        squares_LN[layer] = _square(own_NK, geometry.gram_self_LKK[layer].astype(dtype, copy=False))
         if layer:
-            products_JN[layer - 1] = _inner(before_NK, geometry.gram_next_LKK[layer - 1], own_NK)
+            gram_KK = geometry.gram_next_LKK[layer - 1].astype(dtype, copy=False)
+            products_JN[layer - 1] = np.vecdot(before_NK @ gram_KK, own_NK)
         before_NK = own_NK
     return _cosines(products_JN, squares_LN).T
 
@@ -61,8 +66,16 @@ def path_consistency(cosines_NJ: NDArray[np.float64]) -> NDArray[np.float64]:
     return consistency_N
 
 
-def _inner(left_NK: Floats, gram_KK: Floats, right_NK: Floats) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("nk,nk->n", left_NK @ gram_KK, right_NK, dtype=np.float64))
+def _square(own_NK: Floats, gram_KK: Floats) -> Floats:
+    """gᵀGg of each row g, by halves: what is beside the diagonal of G counts twice and is multiplied once."""
+    experts = own_NK.shape[1]
+    if experts <= _DIRECT:
+        return np.asarray(np.vecdot(own_NK @ gram_KK, own_NK))
+    half = experts // 2
+    first_NK, last_NK = own_NK[:, :half], own_NK[:, half:]
+    across_KK = gram_KK[:half, half:] + gram_KK[half:, :half].T
+    within_N = _square(first_NK, gram_KK[:half, :half]) + _square(last_NK, gram_KK[half:, half:])
+    return np.asarray(within_N + np.vecdot(first_NK @ across_KK, last_NK))
 
 
 def _cosines(products_JN: NDArray[np.float64], squares_LN: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.metrics.arrays import Floats, layer_views
+from pathwatch.server.metrics.arrays import Floats, layer_views, precision
 
 _SMALLEST_RIDGE = 1e-8
 """Relative to the trace of H; below it, eigenvalues that rounding left negative must be told from λ."""
 
-_GRAM_BYTES = 8 << 20
-"""Matrix products want larger blocks than what is done element by element."""
-SINGLE_PRECISION_SIZE = 1 << 22
-"""Weights in a window from which products within a block of layers are summed in the weights' own precision,
-the blocks in float64. All terms are positive: from float32 the dimension is good to 1e-6."""
+GRAM_BYTES = 16 << 20
+"""Matrix products want larger blocks than what is done element by element. Of large models (`precision`) the
+products within a block are summed in float32, the blocks in float64; all terms are positive, so that the
+dimension is good to 1e-6."""
 _DIRECT = 64
 """Sides of matrices that are inverted as they are."""
 
@@ -68,9 +67,8 @@ def _moment(weights_NLK: Floats) -> tuple[NDArray[np.float64], bool]:
         rows_ND = weights_NLK.reshape(n, layers * experts).astype(np.float64)
         return rows_ND.T @ rows_ND / (n * layers), False
     gram_NN = np.zeros((n, n))
-    precision = np.float64 if weights_NLK.size < SINGLE_PRECISION_SIZE else weights_NLK.dtype
-    for some_NLK in layer_views(weights_NLK, _GRAM_BYTES):
-        block_ND = some_NLK.astype(precision).reshape(n, -1)
+    for some_NLK in layer_views(weights_NLK, GRAM_BYTES):
+        block_ND = some_NLK.astype(precision(weights_NLK), copy=False).reshape(n, -1)
         gram_NN += block_ND @ block_ND.T
     gram_NN /= n * layers
     return gram_NN, True

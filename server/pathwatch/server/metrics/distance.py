@@ -35,6 +35,8 @@ class PathDistance:
     """Pairs compared, each distinct pair of pathways once."""
     exact: bool
     """All pairs were taken into account."""
+    spread: float | None
+    """Standard deviation of the distances compared, relative to `mean`; None where exact or `mean` is 0."""
 
 
 def path_distance(pathways_N: Sequence[str], budget: PairBudget) -> PathDistance | None:
@@ -60,7 +62,14 @@ def path_distance(pathways_N: Sequence[str], budget: PairBudget) -> PathDistance
         sums_N += np.bincount(side_P, values_PV[:, 0], minlength=n)
         pairs_N += np.bincount(side_P, minlength=n)
     stderr = _jackknife(sums_N, pairs_N, np.ones(n))
-    return PathDistance(mean=mean, normalized=normalized, stderr=stderr, pairs=len(values_PV), exact=False)
+    return PathDistance(
+        mean=mean,
+        normalized=normalized,
+        stderr=stderr,
+        pairs=len(values_PV),
+        exact=False,
+        spread=float(values_PV[:, 0].std()) / mean if mean > 0 else None,
+    )
 
 
 def cross_path_distance(
@@ -103,6 +112,7 @@ def _exact(counted: Counter[str]) -> PathDistance:
         stderr=_jackknife(sums_U, np.full(len(distinct), n - 1), counts_U),
         pairs=len(distinct) * (len(distinct) - 1) // 2,
         exact=True,
+        spread=None,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -54,12 +54,26 @@ class PairBudget:
             target_stderr=self.target_stderr * math.sqrt(means),
         )
 
+    def needed(self, spread: float) -> float:
+        """Pairs whose mean is as certain as wanted; `spread`: their standard deviation over their mean."""
+        if self.target_stderr <= 0:
+            return self.max_pairs
+        return min((spread / self.target_stderr) ** 2, self.max_pairs)
+
+    def after(self, spread: float) -> PairBudget:
+        """The budget where other values of the same samples are known to be that far apart.
+
+        Few pairs are compared first if few are enough for values twice as far apart.
+        """
+        first_pairs = max(2 * _FEWEST, math.ceil(4 * self.needed(spread)))
+        return replace(self, first_pairs=min(first_pairs, self.first_pairs))
+
     def wanted(self, values_P: NDArray[np.float64]) -> int:
         """Pairs to compare, as far as those compared so far can tell."""
         mean = float(values_P.mean())
-        if mean <= 0 or self.target_stderr <= 0:
+        if mean <= 0:
             return self.max_pairs
-        needed = min((float(values_P.std()) / mean / self.target_stderr) ** 2, self.max_pairs)
+        needed = self.needed(float(values_P.std()) / mean)
         return min(math.ceil(max(needed, min(self.min_pairs, _CLOSE**2 * needed))), self.max_pairs)
 
 

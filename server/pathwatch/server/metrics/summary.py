@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from pathwatch.server.metrics.affinity import target_affinity
 from pathwatch.server.metrics.consistency import adjacent_cosines, path_consistency
-from pathwatch.server.metrics.distance import cross_path_distance, layer_path_distance, path_distance
+from pathwatch.server.metrics.distance import (
+    PathDistance,
+    cross_path_distance,
+    layer_path_distance,
+    path_distance,
+)
 from pathwatch.server.metrics.load import expert_load_max_ratio, routing_entropy
 from pathwatch.server.metrics.loss import losses
 from pathwatch.server.metrics.pairs import PairBudget
@@ -45,10 +50,13 @@ class MetricSettings:
             min_pairs=self.min_pairs, max_pairs=self.max_pairs, target_stderr=self.target_stderr
         )
 
-    @property
-    def coarse_budget(self) -> PairBudget:
-        """For what is published without a standard error: as certain as wanted, and no more."""
-        return PairBudget(min_pairs=0, max_pairs=self.max_pairs, target_stderr=self.target_stderr)
+    def coarse_budget(self, published: PathDistance | None) -> PairBudget:
+        """For what is published without a standard error: as certain as wanted, and no more.
+
+        `published` tells how far the pathways of these samples differ at the published threshold.
+        """
+        budget = PairBudget(min_pairs=0, max_pairs=self.max_pairs, target_stderr=self.target_stderr)
+        return budget if published is None or published.spread is None else budget.after(published.spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,17 +141,17 @@ def _group_metrics(values: Values, layers_L: NDArray[np.float64] | None) -> Grou
 
 
 def _distances(by_threshold: Mapping[float, list[str]], settings: MetricSettings) -> Values:
-    values: Values = {}
-    for threshold, pathways_N in by_threshold.items():
-        published = threshold == settings.thresholds[0]
-        distance = path_distance(pathways_N, settings.pair_budget if published else settings.coarse_budget)
-        mean = None if distance is None else distance.mean
-        if published:
-            values["path_distance"] = mean
-            values["path_distance_normalized"] = None if distance is None else distance.normalized
-            values["path_distance_stderr"] = None if distance is None else distance.stderr
-        else:
-            values[f"path_distance_tau_{threshold:g}".replace(".", "_")] = mean
+    first, *others = settings.thresholds
+    published = path_distance(by_threshold[first], settings.pair_budget)
+    values: Values = {
+        "path_distance": None if published is None else published.mean,
+        "path_distance_normalized": None if published is None else published.normalized,
+        "path_distance_stderr": None if published is None else published.stderr,
+    }
+    for threshold in others:
+        distance = path_distance(by_threshold[threshold], settings.coarse_budget(published))
+        name = f"path_distance_tau_{threshold:g}".replace(".", "_")
+        values[name] = None if distance is None else distance.mean
     return values
 
 

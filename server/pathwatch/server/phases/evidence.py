@@ -118,8 +118,11 @@ def _routing_evidence(window: WindowArrays) -> dict[str, NDArray[np.generic]]:
     return {name: values_B.astype(np.float32) for name, values_B in found.items()}
 
 
-def _positions(weights_NLK: Floats) -> Iterator[NDArray[np.float64]]:
-    """Where samples stand for the affinity, some layers at a time: x = log(K·g + `_FLOOR`) [N, l·K]."""
+def _positions(weights_NLK: Floats) -> Iterator[Floats]:
+    """Where samples stand for the affinity, some layers at a time: x = log(K·g + `_FLOOR`) [N, l·K].
+
+    Of large models (`precision`) in float32: good to 1e-6.
+    """
     experts = weights_NLK.shape[2]
     for block_ND in layer_blocks(weights_NLK):
         block_ND *= experts

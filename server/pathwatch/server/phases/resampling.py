@@ -10,11 +10,11 @@ weights are products): errors are on the safe side. Resample 0 is the plain esti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.metrics.arrays import Floats
 from pathwatch.server.metrics.dimension import EffectiveDimension
 
 RESAMPLES = 32
@@ -33,29 +33,31 @@ def resample_weights(sample_ids_N: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def log_affinity(
-    positions: Iterable[NDArray[np.float64]], targets_N: NDArray[np.int32], weights_BN: NDArray[np.float64]
+    positions: Iterable[Floats], targets_N: NDArray[np.int32], weights_BN: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Log of target affinity per resample [B]: lower = same-target samples are routed more alike.
 
     Mean squared distance of the pairs with one target (>= 0) over that of all pairs (docs/metrics.md), a pair
     weighing the product of its samples' weights. NaN where no two samples share a target or all are alike.
-    `positions` [N, D] come some dimensions at a time: squared distances add up.
+    `positions` [N, D] come some dimensions at a time: squared distances add up. Sums are in float64.
     """
-    order_M = np.argsort(targets_N, kind="stable")
-    order_M = order_M[targets_N[order_M] >= 0]
-    ends = [0, *(np.flatnonzero(np.diff(targets_N[order_M])) + 1).tolist(), len(order_M)]
-    kinds = [slice(start, end) for start, end in pairwise(ends) if end - start > 1]
-    weights_BM = weights_BN[:, order_M]
+    order_N, others, kinds = _by_target(targets_N)
+    weights_BN = weights_BN[:, order_N]
     every_B, same_B = np.zeros(len(weights_BN)), np.zeros(len(weights_BN))
     for some_ND in positions:
-        centred_ND = some_ND - some_ND.mean(axis=0)
-        squares_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
-        every_B += _distances(centred_ND, squares_N, weights_BN)
-        centred_MD, squares_M = centred_ND[order_M], squares_N[order_M]
+        moved_ND = some_ND[order_N]
+        moved_ND -= moved_ND.mean(axis=0, dtype=np.float64).astype(moved_ND.dtype)  # no distance changes
+        moved_ND = moved_ND.astype(np.float64, copy=False)
+        squares_N = np.vecdot(moved_ND, moved_ND)
+        centre_BD = weights_BN[:, others] @ moved_ND[others]
         for members in kinds:
-            same_B += _distances(centred_MD[members], squares_M[members], weights_BM[:, members])
+            weights_BM = weights_BN[:, members]
+            own_BD = weights_BM @ moved_ND[members]
+            same_B += _distances(own_BD, squares_N[members], weights_BM)
+            centre_BD += own_BD
+        every_B += _distances(centre_BD, squares_N, weights_BN)
     every_weight_B = _pair_weights(weights_BN)
-    same_weight_B = sum((_pair_weights(weights_BM[:, members]) for members in kinds), np.zeros(1))
+    same_weight_B = sum((_pair_weights(weights_BN[:, members]) for members in kinds), np.zeros(1))
     with np.errstate(divide="ignore", invalid="ignore"):
         affinity_B = (same_B / same_weight_B) / (every_B / every_weight_B)
     # Same-target samples routed exactly alike have affinity 0; its log is held finite.
@@ -89,13 +91,24 @@ def log_pair_mean(
     return logs_B
 
 
+def _by_target(targets_N: NDArray[np.int32]) -> tuple[NDArray[np.intp], slice, list[slice]]:
+    """An order of samples; where in it those are whose target no other has, and each shared target's."""
+    _, kinds_N, counts = np.unique(targets_N, return_inverse=True, return_counts=True)
+    kinds_N[(targets_N < 0) | (counts[kinds_N] < 2)] = -1
+    order_N = np.argsort(kinds_N, kind="stable")
+    _, starts = np.unique(kinds_N[order_N], return_index=True)
+    parts = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(order_N)], strict=True)]
+    if (kinds_N < 0).any():
+        return order_N, parts[0], parts[1:]
+    return order_N, slice(0, 0), parts
+
+
 def _distances(
-    positions_ND: NDArray[np.float64], squares_N: NDArray[np.float64], weights_BN: NDArray[np.float64]
+    centre_BD: NDArray[np.float64], squares_N: NDArray[np.float64], weights_BN: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Twice Σ_{i<j} w_i w_j |x_i − x_j|² [B] without forming pairs; `squares_N` are |x_i|²."""
+    """Twice Σ_{i<j} w_i w_j |x_i − x_j|² [B] without forming pairs, from Σ w_i x_i and |x_i|²."""
     squares_B = weights_BN @ squares_N
-    centre_BD = weights_BN @ positions_ND
-    return np.asarray(2 * (weights_BN.sum(axis=1) * squares_B - np.square(centre_BD).sum(axis=1)))
+    return np.asarray(2 * (weights_BN.sum(axis=1) * squares_B - np.vecdot(centre_BD, centre_BD)))
 
 
 def _pair_weights(weights_BN: NDArray[np.float64]) -> NDArray[np.float64]:
