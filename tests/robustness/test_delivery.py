@@ -142,6 +142,8 @@ class RealDelivery(RuleBasedStateMachine):
         self.calm()
         attempt = self.attempts[-1]
         one = attempt.ranks[rank % len(attempt.ranks)]
+        if not one.log:
+            return  # nothing is there to repeat, and perhaps no run yet: the first stream to connect makes it
         assert one.stream.flush(TIMEOUT)
         repeat_raw(
             self.proxy.address,

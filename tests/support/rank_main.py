@@ -80,10 +80,10 @@ class Rank:
         return acked
 
     def _report(self) -> dict[str, Any]:
+        self._count()
         stats = [stream.stats for stream in self._streams.values()]
         return {
-            "acked": self._count(),
-            "expected": self._expected,
+            "unacked_bytes": sum(one.buffered_bytes for one in stats),
             "dropped": sum(one.dropped_steps for one in stats),
             "rejected": sum(one.rejected for one in stats),
             "reconnects": sum(one.reconnects for one in stats),

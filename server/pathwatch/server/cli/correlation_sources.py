@@ -17,8 +17,9 @@ from pathwatch.server.cli.connection import Connection
 from pathwatch.server.cli.options import fail
 from pathwatch.server.cli.progress import tracked
 from pathwatch.server.cli.recording import recorded_run
+from pathwatch.server.cli.told_history import told_history
 from pathwatch.server.engine.run_config import DEFAULT_DELTA
-from pathwatch.server.report.data import MAX_POINTS, NothingToReportError, run_history
+from pathwatch.server.report.data import NothingToReportError
 from pathwatch.server.report.run_series import run_series
 
 
@@ -77,9 +78,8 @@ def _trace_series(source: str, connection: Connection) -> tuple[GroupSeries, ...
 
 
 def _told(run: str, connection: Connection) -> tuple[GroupSeries, ...]:
-    with connection.client() as client:
-        known, metrics = client.get_run(run), client.get_metrics(run, max_points=MAX_POINTS)
     try:
-        return run_series(run_history(known, metrics))
+        with connection.client() as client:
+            return run_series(told_history(client.get_run(run), client))
     except NothingToReportError as error:
         fail(error)

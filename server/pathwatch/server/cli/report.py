@@ -50,7 +50,8 @@ def command(connection: Connection, source: str, out: Path, labels: Path | None,
     one_blas_thread()
     from pathwatch.server.analysis.scores import ScoresError
     from pathwatch.server.cli.report_sections import further_sections
-    from pathwatch.server.report.data import MAX_POINTS, NothingToReportError, run_history
+    from pathwatch.server.cli.told_history import told_history
+    from pathwatch.server.report.data import NothingToReportError
     from pathwatch.server.report.labels import LabelsError, load_labels
     from pathwatch.server.report.scores import load_scores
     from pathwatch.server.report.write import write_report
@@ -68,7 +69,7 @@ def command(connection: Connection, source: str, out: Path, labels: Path | None,
         else:
             with connection.client() as client:
                 run = client.get_run(source)
-                history = run_history(run, client.get_metrics(source, max_points=MAX_POINTS))
+                history = told_history(run, client)
             kept = _kept(source, connection) if run.config.keep_observations else _NOT_KEPT
         sections = further_sections(history, kept, measured, must_fit=scores is not None)
         page, picture = write_report(out, history, judged_by, sections)
