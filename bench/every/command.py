@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of {', '.join(BENCHES)}; without: all")
+    parser.add_argument("--quick", action="store_true", help="about a third of the time, wider scatter")
     parser.add_argument("--check", action="store_true", help="compare with bench/recorded.json")
     parser.add_argument("--record", action="store_true", help="write bench/recorded.json anew")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into this page")
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(options.markdown, MAKER)
     if options.check:
         sys.exit(_check(benches))
-    figures = [figure for bench in benches for figure in run(bench, quick=False)]
+    figures = [figure for bench in benches for figure in run(bench, quick=options.quick)]
     print("\nAll figures:")
     say(figures)
     if options.record:
