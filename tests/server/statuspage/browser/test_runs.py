@@ -75,9 +75,12 @@ def test_fifty_runs_cost_one_conditional_request_a_poll(
     tab = open_tab(fleet_server.http_address)
     page = tab.open()
     expect(page.locator("[data-run]")).to_have_count(50)
-    for _ in range(3):
+    statuses: list[int] = []
+    while statuses[-3:] != [304] * 3:
+        assert len(statuses) < 30, statuses  # now and then a run has gone stale: that is news
         with page.expect_response(lambda response: "/api/v1/runs" in response.url) as answered:
             pass
-        assert answered.value.status == 304
+        assert "if-none-match" in answered.value.request.all_headers()
+        statuses.append(answered.value.status)
     assert {request.url for request in tab.asked("/api/")} == {f"{tab.origin}/api/v1/runs"}
     assert page.locator("body *").count() < 50 * NODES_PER_RUN
