@@ -137,6 +137,15 @@ def test_a_server_that_holds_back_its_acknowledgements_is_left_alone(
     assert warnings(caplog) == []
 
 
+def test_two_connections_that_are_lost_are_one_warning(sidecar, streams, observe, eventually, waits, caplog):
+    stream = streams(sidecar.address, watch=True)
+    observe(stream, 1)
+    assert stream.flush(60)
+    sidecar.stop()
+    eventually(lambda: len(waits) >= 6)  # of both
+    assert len(warnings(caplog)) == 1
+
+
 @pytest.mark.parametrize("ends", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
 def test_one_outage_is_one_warning_however_it_shows(sidecar, streams, eventually, waits, caplog, ends):
     sidecar.refusal = (ends, "away")

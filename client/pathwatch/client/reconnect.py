@@ -55,8 +55,14 @@ class Reconnecting:
         attempt: Callable[[Connection, Callable[[], None]], None],
         *,
         on_end: Callable[[], None] = lambda: None,
+        tells_absence: bool = True,
     ) -> None:
-        """Starts at once; `on_end` is called when no further attempt will be made."""
+        """Starts at once; `on_end` is called when no further attempt will be made.
+
+        `tells_absence`: whether a server that is away is worth a warning; not where another connection to it
+        gives one.
+        """
+        self._tells_absence = tells_absence
         self._address = address
         self._credentials = credentials
         self._attempt = attempt
@@ -164,7 +170,8 @@ class Reconnecting:
     def _report(self, failure: PathwatchError) -> None:
         self.last_error = str(failure)
         kind = _AWAY if failure.code in _AWAY else failure.code
-        level = logging.DEBUG if kind == self._warned else logging.WARNING
+        known = kind == self._warned or (kind is _AWAY and not self._tells_absence)
+        level = logging.DEBUG if known else logging.WARNING
         self._warned = kind
         _logger.log(level, "pathwatch: %s; training goes on, data is buffered, trying again", failure)
 

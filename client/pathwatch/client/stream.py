@@ -131,7 +131,9 @@ class RoutingStream:
             "pathwatch-stream", address, credentials, self._uplink.attempt, on_end=self._buffer.close
         )
         self._follower = (
-            Reconnecting("pathwatch-signals", address, credentials, self._follow) if watch else None
+            Reconnecting("pathwatch-signals", address, credentials, self._follow, tells_absence=False)
+            if watch
+            else None
         )
         _open_streams.add(self)
 
