@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from ports import lasting_port
 
 from pathwatch.client import RoutingStream, reconnect
 from pathwatch.v1 import (
@@ -61,7 +62,7 @@ class Sidecar(
         self.signals: list[signal_pb2.Signal] = []
         self.requests: list[Any] = []
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port = lasting_port()
         self._newest: dict[str, int] = {}
         """Largest sequence received by session."""
         self._changed = threading.Condition()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 import torch
 from torch import nn
@@ -20,16 +20,10 @@ from pathwatch.integrations.observing import observer
 from pathwatch.v1 import signal_pb2
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
 def free_port() -> int:
     """A loopback port that nobody listens on."""
-    return _free_port()
+    return ports.lasting_port()
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +35,7 @@ def deepspeed_world() -> Iterator[None]:
         LOCAL_RANK="0",
         WORLD_SIZE="1",
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(_free_port()),
+        MASTER_PORT=str(ports.lasting_port()),
     )
     import deepspeed
 
@@ -222,8 +216,12 @@ def start_ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     def start(
         script: Path, arguments: Callable[[int], Sequence[str]], world_size: int = 2
     ) -> list[subprocess.Popen[str]]:
-        port = _free_port()
-        path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        port = ports.lasting_port()
+        path = [
+            str(Path(__file__).parent),
+            str(Path(ports.__file__).parent),
+            *filter(None, [os.environ.get("PYTHONPATH")]),
+        ]
         ranks = [
             subprocess.Popen(
                 [sys.executable, str(script), *arguments(rank)],

@@ -58,11 +58,15 @@ class Killer:
     def __exit__(self, *_: object) -> None:
         self._give_up.set()
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self) -> None:
         try:
             for number, acked in enumerate(self._after):
                 self._wait_acked(acked)
+                if self._give_up.is_set():
+                    return
                 self._kill(self._chance.uniform(0, JITTER_SECONDS))
                 armed = self._armed()
                 for _ in range(self._on_the_way_up.count(number)):
@@ -71,6 +75,7 @@ class Killer:
                 self._server.start({VARIABLE: "" if number == len(self._after) - 1 else armed})
         except BaseException as failure:
             self._failure = failure
+            self._ranks.kill()  # nobody would serve them: the job is not to wait for that
 
     def _armed(self) -> str:
         commit = 1 + self._chance.randrange(STALLED_COMMITS)
@@ -83,7 +88,7 @@ class Killer:
 
     def _wait_acked(self, messages: int) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while self._ranks.acked < messages and self._server.exit_code is None:
-            if self._give_up.is_set() or time.monotonic() > deadline:
+        while self._ranks.acked < messages and self._server.exit_code is None and not self._give_up.is_set():
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"{self._ranks.acked} of {messages} messages acknowledged")
             time.sleep(0.002)

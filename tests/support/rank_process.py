@@ -46,14 +46,19 @@ class RankProcesses:
         """Have all ranks close their streams."""
         return self._order({"close": True}, range(RANKS))
 
+    def kill(self) -> None:
+        """End all ranks: an order under way fails."""
+        for process in self._processes:
+            process.kill()
+
     def __enter__(self) -> RankProcesses:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.kill()
         for process in self._processes:
-            process.kill()
             process.communicate()
 
     def _order(self, order: dict[str, Any], ranks: Sequence[int]) -> list[dict[str, Any]]:

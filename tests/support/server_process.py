@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ports import lasting_port
+
 SERVE = """
 import asyncio, sys
 from pathlib import Path
@@ -28,7 +30,7 @@ class ServerProcess:
 
     def __init__(self, data: Path, environment: Mapping[str, str] | None = None) -> None:
         self._data = data
-        self.address = "127.0.0.1:0"
+        self.address = f"127.0.0.1:{lasting_port()}"
         self.kills = 0
         self.start(environment)
 

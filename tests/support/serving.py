@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from job import outcome
+from ports import lasting_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from pathwatch.client import RoutingStream
@@ -29,18 +30,19 @@ GROUPS = ("code", "math")
 
 
 class Serving:
-    """Runs from the start; what it logs goes to a file."""
+    """Runs from the start, at addresses that it can be started at again; what it logs goes to a file."""
 
     def __init__(
         self,
         data: Path,
         log: Path,
         *options: str,
-        listen: str = "127.0.0.1:0",
-        http: str = "127.0.0.1:0",
+        listen: str | None = None,
+        http: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
+        listen, http = (given or f"127.0.0.1:{lasting_port()}" for given in (listen, http))
         with log.open("a") as errors:
             self.process = subprocess.Popen(
                 [*COMMAND, "serve", "--data", data, "--listen", listen, "--http", http, *options],
