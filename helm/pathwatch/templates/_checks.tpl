@@ -1,0 +1,47 @@
+{{/* What no schema can say in words that help. Included by what is rendered in every mode. */}}
+{{- define "pathwatch.checks" -}}
+{{- with .Values -}}
+{{- if not .image.repository -}}
+{{- fail "image.repository is empty: build the image (docs/kubernetes.md), push it to a registry that your cluster reads, and name it here, such as --set image.repository=registry.example.org/team/pathwatch" -}}
+{{- end -}}
+{{- if gt (int .replicas) 1 -}}
+{{- fail (printf "replicas is %d: one pod owns its SQLite database and all windows of a run; give further teams or clusters a release of their own" (int .replicas)) -}}
+{{- end -}}
+{{- if and .tls.enabled .insecure -}}
+{{- fail "tls.enabled and insecure contradict each other; choose one" -}}
+{{- end -}}
+{{- if eq .mode "sidecar" -}}
+{{- if .tls.enabled -}}
+{{- fail "tls.enabled is for mode service: a sidecar listens for its own pod alone, on 127.0.0.1" -}}
+{{- end -}}
+{{- if not .insecure -}}
+{{- fail "mode sidecar: metrics and status page are plaintext on the address of the job's pod, where the kubelet and Prometheus reach them; set insecure=true if the network is trusted" -}}
+{{- end -}}
+{{- if and .persistence.enabled (not .persistence.existingClaim) -}}
+{{- fail "mode sidecar: the job's pod brings no claim; name one in persistence.existingClaim, or set persistence.enabled=false to forget the run with the pod" -}}
+{{- end -}}
+{{- else -}}
+{{- if not (or .tls.enabled .insecure) -}}
+{{- fail "the service would carry plaintext between pods: set tls.enabled=true with tls.existingSecret or tls.certManager.enabled, or insecure=true if the network is trusted" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .tls.enabled .tls.certManager.enabled .tls.existingSecret -}}
+{{- fail "tls.existingSecret and tls.certManager.enabled are both given; choose one" -}}
+{{- end -}}
+{{- if and .tls.enabled (not .tls.certManager.enabled) (not .tls.existingSecret) -}}
+{{- fail "tls.enabled needs a certificate: tls.existingSecret, with the keys tls.crt and tls.key, or tls.certManager.enabled=true" -}}
+{{- end -}}
+{{- if and .tls.certManager.enabled (not .tls.certManager.issuer.name) -}}
+{{- fail "tls.certManager.issuer.name is empty: name an Issuer of this namespace, or a ClusterIssuer with tls.certManager.issuer.kind" -}}
+{{- end -}}
+{{- if and (not .tls.enabled) (or .tls.clientCaSecret .tls.existingSecret .tls.certManager.enabled) -}}
+{{- fail "tls.clientCaSecret, tls.existingSecret and tls.certManager are of no use without tls.enabled=true" -}}
+{{- end -}}
+{{- if and .monitoring.scrape.enabled .httpTokens.existingSecret (not .monitoring.scrape.tokenSecret) -}}
+{{- fail "monitoring.scrape.tokenSecret is empty, but httpTokens asks Prometheus for a token: name a secret whose key token holds one with the scope read" -}}
+{{- end -}}
+{{- if and (eq .mode "service") .networkPolicy.enabled (not .networkPolicy.egress) (or .webhooks.existingSecret .server.otlp.endpoint) -}}
+{{- fail "networkPolicy.egress is empty, but webhooks or server.otlp.endpoint send something: allow where it goes, name server included" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,46 @@
+{{/* The file of `pathwatch serve --config`: options by name. */}}
+{{- define "pathwatch.config" -}}
+{{- $sidecar := eq .Values.mode "sidecar" -}}
+data: /var/lib/pathwatch/data
+listen: {{ ternary "127.0.0.1:50051" "0.0.0.0:50051" $sidecar | quote }}
+http: "0.0.0.0:9464"
+log_format: json
+{{- with .Values }}
+log_level: {{ .server.logLevel }}
+snapshot_minutes: {{ .server.snapshotMinutes }}
+max_connection_age: {{ .server.maxConnectionAge }}
+finished_series_seconds: {{ .server.finishedSeriesSeconds }}
+{{- with .server.publicUrl }}
+public_url: {{ . | quote }}
+{{- end }}
+{{- with .server.otlp }}
+{{- if .endpoint }}
+otlp_endpoint: {{ .endpoint | quote }}
+otlp_interval_seconds: {{ .intervalSeconds }}
+{{- end }}
+{{- end }}
+{{- if .insecure }}
+insecure: true
+{{- end }}
+{{- if .tls.enabled }}
+tls_cert: /etc/pathwatch/tls/tls.crt
+tls_key: /etc/pathwatch/tls/tls.key
+http_tls: true
+{{- if .tls.clientCaSecret }}
+tls_client_ca: /etc/pathwatch/client-ca/ca.crt
+{{- end }}
+{{- end }}
+{{- if .tokens.existingSecret }}
+tokens: /etc/pathwatch/tokens/{{ .tokens.key }}
+{{- end }}
+{{- if .httpTokens.existingSecret }}
+http_tokens: /etc/pathwatch/http-tokens/{{ .httpTokens.key }}
+{{- end }}
+{{- if .webhooks.existingSecret }}
+webhooks: /etc/pathwatch/webhooks/{{ .webhooks.key }}
+{{- end }}
+{{- with .server.limits }}
+limits: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
