@@ -180,6 +180,27 @@ def test_a_process_exits_within_5_s_when_the_server_hangs(silent_port):
     assert seconds < 5 + BUSY_SECONDS
 
 
+def test_no_call_is_left_to_the_end_of_the_interpreter():
+    """One that is collected there takes its lock, and the thread that holds it may have been stopped: a hang."""
+    script = """
+import atexit, gc, time
+def count_calls():
+    print(sum(issubclass(type(one), grpc.Call) for one in gc.get_objects()))
+atexit.register(count_calls)  # the first to register is the last to run
+gc.disable()
+import grpc
+from pathwatch.client import RoutingStream
+stream = RoutingStream("127.0.0.1:1", run="run", watch=True)
+while not stream.stats.last_error:
+    time.sleep(0.01)
+stream.close(0.1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "0\n"
+
+
 def test_a_stream_that_is_closed_does_not_come_back(sidecar, streams, observe, monkeypatch):
     monkeypatch.setattr("pathwatch.client.reconnect._FIRST_DELAY", 0.0)  # however short, it was a good life
     for life in range(40):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+
 import grpc
 
 from pathwatch.v1 import routing_pb2_grpc, run_pb2_grpc, signal_pb2_grpc
@@ -14,7 +17,11 @@ class Connection:
     there. Calls of stubs that were made before only raise ValueError.
     """
 
+    made = False
+    """Whether there has been any in this process."""
+
     def __init__(self, channel: grpc.Channel) -> None:
+        Connection.made = True
         self.routing = routing_pb2_grpc.RoutingServiceStub(channel)
         self.runs = run_pb2_grpc.RunServiceStub(channel)
         self.signals = signal_pb2_grpc.SignalServiceStub(channel)
@@ -23,3 +30,18 @@ class Connection:
     def close(self) -> None:
         """End all calls; from any thread, more than once."""
         self._channel.close()
+
+
+def _forget_calls() -> None:
+    """Let go of calls that are over while gRPC's threads still run.
+
+    A call that failed is its own exception and in a cycle with its traceback; when it is collected it takes its
+    lock. At the interpreter's end a thread of gRPC may have been stopped for good holding that very lock: the
+    process would never exit.
+    """
+    if Connection.made:
+        gc.collect()
+
+
+# Before those of the modules that import this one: handlers run in reverse order, and theirs end the calls.
+atexit.register(_forget_calls)
