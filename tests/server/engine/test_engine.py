@@ -442,6 +442,22 @@ def test_a_signal_goes_stale_without_data(bench: Any, make_batch: Any, eventuall
     assert not bench.view().signal(bench.engine.now()).stale
 
 
+def test_each_message_says_that_data_came_of_an_older_step_too(
+    bench: Any, make_batch: Any, eventually: Any
+) -> None:
+    bench.create(grace_seconds=30)
+    rank = bench.join()
+    rank.observe(make_batch(2))
+    bench.pass_time(20)
+    last = rank.observe(make_batch(1))
+    eventually(lambda: rank.acked == last)
+    assert (bench.view().updated_at, bench.view().run.step) == (bench.wall, 2)
+    came = bench.wall
+    bench.pass_time(20)
+    bench.restart()
+    assert (bench.view().updated_at, bench.view().run.step) == (came, 2)
+
+
 def test_long_intervals_are_not_silence(bench: Any, make_batch: Any, eventually: Any) -> None:
     """A probe every quarter of an hour is a run's own pace; three of them missing are not."""
     bench.create(grace_seconds=30)

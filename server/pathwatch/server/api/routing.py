@@ -37,8 +37,9 @@ from pathwatch.server.engine.withheld import decode_withheld
 from pathwatch.server.failpoints import reach
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
-LARGE_BYTES = 128 << 10
-"""Messages from this size on are decoded off the event loop."""
+LARGE_BYTES, LARGE_RAW_BYTES = 1 << 20, 64 << 10
+"""Messages from this size on are decoded off the event loop: half a millisecond of work or more. Below it the
+hand-over to another thread and back, and the wrangle for the interpreter, take longer than the decoding."""
 _FOR_EVER = 1e9
 """Seconds."""
 
@@ -214,7 +215,7 @@ class _StreamCall:
             await self._flow.acquire(size)
             try:
                 async with self._share.decoding:
-                    if size >= LARGE_BYTES:
+                    if size >= (LARGE_RAW_BYTES if request.batch.HasField("raw") else LARGE_BYTES):
                         message = await self._loop.run_in_executor(
                             self._decoders, _decode, request, size, stream, topology
                         )

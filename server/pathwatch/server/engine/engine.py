@@ -128,7 +128,7 @@ class Engine:
     def ingest(self, message: Message) -> None:
         """Apply a message of an open stream; the answer comes through the stream."""
         run = message.stream.run
-        self._submit(run, partial(self._with_run, run, lambda run: run.ingest(message)), message.size)
+        self._submit(run, partial(self._with_run, run, lambda run: run.ingest(message)), message.stored_bytes)
 
     def leave(self, stream: RankStream) -> Future[RunView]:
         """A stream has ended; the future is done when nothing of it is held any more."""

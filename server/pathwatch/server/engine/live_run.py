@@ -89,6 +89,8 @@ class LiveRun:
         self._row = row
         self._shared = shared
         self._row_changed = False
+        self._seen_at: float | None = None
+        """When data last came, where the row does not say so yet: a commit may hold hundreds of messages."""
         self._cadence = Cadence()
         self._streams = StreamSet()
         self._sampling = _sampling(self.config)
@@ -300,7 +302,9 @@ class LiveRun:
 
     def _saw(self, step: int) -> None:
         self._cadence.saw(step, self._shared.clock.steady())
-        self._update(step=max(self._row.step, step), updated_at=self._shared.clock.wall())
+        self._seen_at = self._shared.clock.wall()
+        if step > self._row.step:
+            self._update(step=step)
 
     # Attempts.
 
@@ -536,6 +540,9 @@ class LiveRun:
         self._shared.kept.set(self._row.name, self._kept_bytes())
         writes = self._shared.outbox.writes
         writes.extend(self.attempt.take_writes())
+        if self._seen_at is not None:
+            self._update(updated_at=self._seen_at)
+            self._seen_at = None
         if self._row_changed:
             writes.append(PutRun(row=self._row))
             self._row_changed = False

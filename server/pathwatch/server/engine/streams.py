@@ -194,3 +194,11 @@ class Message:
     """Bytes on the wire."""
     observations: int
     """Observations it holds, as far as that can be told."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the writer has to store for it, at most: what costs it time."""
+        match self.payload:
+            case Batch(serialized=serialized) | RouterGeometry(serialized=serialized):
+                return len(serialized)
+        return 0

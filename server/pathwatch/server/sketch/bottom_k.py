@@ -50,12 +50,16 @@ class BottomK:
             freed = np.flatnonzero(self._hashes_S > largest_kept)
             for sample_id in self.ids_S[freed].tolist():
                 del self._row_of[sample_id]
-            rows_N[np.isin(rows_N, freed)] = -1
+            is_freed_S = np.zeros(held, np.bool_)
+            is_freed_S[freed] = True
+            known_N = np.flatnonzero(rows_N >= 0)
+            rows_N[known_N[is_freed_S[rows_N[known_N]]]] = -1
         # As many leave as room is short of, so the freed rows are all taken again.
-        added = np.zeros(new_N.size - freed.size)
-        self.ids_S = np.concatenate([self.ids_S, added.astype(np.int64)])
-        self._hashes_S = np.concatenate([self._hashes_S, added.astype(np.uint64)])
-        changed = np.concatenate([freed, np.arange(held, held + added.size)])
+        changed = freed
+        if added := new_N.size - freed.size:
+            self.ids_S = np.concatenate([self.ids_S, np.zeros(added, np.int64)])
+            self._hashes_S = np.concatenate([self._hashes_S, np.zeros(added, np.uint64)])
+            changed = np.concatenate([freed, np.arange(held, held + added)])
         rows_N[new_N] = changed
         self.ids_S[changed] = sample_ids_N[new_N]
         self._hashes_S[changed] = hashes_N[new_N]

@@ -109,6 +109,8 @@ class WindowSketch:
         while wanted_N.size:  # more than once only if the block repeats a sample
             _, first_N = np.unique(block.sample_ids_N[wanted_N], return_index=True)
             kept += self._add_distinct(block, hashes_N, wanted_N[first_N])
+            if first_N.size == wanted_N.size:
+                break
             wanted_N = np.delete(wanted_N, first_N)
         return kept
 
