@@ -25,7 +25,6 @@ from pathwatch.server.analysis.correlation import (
 from pathwatch.server.analysis.correlation_words import tracks
 from pathwatch.server.analysis.scores import targets
 from pathwatch.server.analysis.series import trace_series
-from pathwatch.server.engine.run_config import DEFAULT_DELTA
 from pathwatch.server.report.labels import Labels, load_labels
 from pathwatch.server.report.scores import load_scores
 from pathwatch.server.traces import load_trace
@@ -79,7 +78,7 @@ def judge(trace_file: Path) -> list[JudgedGroup]:
     labels_file = trace_file.parent / "labels" / f"{trace_file.stem}.labels.npz"
     trace, labels = load_trace(trace_file), load_labels(labels_file)
     kinds = {group: kind for group in trace.groups if (kind := kind_of(labels, group)) is not None}
-    series = trace_series(trace, range(len(trace.steps_T)), delta=DEFAULT_DELTA)
+    series = trace_series(trace, range(len(trace.steps_T)))
     chosen, _ = targets(series, load_scores(labels_file))
     by_group = {(one.group, one.scope): one for one in correlation_table(chosen).by_group}
     return [

@@ -36,7 +36,7 @@ def test_series_are_what_a_server_says_of_the_run(early: Path) -> None:
     told = CliRunner().invoke(pathwatch, ["replay", str(early), "--json"])
     windows = [one for one in map(json.loads, told.stdout.splitlines()) if one["type"] == "window"]
     trace = load_trace(early)
-    for series in trace_series(trace, range(len(trace.steps_T)), delta=0.05):
+    for series in trace_series(trace, range(len(trace.steps_T))):
         live = [one for one in windows if one["group"] == series.group]
         assert [one["step"] for one in live] == series.steps_T.tolist()
         for t, one in enumerate(live):
@@ -50,7 +50,7 @@ def test_series_are_what_a_server_says_of_the_run(early: Path) -> None:
 
 def test_only_the_points_asked_for_are_computed(early: Path) -> None:
     loaded = load_trace(early)
-    first, second = trace_series(loaded, range(0, len(loaded.steps_T), 2), delta=0.05)
+    first, second = trace_series(loaded, range(0, len(loaded.steps_T), 2))
     assert first.steps_T.tolist() == loaded.steps_T[::2].tolist()
     assert (first.group, second.group) == loaded.groups
     mean = np.nanmean(loaded.losses_TGN[::2, 1].astype(np.float64), axis=1)

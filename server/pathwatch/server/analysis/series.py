@@ -28,11 +28,11 @@ class GroupSeries:
     """Window at which the group counted as memorized (phase MEMORIZED, docs/science.md); None = never."""
 
 
-def trace_series(trace: Trace, points: Iterable[int], *, delta: float) -> tuple[GroupSeries, ...]:
-    """All metrics of `metrics.summary`, and `memorized_ratio` (ε auto, δ = `delta` nats), at log points
+def trace_series(trace: Trace, points: Iterable[int]) -> tuple[GroupSeries, ...]:
+    """All metrics of `metrics.summary`, and `memorized_ratio` (ε auto), at log points
     `points` (ascending), by group in the order of the trace."""
     settings = MetricSettings()
-    trackers = {group: MemorizationTracker(None, delta) for group in trace.groups}
+    trackers = {group: MemorizationTracker(None) for group in trace.groups}
     fitted = {group: FittedShare() for group in trace.groups}
     steps: list[int] = []
     values: dict[str, list[Mapping[str, float]]] = {group: [] for group in trace.groups}

@@ -74,7 +74,7 @@ def of_cohorts(
 def _trace_series(source: str, connection: Connection) -> tuple[GroupSeries, ...]:
     trace = recorded_run(source, connection)
     points = range(len(trace.steps_T))
-    return trace_series(trace, tracked(points, trace.name, len(points)), delta=DEFAULT_DELTA)
+    return trace_series(trace, tracked(points, trace.name, len(points)))
 
 
 def _told(run: str, connection: Connection) -> tuple[GroupSeries, ...]:

@@ -216,7 +216,7 @@ class Judge:
 
     def _tracker(self, group: str) -> MemorizationTracker:
         if group not in self._memorization:
-            self._memorization[group] = MemorizationTracker(self._epsilon.get(group), self._config.delta)
+            self._memorization[group] = MemorizationTracker(self._epsilon.get(group))
         return self._memorization[group]
 
 

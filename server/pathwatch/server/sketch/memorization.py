@@ -1,4 +1,4 @@
-"""Which samples of a group are memorized, and since when (paper §3.1): offline, and step by step.
+"""Which samples of a group are memorized (paper §3.1): since when, offline, and how many, step by step.
 
 Memorized at t*: the earliest step with loss <= ε and |loss − last loss| <= δ from there on, where
 "last" is the newest observation. A sample has a t* exactly if its last loss is <= ε.
@@ -12,8 +12,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pathwatch.server.sketch.loss_trail import LossTrail
 
 AUTO_PER_NAT: Final = 10
 """`auto` ε is a multiple of 1/10 nats (paper B.1)."""
@@ -59,60 +57,47 @@ def auto_epsilon(last_losses_N: NDArray[np.floating]) -> float:
 
 
 class MemorizationTracker:
-    """`memorized_step` of all losses so far without keeping them: memory grows with samples, not with time.
+    """The share of a group's samples that is memorized: by the newest loss of each, all that decides it.
 
-    One tracker per group. `epsilon` None = `auto`: the smallest multiple of 0.1 nats under which at
-    least 20 % of the samples count as memorized (paper B.1), by the losses so far.
+    `epsilon` None = `auto`: the smallest multiple of 0.1 nats under which at least 20 % of the samples count
+    as memorized (paper B.1), by the losses so far.
     """
 
-    def __init__(self, epsilon: float | None, delta: float) -> None:
+    def __init__(self, epsilon: float | None) -> None:
         self._fixed_epsilon = epsilon
-        self._delta = delta
         self._step = -1
-        self._trails: dict[int, LossTrail] = {}
+        self._ids_S = np.zeros(0, np.int64)
+        self._steps_S = np.zeros(0, np.int64)
+        """Of the newest loss."""
+        self._losses_S = np.zeros(0, np.float64)
 
     def update(self, step: int, sample_ids_N: NDArray[np.integer], losses_N: NDArray[np.floating]) -> None:
-        """Take in the losses of a window (NaN = none came). Steps must rise strictly."""
+        """Take in the losses of a window's samples, all different; NaN = none came. Steps rise strictly."""
         if step <= self._step:
             raise ValueError(f"step {step} does not come after step {self._step}")
         self._step = step
-        least_epsilon = 1 / AUTO_PER_NAT if self._fixed_epsilon is None else self._fixed_epsilon
-        for sample_id, loss in zip(sample_ids_N.tolist(), losses_N.tolist(), strict=True):
-            if math.isnan(loss):
-                continue
-            trail = self._trails.get(sample_id)
-            if trail is None:
-                self._trails[sample_id] = LossTrail(step, loss)
-            else:
-                trail.append(step, loss, delta=self._delta, least_epsilon=least_epsilon)
-        if len(self._trails) > MAX_SAMPLES:
-            by_age = sorted(self._trails, key=lambda sample_id: (-self._trails[sample_id].step, sample_id))
-            for sample_id in by_age[MAX_SAMPLES:]:
-                del self._trails[sample_id]
+        came_N = ~np.isnan(losses_N)
+        sample_ids_N, losses_N = sample_ids_N[came_N], losses_N[came_N]
+        old_S = ~np.isin(self._ids_S, sample_ids_N)
+        self._ids_S = np.concatenate([self._ids_S[old_S], sample_ids_N], dtype=np.int64)
+        self._steps_S = np.concatenate([self._steps_S[old_S], np.full(len(sample_ids_N), step)])
+        self._losses_S = np.concatenate([self._losses_S[old_S], losses_N], dtype=np.float64)
+        if len(self._ids_S) > MAX_SAMPLES:
+            newest = np.lexsort((self._ids_S, -self._steps_S))[:MAX_SAMPLES]
+            self._ids_S, self._steps_S = self._ids_S[newest], self._steps_S[newest]
+            self._losses_S = self._losses_S[newest]
 
     @property
     def epsilon(self) -> float | None:
         """ε in force, nats; None while it is `auto` and no loss has come."""
-        if self._fixed_epsilon is not None or not self._trails:
+        if self._fixed_epsilon is not None or not len(self._losses_S):
             return self._fixed_epsilon
-        return auto_epsilon(self._last_losses())
+        return auto_epsilon(self._losses_S)
 
     @property
     def ratio(self) -> float | None:
         """Share of the samples that are memorized, 0 … 1; None while no loss has come."""
         epsilon = self.epsilon
-        if epsilon is None or not self._trails:
+        if epsilon is None or not len(self._losses_S):
             return None
-        return float((self._last_losses() <= epsilon).mean())
-
-    def memorized_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Sample ids, ascending, and their t*; −1 = not memorized."""
-        epsilon = self.epsilon
-        if epsilon is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        sample_ids = sorted(self._trails)
-        steps = [self._trails[sample_id].memorized_step(epsilon, self._delta) for sample_id in sample_ids]
-        return np.array(sample_ids, np.int64), np.array(steps, np.int64)
-
-    def _last_losses(self) -> NDArray[np.float64]:
-        return np.array([trail.loss for trail in self._trails.values()])
+        return float((self._losses_S <= epsilon).mean())
