@@ -92,9 +92,9 @@ soak: $(READY) ## Full load for 20 minutes: memory below its bound, nothing grow
 	$(BIN)/python bench/soak $(SOAK)
 
 # What tests call of Debian: command → package.
-DEBIAN := promtool=prometheus prometheus-alertmanager=prometheus-alertmanager chromium=chromium
+DEBIAN := promtool=prometheus prometheus-alertmanager=prometheus-alertmanager chromium=chromium redis-server=redis-server redis-sentinel=redis-sentinel
 
-debian: ## Installs the Debian packages that tests need: prometheus (with promtool), alertmanager, chromium
+debian: ## Installs the Debian packages that tests need: prometheus (with promtool), alertmanager, chromium, redis
 	@missing=(); for pair in $(DEBIAN); do command -v "$${pair%%=*}" >/dev/null || missing+=("$${pair##*=}"); done; \
 	  if [ $${#missing[@]} = 0 ]; then exit 0; fi; \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -39,6 +39,8 @@ ALLOWED = {
     "pathwatch.server.config": {"pathwatch.server.access"},
     "pathwatch.server.store": {
         "pathwatch.v1",
+        "pathwatch.server.access",
+        "pathwatch.server.config",
         "pathwatch.server.failpoints",
         "pathwatch.server.metrics",
         "pathwatch.server.sketch",

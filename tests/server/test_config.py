@@ -78,7 +78,7 @@ def test_fine(tmp_path: Path, changes: dict[str, object]) -> None:
         ({"listen": "50051"}, "listen: '50051' is not HOST:PORT"),
         ({"http": "127.0.0.1:http"}, "http: .*port must be a number"),
         ({"http": "127.0.0.1:70000"}, "http: .*port must be a number"),
-        ({"store": "redis://cache"}, "store: redis is not available in this version"),
+        ({"store": "postgres://me:secret@db"}, "store: 'postgres' is unknown"),
         ({"store": "mysql"}, "store: 'mysql' is unknown"),
         (
             {"tls": TlsFiles(cert=TLS / "none.pem", key=TLS / "server.key")},

@@ -24,7 +24,7 @@ from pathwatch.server.exporter.webhook_collector import WebhookCollector
 from pathwatch.server.logs.decisions import log_change, log_standing
 from pathwatch.server.statuspage.routes import page_routes
 from pathwatch.server.store.interface import StoreError
-from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.server.store.opening import open_store
 from pathwatch.server.web.server import HttpServer, Route
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
 
 def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
     """Everything from the store up; `closing` takes it down again in the right order."""
-    store = SqliteStore(config.data, snapshot_seconds=60 * config.snapshot_minutes)
-    closing.callback(store.close)
+    store = open_store(config, closing)
     engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
     counts = AccessCounts()
     notifier = None

@@ -102,7 +102,12 @@ def test_labels_that_are_none(command: Callable[..., Result], server: Any, tmp_p
     [
         (["--listen", "0.0.0.0:0"], "would carry plaintext"),
         (["--listen", "nonsense"], "'nonsense' is not HOST:PORT"),
-        (["--store", "redis://cache"], "redis is not available"),
+        (["--store", "redis:/cache"], "store: this is no URL of a Redis: its scheme is none of redis://"),
+        (["--redis-ca", __file__], "redis_…: only with the URL of a Redis as store"),
+        (
+            ["--store", "redis://h", "--redis-password", "a", "--redis-password-file", __file__],
+            "--redis-password and --redis-password-file: give one of them",
+        ),
         (["--tls-cert", __file__], "--tls-cert and --tls-key belong together"),
         (["--tls-client-ca", __file__], "--tls-client-ca needs --tls-cert and --tls-key"),
         (["--tls-cert", __file__, "--tls-key", __file__], "is not a PEM file"),

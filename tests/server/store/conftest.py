@@ -13,9 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from redis_process import RedisProcess
 
+from pathwatch.server.config.redis import RedisOptions, parse_redis_url
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import Store
+from pathwatch.server.store.redis import RedisStore
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
@@ -35,17 +38,42 @@ from pathwatch.server.store.rows import (
 )
 from pathwatch.server.store.sqlite import SqliteStore
 
-ENGINES: dict[str, Callable[[Path], Store]] = {"sqlite": SqliteStore}
+ENGINES = ("sqlite", "redis")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """For many tests, each of which empties it."""
+    server = RedisProcess(tmp_path_factory.mktemp("redis"), appendfsync="no")
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def new_store(redis_server: RedisProcess) -> Callable[[str, Path], Callable[[], Store]]:
+    """What opens an empty store of an engine, and that same one again; the folder must be new."""
+
+    def new_store(engine: str, folder: Path) -> Callable[[], Store]:
+        if engine == "sqlite":
+            return lambda: SqliteStore(folder)
+        with redis_server.client() as client:
+            client.flushall()
+        return lambda: RedisStore(parse_redis_url(redis_server.url), RedisOptions())
+
+    return new_store
 
 
 @pytest.fixture(params=ENGINES)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+def open_store(
+    request: pytest.FixtureRequest, tmp_path: Path, new_store: Callable[[str, Path], Callable[[], Store]]
+) -> Iterator[Callable[[], Store]]:
     """Opens the store; what was opened before is closed first, as a restart would."""
     opened = ExitStack()
+    open_engine = new_store(request.param, tmp_path / "data")
 
     def open_again() -> Store:
         opened.close()
-        return opened.enter_context(closing(ENGINES[request.param](tmp_path / "data")))
+        return opened.enter_context(closing(open_engine()))
 
     with opened:
         yield open_again

@@ -11,22 +11,26 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis_process import RedisProcess
 
 from pathwatch.server.phases.verdict import Phase
 from pathwatch.server.store import sqlite_reads
 from pathwatch.server.store.interface import Store
 from pathwatch.server.store.rows import DeleteRun, PutRound, PutRun, Rewind, RunRow, WindowRow
-from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.store.sqlite_connection import connect
 
 Life = list[tuple[int, Phase]]
 """Steps with phases, by step."""
 
 
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def shared_store(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[str, Path], Callable[[], Store]],
+) -> Iterator[Store]:
     """For many examples, each of which makes its run anew."""
-    with closing(SqliteStore(tmp_path_factory.mktemp("shared"))) as store:
+    with closing(new_store(request.param, tmp_path_factory.mktemp("shared"))()) as store:
         yield store
 
 
@@ -195,7 +199,8 @@ def test_no_such_run(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_left_out_costs_next_to_nothing(store: Store, count_work: Callable[[], int]) -> None:
+@pytest.mark.parametrize("open_store", ["sqlite"], indirect=True)
+def test_what_is_left_out_costs_sqlite_next_to_nothing(store: Store, count_work: Callable[[], int]) -> None:
     """Work as SQLite counts it, in instructions of its machine: for three times the windows, hardly more."""
     put_run(store)
     work = []
@@ -205,6 +210,23 @@ def test_what_is_left_out_costs_next_to_nothing(store: Store, count_work: Callab
         before = count_work()
         assert len(shown(store, 20)) == 20
         work.append(count_work() - before)
+    assert work[1] < 1.2 * work[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("open_store", ["redis"], indirect=True)
+def test_what_is_left_out_costs_redis_next_to_nothing(store: Store, redis_server: RedisProcess) -> None:
+    """Work as Redis counts it, in commands of scripts: for three times the windows, hardly more."""
+    put_run(store)
+    work = []
+    with redis_server.client() as client:
+        for rounds in (range(1000), range(1000, 3000)):
+            for group in ("code", "math"):
+                put_life(store, [(step, Phase(1 + step // 500)) for step in rounds], group=group)
+            client.config_resetstat()
+            assert len(shown(store, 20)) == 20
+            calls = client.info("commandstats")
+            work.append(sum(of["calls"] for name, of in calls.items() if name != "cmdstat_config"))
     assert work[1] < 1.2 * work[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathwatch.server.phases.verdict import Phase
-from pathwatch.server.store.interface import StoreReader
+from pathwatch.server.store.interface import Store, StoreReader
 from pathwatch.server.store.rows import PutRound, PutRun, Rewind, RunRow, WindowRow, Write
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.store.sqlite_check import database_findings
@@ -129,16 +129,23 @@ def thinned(windows: Sequence[WindowRow], points: int) -> tuple[list[WindowRow],
     return kept, math.ceil(len(windows) / len(kept))
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("engine", ["sqlite", "redis"])
+@settings(max_examples=40, deadline=None)
 @given(told=attempts, points=st.integers(2, 12), after_step=st.integers(-1, 40))
 def test_it_says_what_the_windows_say(
-    tmp_path_factory: pytest.TempPathFactory, told: Attempts, points: int, after_step: int
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[str, Path], Callable[[], Store]],
+    engine: str,
+    told: Attempts,
+    points: int,
+    after_step: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("timeline")
-    with closing(SqliteStore(folder)) as store:
+    with closing(new_store(engine, folder)()) as store:
         for write in writes(told):
             store.commit([write])
-        assert stored(folder) == numbered(store)
+        if engine == "sqlite":
+            assert stored(folder) == numbered(store)
         newest = {row.group: row for row in store.newest_windows("run")}
         history = store.thinned_history("run", GROUPS, points=points, after_step=after_step)
         assert history is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,22 @@ if TYPE_CHECKING:
     from pathwatch.server.store.sqlite_restore import Restored
 
 
+class _Folder(click.Path):
+    """A folder that is there; says so where somebody means a Redis."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pathwatch.server.config import is_redis_url
+
+        if is_redis_url(str(value)):
+            fail(
+                "fsck checks data folders; Redis checks its own files when it starts (and with "
+                "redis-check-aof and redis-check-rdb), and the server says at its start what it cannot read"
+            )
+        return super().convert(value, param, ctx)
+
+
 @click.command("fsck", cls=Command)
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="DIR", type=_Folder(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--restore",
     is_flag=True,

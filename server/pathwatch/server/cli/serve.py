@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.options import Assignments, Command, fail, require
+from pathwatch.server.cli.redis_options import redis_options, to_redis_options
 
 
 @click.command("serve", cls=Command)
@@ -33,7 +35,14 @@ from pathwatch.server.cli.options import Assignments, Command, fail, require
     metavar="HOST:PORT",
     help="Prometheus metrics and status page; port 0 = a free one.",
 )
-@click.option("--store", default="sqlite", show_default=True, help="Where state is kept.")
+@click.option(
+    "--store",
+    default="sqlite",
+    show_default=True,
+    metavar="sqlite|URL",
+    help="Where state is kept: in --data, or in the Redis redis://… (docs/scale.md).",
+)
+@redis_options
 @click.option(
     "--snapshot-minutes",
     type=click.FloatRange(min=0),
@@ -150,6 +159,7 @@ def command(
     log_format: str,
     log_level: str,
     check: bool,
+    **redis: Any,
 ) -> None:
     """Run the sidecar until SIGTERM or Ctrl-C.
 
@@ -166,6 +176,7 @@ def command(
         tls = configuration.TlsFiles(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
     try:
         limits = configuration.parse_limits(limit)
+        of_redis = to_redis_options(**redis)
     except ValueError as error:
         fail(error)
     config = configuration.ServerConfig(
@@ -173,6 +184,7 @@ def command(
         listen=listen,
         http=http,
         store=store,
+        redis=of_redis,
         snapshot_minutes=snapshot_minutes,
         insecure=insecure,
         tls=tls,
@@ -206,6 +218,8 @@ def command(
         "structlog",
         "urllib3",
     )
+    if configuration.is_redis_url(store):
+        require("redis", "redis")
     one_blas_thread()
     import asyncio
 

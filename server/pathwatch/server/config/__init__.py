@@ -4,6 +4,7 @@ from pathwatch.server.config.access import access_warnings
 from pathwatch.server.config.addresses import AddressError, is_loopback, split_address
 from pathwatch.server.config.limits import Limits, Meaning, Past, meanings, parse_limits
 from pathwatch.server.config.otlp import otlp_url
+from pathwatch.server.config.redis import RedisOptions, is_redis_url
 from pathwatch.server.config.secrets import Secret, SecretError
 from pathwatch.server.config.server import ServerConfig, check
 from pathwatch.server.config.tls import TlsFiles, server_context
@@ -17,6 +18,7 @@ __all__ = [
     "Limits",
     "Meaning",
     "Past",
+    "RedisOptions",
     "Secret",
     "SecretError",
     "ServerConfig",
@@ -27,6 +29,7 @@ __all__ = [
     "access_warnings",
     "check",
     "is_loopback",
+    "is_redis_url",
     "meanings",
     "otlp_url",
     "parse_limits",

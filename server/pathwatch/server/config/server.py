@@ -9,6 +9,7 @@ from pathwatch.server.config.access import access_problems
 from pathwatch.server.config.limits import Limits, limit_problems
 from pathwatch.server.config.notifications import notification_problems
 from pathwatch.server.config.otlp import otlp_problems
+from pathwatch.server.config.redis import RedisOptions, is_redis_url, redis_problems
 from pathwatch.server.config.tls import TlsFiles, tls_problems
 
 MAX_AGE_SECONDS = 7 * 86400
@@ -40,8 +41,10 @@ class ServerConfig:
     """YAML file of whom to tell what changes; None = nobody. Read again when it changes."""
     public_url: str = ""
     """Where people find the status page, for links in what webhooks are sent; empty = no links."""
-    store: str = "sqlite"
-    """Where state is kept; only "sqlite" in this version."""
+    store: str = field(default="sqlite", repr=False)
+    """Where state is kept: "sqlite", in the data folder, or the URL of a Redis, which may hold a password."""
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    """What else is said of that Redis."""
     snapshot_minutes: float = 60.0
     """How often a snapshot of the database is taken beside it, where anything changed; 0 = never."""
     compute_threads: int = 2
@@ -59,6 +62,11 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     """Bounds."""
 
+    @property
+    def takes_snapshots(self) -> bool:
+        """Whether snapshots are taken of the store; Redis has its own."""
+        return self.snapshot_minutes > 0 and not is_redis_url(self.store)
+
 
 def check(config: ServerConfig) -> list[str]:
     """All problems of a configuration, each one line; empty when the server could start."""
@@ -75,10 +83,14 @@ def check(config: ServerConfig) -> list[str]:
 
 def _store_problems(config: ServerConfig) -> list[str]:
     problems = []
-    if config.store.startswith("redis://"):
-        problems.append("store: redis is not available in this version; use sqlite")
+    if is_redis_url(config.store):
+        problems += redis_problems(config.store, config.redis)
     elif config.store != "sqlite":
-        problems.append(f"store: {config.store!r} is unknown; use sqlite")
+        # What comes after may hold a password.
+        kind = config.store.partition("://")[0]
+        problems.append(f"store: {kind!r} is unknown; use sqlite or redis://…")
+    elif config.redis != RedisOptions():
+        problems.append("redis_…: only with the URL of a Redis as store")
     if config.data.exists() and not config.data.is_dir():
         problems.append(f"data: {config.data} is not a folder")
     return problems

@@ -37,7 +37,9 @@ def metrics_registry(
         )
     )
     registry.register(IngestCollector(engine.stats))
-    registry.register(StorageCollector(store, engine.now, config.snapshot_minutes))
+    registry.register(
+        StorageCollector(store, engine.now, config.snapshot_minutes if config.takes_snapshots else 0)
+    )
     registry.register(AccessCollector(counts))
     registry.register(GrpcCollector(calls))
     ProcessCollector(registry=registry)

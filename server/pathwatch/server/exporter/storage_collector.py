@@ -28,14 +28,17 @@ class StorageCollector(Collector):
         """All families, each once."""
         free = GaugeMetricFamily(
             PREFIX + "data_folder_free_bytes",
-            "Free bytes of the file system that holds the data folder; higher = better.",
+            "Free bytes of the file system that holds the data folder, or of the Redis that is the store; "
+            "higher = better.",
         )
         size = GaugeMetricFamily(
-            PREFIX + "data_folder_size_bytes", "Size of the file system that holds the data folder, in bytes."
+            PREFIX + "data_folder_size_bytes",
+            "Size of that file system, or of that Redis (its memory limit), in bytes.",
         )
         database = GaugeMetricFamily(
             PREFIX + "database_bytes",
-            "Size of the database and its write-ahead log, in bytes; lower = more room.",
+            "Size of the database and its write-ahead log, or the memory that Redis uses, in bytes; "
+            "lower = more room.",
         )
         age = GaugeMetricFamily(
             PREFIX + "snapshot_age_seconds",

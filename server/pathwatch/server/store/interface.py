@@ -29,6 +29,10 @@ class UnstorableError(StoreError):
     """The store can never take a value that was to be written; to try again is no use."""
 
 
+class FencedError(UnstorableError):
+    """The run is another server's now: what this one has made of it may not be stored any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """Windows and signals that belong together, read at one moment."""
@@ -46,11 +50,11 @@ class StorageInfo:
     """Room taken and left where the state is kept."""
 
     free_bytes: int
-    """Left on the file system, for this process."""
+    """Left on the file system, for this process; of Redis, below its memory limit."""
     size_bytes: int
-    """Of the file system."""
+    """Of the file system; of Redis, its memory limit, or the memory of its machine."""
     database_bytes: int
-    """Of the database and its log."""
+    """Of the database and its log; of Redis, the memory that it uses."""
     snapshot_taken_at: float | None
     """When the newest snapshot was taken, seconds since the epoch; None = there is none."""
 
@@ -156,8 +160,12 @@ class Store(StoreReader, Protocol):
     """Durable state. `commit` is called by one thread."""
 
     def commit(self, writes: Sequence[Write]) -> None:
-        """Apply all writes in order, durably, or none of them: then StoreError, and UnstorableError where
-        one of them holds a value that the store can never take."""
+        """Apply all writes in order, durably, or of each run none of them: then StoreError, and
+        UnstorableError where one of them holds a value that the store can never take.
+
+        After an error the writes of some runs may be stored, and nobody can tell. Whoever gives the very same
+        ones again, first of all of their run, has them stored once.
+        """
         ...
 
     def storage(self) -> StorageInfo:

@@ -1,0 +1,196 @@
+"""State in Redis: a commit of a run is applied whole by one script, once, and acknowledged by Redis when it
+returns."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pathwatch.server.config.redis import RedisAddress, RedisOptions, Topology
+from pathwatch.server.failpoints import reach
+from pathwatch.server.store.interface import FencedError, StorageInfo, StoreError, UnstorableError
+from pathwatch.server.store.redis_connection import RedisConnection
+from pathwatch.server.store.redis_keys import RUNS, key, keys
+from pathwatch.server.store.redis_log import Commit, CommitLog
+from pathwatch.server.store.redis_reads import RedisReader
+from pathwatch.server.store.redis_state import check_servers, storage_info
+from pathwatch.server.store.redis_writes import SCRIPT, arguments
+from pathwatch.server.store.rows import DeleteRun, PutRun, Write, run_of
+
+log = logging.getLogger("pathwatch.server")
+
+_LIST_SECONDS = 5.0
+"""How often a run is put among the runs again: a server that holds that set may lose its newest, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A run is written while its lease (hash at the key `lease` of the run) has this epoch."""
+
+    epoch: int
+
+
+class RedisStore(RedisReader):
+    """`Store` on Redis 6.2 or later, or Valkey."""
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        options: RedisOptions,
+        *,
+        fence: Callable[[str], Fence | None] = lambda run: None,
+    ) -> None:
+        """`fence` gives that of a run; None = its writes are not held to any lease. Raises StoreError."""
+        super().__init__(RedisConnection(address, options))
+        self._options = options
+        self._fence = fence
+        self._commits = CommitLog()
+        self._listed: dict[str, float] = {}
+        self._seen_connections = 0
+        try:
+            check_servers(self._connection, is_cluster=address.topology is Topology.CLUSTER)
+            # Whatever else writes to them from now on is noticed.
+            self._begin(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        by_run: dict[str, list[Write]] = {}
+        for write in writes:
+            by_run.setdefault(run_of(write), []).append(write)
+        self._begin(run for run in by_run if not self._commits.knows(run))
+        encoded = {run: self._encoded(run, own) for run, own in by_run.items()}
+        commits = {
+            run: self._commits.add(run, by_run[run][said:], values, said)
+            for run, (said, values) in encoded.items()
+        }
+        try:
+            reach("commit.before")
+        except OSError as error:
+            raise self._connection.failure("write to", error) from error
+        self._list(run for run, own in by_run.items() if any(isinstance(write, PutRun) for write in own))
+        self._apply(commits)
+        if (connections := self._connection.connections) != self._seen_connections:
+            self._look_after_others(commits)
+            self._seen_connections = connections
+        reach("commit.after")
+        for run, own in by_run.items():
+            self._commits.applied(run)
+            if isinstance(own[-1], DeleteRun):
+                self._commits.forget(run)
+                self._unlist(run)
+        self._commits.drop_old()
+
+    def storage(self) -> StorageInfo:
+        return storage_info(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _begin(self, runs: Iterable[str]) -> None:
+        for run in runs:
+            mark = self._connection.command("GET", key(run, "commits"))
+            self._commits.begin(run, (mark or b"").decode())
+
+    def _encoded(self, run: str, writes: Sequence[Write]) -> tuple[int, list[bytes | str | int]]:
+        """How many of the writes may be stored already, and the others as arguments."""
+        said = self._commits.said_before(run, writes)
+        try:
+            return said, arguments(writes[said:], self._commits.number(run))
+        except MemoryError as error:
+            raise self._connection.failure("write to", error) from error
+        except Exception as error:
+            raise self._never(f"{type(error).__name__}: {error}") from error
+
+    def _never(self, why: object) -> UnstorableError:
+        return UnstorableError(f"cannot write to Redis at {self._connection.address}, now or ever: {why}")
+
+    def _apply(self, commits: Mapping[str, Sequence[Commit]], *, again: bool = False) -> None:
+        """Raises what keeps any of them from being applied; the others may be."""
+        calls = {run: [self._call(run, commit) for commit in own] for run, own in commits.items()}
+        lost: dict[str, list[Commit]] = {}
+        problems: list[StoreError] = []
+        for run, replies in self._connection.send(calls, self._options.wait_replicas).items():
+            answer = next((one for one in replies if _status(one) not in (b"APPLIED", b"AGAIN")), None)
+            if answer is None:
+                continue
+            if (
+                _status(answer) == b"AT"
+                and not again
+                and (chain := self._commits.after(run, answer[1].decode()))
+            ):
+                lost[run] = chain
+            else:
+                problems.append(self._problem(run, answer))
+        # What passes first: then all is tried again.
+        problems.sort(key=lambda problem: isinstance(problem, UnstorableError))
+        if problems:
+            raise problems[0]
+        if lost:
+            log.warning(
+                "Redis at %s has lost the newest commits of %s: they are written again",
+                self._connection.address,
+                ", ".join(sorted(lost)),
+            )
+            self._listed.clear()
+            self._list(lost)
+            self._apply(lost, again=True)
+
+    def _problem(self, run: str, answer: Any) -> StoreError:
+        """What to raise for what a script has answered."""
+        if isinstance(answer, Exception):
+            if str(answer).startswith("WRONGTYPE"):
+                return self._never(f"a key of run {run!r} was overwritten: {answer}")
+            return self._connection.failure("write to", answer)
+        where = f"run {run!r} in Redis at {self._connection.address}"
+        if _status(answer) == b"FENCED":
+            self._commits.forget(run)
+            return FencedError(
+                f"{where} is another server's now: its lease has epoch {answer[1].decode() or 0}"
+            )
+        older = self._commits.is_older(run, answer[1].decode())
+        self._commits.forget(run)
+        if older:
+            return self._never(f"{where} was set back, by more than is kept to be written again")
+        return FencedError(f"{where} was written by another server; one server at a time may have a run")
+
+    def _look_after_others(self, commits: Mapping[str, object]) -> None:
+        """With a new connection: whether Redis still has what it had of runs that are not written to now."""
+        for run, commit in self._commits.newest().items():
+            if run not in commits:
+                try:
+                    self._apply({run: [commit]})
+                except UnstorableError as error:
+                    log.error("%s", error)
+
+    def _call(self, run: str, commit: Commit) -> list[bytes | str | int]:
+        names = keys(run)
+        fence = self._fence(run)
+        return [
+            *("EVAL", SCRIPT, len(names), *names, "" if fence is None else fence.epoch),
+            *(commit.mark, len(commit.accepts), *commit.accepts, *commit.arguments),
+        ]
+
+    def _list(self, runs: Iterable[str]) -> None:
+        """A run is listed before there is anything of it, so that nothing is ever there unlisted."""
+        now = time.monotonic()
+        due = [run for run in runs if now - self._listed.get(run, -_LIST_SECONDS) >= _LIST_SECONDS]
+        if due:
+            with self._connection.failures("write to"):
+                self._connection.command("SADD", RUNS, *due)
+            self._listed |= dict.fromkeys(due, now)
+
+    def _unlist(self, run: str) -> None:
+        self._listed.pop(run, None)
+        try:
+            self._connection.command("SREM", RUNS, run)
+        except StoreError as error:  # a name without a run is passed over
+            log.info("%s", error)
+
+
+def _status(answer: Any) -> bytes | None:
+    return answer[0] if isinstance(answer, list) else None
