@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from charts import Manifest, is_selected, of_kind, pods, rendered, the, the_container, values_of
+from charts import SERVICES, Manifest, is_selected, of_kind, pods, rendered, the, the_container, values_of
 
 
-@pytest.fixture
-def service_release(values_file: Path) -> list[Manifest]:
-    """Of each values file, in mode service."""
-    values = yaml.safe_load(values_file.read_text())
-    if values.get("mode") == "sidecar":
-        values = {**values, "mode": "service"}
-    return rendered(values)
+@pytest.fixture(params=SERVICES)
+def service_release(request: pytest.FixtureRequest) -> list[Manifest]:
+    """Of each values file in mode service."""
+    return rendered(values_of(request.param))
 
 
 def labels_of_the_pod(release: list[Manifest]) -> dict[str, str]:

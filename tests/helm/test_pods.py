@@ -7,67 +7,69 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import Manifest, containers, pods, rendered, rendered_example, the, the_container, values_of
+from charts import (
+    SERVICES,
+    Manifest,
+    containers,
+    pods,
+    rendered,
+    rendered_example,
+    the,
+    the_container,
+    values_of,
+)
 
-GIBIBYTE = 1 << 30
 
-
-@pytest.fixture(params=["service", "example"])
-def every_pod(request: pytest.FixtureRequest, values_file: Path, tmp_path: Path) -> list[Manifest]:
+@pytest.fixture(params=[*SERVICES, "example"])
+def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Manifest:
     """Of each values file that makes one, and of the example."""
-    values = yaml.safe_load(values_file.read_text())
-    manifests = rendered_example(tmp_path) if request.param == "example" else rendered(values)
-    found = list(pods(manifests))
-    assert bool(found) == (request.param == "example" or values.get("mode") != "sidecar")
+    example = request.param == "example"
+    (found,) = pods(rendered_example(tmp_path) if example else rendered(values_of(request.param)))
     return found
 
 
-def test_nothing_runs_as_root_or_could_become_it(every_pod: list[Manifest]) -> None:
-    for pod in every_pod:
-        assert pod["spec"]["securityContext"]["runAsNonRoot"]
-        assert pod["spec"]["securityContext"]["runAsUser"] > 0
-        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["spec"]["automountServiceAccountToken"] is False
-        for shared in ("hostNetwork", "hostPID", "hostIPC"):
-            assert shared not in pod["spec"]
-        assert not any("hostPath" in volume for volume in pod["spec"]["volumes"])
-        for container in containers(pod):
-            rights = container["securityContext"]
-            assert rights.get("runAsUser", 1) > 0
-            assert rights["allowPrivilegeEscalation"] is False
-            assert rights["capabilities"] == {"drop": ["ALL"]}
-            assert rights["readOnlyRootFilesystem"] is True
+def test_nothing_runs_as_root_or_could_become_it(pod: Manifest) -> None:
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert pod["spec"]["securityContext"]["runAsUser"] > 0
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    for shared in ("hostNetwork", "hostPID", "hostIPC"):
+        assert shared not in pod["spec"]
+    assert not any("hostPath" in volume for volume in pod["spec"]["volumes"])
+    for container in containers(pod):
+        rights = container["securityContext"]
+        assert rights.get("runAsUser", 1) > 0
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert rights["readOnlyRootFilesystem"] is True
 
 
-def test_every_container_is_bounded(every_pod: list[Manifest]) -> None:
-    for pod in every_pod:
-        for container in containers(pod):
-            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
-            assert "memory" in container["resources"]["limits"]
+def test_every_container_is_bounded(pod: Manifest) -> None:
+    for container in containers(pod):
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
 
 
-def test_every_mount_has_its_volume(every_pod: list[Manifest]) -> None:
-    for pod in every_pod:
-        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-        for container in containers(pod):
-            mounted = {mount["name"] for mount in container["volumeMounts"]}
-            assert mounted - volumes <= {"pathwatch-data"}, "a claim of the StatefulSet"
+def test_the_environment_is_ours_alone(pod: Manifest) -> None:
+    """Links to services of the namespace are called PATHWATCH_… as well, where one is named pathwatch."""
+    assert pod["spec"]["enableServiceLinks"] is False
 
 
-def test_what_is_not_a_volume_is_a_claim(release: list[Manifest], values_file: Path) -> None:
-    values = yaml.safe_load(values_file.read_text())
-    if values.get("mode") == "sidecar":
-        return
-    stateful = the(release, "StatefulSet")["spec"]
+def test_every_mount_of_the_example_has_its_volume(tmp_path: Path) -> None:
+    (pod,) = pods(rendered_example(tmp_path))
+    volumes = [volume["name"] for volume in pod["spec"]["volumes"]]
+    assert len(set(volumes)) == len(volumes)
+    mounted = {mount["name"] for container in containers(pod) for mount in container["volumeMounts"]}
+    assert mounted == set(volumes)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_mount_of_a_service_has_its_volume_or_its_claim(name: str) -> None:
+    stateful = the(rendered(values_of(name)), "StatefulSet")["spec"]
     volumes = [volume["name"] for volume in stateful["template"]["spec"]["volumes"]]
     claims = [claim["metadata"]["name"] for claim in stateful.get("volumeClaimTemplates", [])]
-    assert [*volumes, *claims].count("pathwatch-data") == 1
-
-
-def test_the_environment_is_ours_alone(every_pod: list[Manifest]) -> None:
-    """Links to services of the namespace are called PATHWATCH_… as well, where one is named pathwatch."""
-    for pod in every_pod:
-        assert pod["spec"]["enableServiceLinks"] is False
+    mounted = [mount["name"] for mount in the_container(stateful["template"])["volumeMounts"]]
+    assert sorted(mounted) == sorted([*volumes, *claims])
 
 
 def test_secrets_are_read_by_nobody_else() -> None:
@@ -117,7 +119,7 @@ def test_the_example_is_a_native_sidecar(tmp_path: Path) -> None:
     assert [port["name"] for port in sidecar["ports"]] == ["http"]
 
 
-def test_pods_are_made_anew_when_the_configuration_changes(tmp_path: Path) -> None:
+def test_pods_are_made_anew_when_the_configuration_changes() -> None:
     def checksum(**server: object) -> str:
         (pod,) = pods(rendered({**values_of("plaintext"), "server": server}))
         return str(pod["metadata"]["annotations"]["checksum/config"])

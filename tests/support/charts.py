@@ -25,6 +25,14 @@ def values_of(name: str) -> dict[str, Any]:
     return loaded
 
 
+SERVICES = [
+    name
+    for name in (path.stem.removesuffix("-values") for path in CI_VALUES)
+    if values_of(name).get("mode") != "sidecar"
+]
+"""Values files in mode service."""
+
+
 def rendered(values: Mapping[str, Any], chart: Path = CHART, name: str = "demo") -> list[Manifest]:
     """All manifests of a release. Raises helm_python.HelmError."""
     with helm_python.Chart.load(chart) as loaded:
@@ -33,7 +41,7 @@ def rendered(values: Mapping[str, Any], chart: Path = CHART, name: str = "demo")
         manifest
         for path, text in sorted(texts.items())
         if path.endswith(".yaml")
-        for manifest in yaml.safe_load_all(text)
+        for manifest in yaml.load_all(text, yaml.CSafeLoader)
         if manifest
     ]
 
