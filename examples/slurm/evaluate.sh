@@ -1,0 +1,15 @@
+#!/bin/bash
+# Submits an evaluation of the best checkpoint once a run has generalized: evaluate.sh RUN evaluate.sbatch
+#
+# The job gets the tag of the checkpoint as its argument. Exit code 3: the run has finished without
+# generalizing, nothing was submitted.
+set -euo pipefail
+
+run=$1 job=$2
+"$(dirname "$0")/gate.sh" "$run" --until generalized
+if [[ -n ${PATHWATCH_ENDPOINT:-} ]]; then
+  PATHWATCH_SERVER=$(< "$PATHWATCH_ENDPOINT")
+  export PATHWATCH_SERVER
+fi
+best=$(pathwatch checkpoints "$run" --limit 1 --json | sed -nE 's/.*"tag": "([^"]*)".*/\1/p')
+sbatch "$job" "$best"

@@ -1,0 +1,31 @@
+"""What a batch script starts: sends a recorded run and, told by SIGUSR1, saves and ends.
+
+`python slurm_training.py TRACE STEPS`: server and run from the environment, the attempt from the count of
+restarts. After so many steps of the trace it goes on without news until it is told; a minute at most.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from recorded_run import RecordedRun, recorded
+
+
+def main(trace: str, steps: int) -> None:
+    told = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: told.set())
+    run, attempt = os.environ["PATHWATCH_RUN"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    with RecordedRun(os.environ["PATHWATCH_SERVER"], run, recorded(trace), attempt=attempt) as job:
+        job.play(steps)
+        Path("trained").touch()
+        if not told.wait(60):
+            sys.exit("nobody told it to end")
+    Path("saved").write_text(f"attempt {attempt}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
