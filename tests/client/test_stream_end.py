@@ -181,7 +181,7 @@ def test_a_process_exits_within_5_s_when_the_server_hangs(silent_port):
 
 
 def test_no_call_is_left_to_the_end_of_the_interpreter():
-    """One that is collected there takes its lock, and the thread that holds it may have been stopped: a hang."""
+    """Collected there it takes its lock, and the thread that holds it may have been stopped: a hang."""
     script = """
 import atexit, gc, time
 def count_calls():

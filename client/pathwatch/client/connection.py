@@ -35,9 +35,9 @@ class Connection:
 def _forget_calls() -> None:
     """Let go of calls that are over while gRPC's threads still run.
 
-    A call that failed is its own exception and in a cycle with its traceback; when it is collected it takes its
-    lock. At the interpreter's end a thread of gRPC may have been stopped for good holding that very lock: the
-    process would never exit.
+    A call that failed is its own exception and in a cycle with its traceback; when it is collected it takes
+    its lock. At the interpreter's end a thread of gRPC may have been stopped for good holding that very lock:
+    the process would never exit.
     """
     if Connection.made:
         gc.collect()
