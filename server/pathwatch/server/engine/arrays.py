@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from pathwatch.server.engine.stored_npz import read_stored_npz
+
 
 def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """Named arrays as an .npz; ValueError for arrays of Python objects."""
@@ -21,5 +23,7 @@ def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 def unpack(data: bytes) -> dict[str, NDArray[np.generic]]:
     """The arrays that `pack` was given."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    if (arrays := read_stored_npz(data)) is not None:
+        return arrays
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
