@@ -9,7 +9,7 @@ ARG VENV=/opt/pathwatch
 FROM python:3.11-slim@${PYTHON_DIGEST} AS build
 
 ARG VENV
-# `server,otlp` for metrics pushed by OTLP.
+# With `redis` and `otlp` for what these are for, such as `server,cli,redis`.
 ARG EXTRAS=server,cli
 
 WORKDIR /src

@@ -39,6 +39,13 @@ def secrets() -> Mapping[str, Mapping[str, str]]:
         "watch-tls": certificate,
         "pathwatch-clients": {"ca.crt": (TLS / "ca.pem").read_text()},
         "pathwatch-tokens": {"tokens.yaml": tokens, "readers.yaml": tokens},
+        "redis-user": {"password": "of the user"},
+        "redis-sentinel": {"password": "of the sentinels"},
+        "redis-ca": {"ca.crt": (TLS / "ca.pem").read_text()},
+        "pathwatch-redis": {
+            "tls.crt": (TLS / "client.pem").read_text(),
+            "tls.key": (TLS / "client.key").read_text(),
+        },
         "pathwatch-webhooks": {
             "webhooks.yaml": yaml.safe_dump([webhook]),
             "url": "https://hooks.example.org/x",

@@ -76,6 +76,10 @@ OTLP_PUSH_SECONDS = 5
         ),
         ({**GOOD, "networkPolicy": {"egress": [{"ports": [{"port": 53}]}]}}, "missing property 'to'"),
         ({**GOOD, "webhooks": {"existingSecret": "w"}}, "networkPolicy.egress is empty"),
+        ({**GOOD, "redis": {"url": "redis://h"}}, "networkPolicy.egress is empty"),
+        ({**GOOD, "redis": {"url": "redis://u:secret@h"}}, "at '/redis/url'"),
+        ({**GOOD, "redis": {"url": "http://h"}}, "at '/redis/url'"),
+        ({**GOOD, "redis": {"caSecret": "s"}}, "of no use without redis.url"),
         ({**GOOD, "server": {"otlp": {"endpoint": "http://c:4318"}}}, "networkPolicy.egress is empty"),
         ({**GOOD, "extraEnv": [{"name": "A"}]}, "at '/extraEnv/0'"),
         (

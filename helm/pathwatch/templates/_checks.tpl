@@ -5,10 +5,13 @@
 {{- fail "image.repository is empty: build the image (docs/kubernetes.md), push it to a registry that your cluster reads, and name it here, such as --set image.repository=registry.example.org/team/pathwatch" -}}
 {{- end -}}
 {{- if gt (int .replicas) 1 -}}
-{{- fail (printf "replicas is %d: one pod owns its SQLite database and all windows of a run; give further teams or clusters a release of their own" (int .replicas)) -}}
+{{- fail (printf "replicas is %d: one pod owns its store and all windows of a run; give further teams or clusters a release of their own" (int .replicas)) -}}
 {{- end -}}
 {{- if and .tls.enabled .insecure -}}
 {{- fail "tls.enabled and insecure contradict each other; choose one" -}}
+{{- end -}}
+{{- if and (not .redis.url) (or .redis.passwordSecret .redis.sentinelPasswordSecret .redis.caSecret .redis.clientSecret) -}}
+{{- fail "the secrets of redis are of no use without redis.url" -}}
 {{- end -}}
 {{- if eq .mode "sidecar" -}}
 {{- if .tls.enabled -}}
@@ -40,8 +43,8 @@
 {{- if and .monitoring.scrape.enabled .httpTokens.existingSecret (not .monitoring.scrape.tokenSecret) -}}
 {{- fail "monitoring.scrape.tokenSecret is empty, but httpTokens asks Prometheus for a token: name a secret whose key token holds one with the scope read" -}}
 {{- end -}}
-{{- if and (eq .mode "service") .networkPolicy.enabled (not .networkPolicy.egress) (or .webhooks.existingSecret .server.otlp.endpoint) -}}
-{{- fail "networkPolicy.egress is empty, but webhooks or server.otlp.endpoint send something: allow where it goes, name server included" -}}
+{{- if and (eq .mode "service") .networkPolicy.enabled (not .networkPolicy.egress) (or .redis.url .webhooks.existingSecret .server.otlp.endpoint) -}}
+{{- fail "networkPolicy.egress is empty, but redis.url, webhooks or server.otlp.endpoint need a way out: allow where it leads, name server included" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

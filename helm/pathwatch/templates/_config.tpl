@@ -39,6 +39,26 @@ http_tokens: /etc/pathwatch/http-tokens/{{ .httpTokens.key }}
 {{- if .webhooks.existingSecret }}
 webhooks: /etc/pathwatch/webhooks/{{ .webhooks.key }}
 {{- end }}
+{{- with .redis }}
+{{- if .url }}
+store: {{ .url | quote }}
+redis_wait_replicas: {{ .waitReplicas }}
+redis_timeout_seconds: {{ .timeoutSeconds }}
+{{- if .passwordSecret }}
+redis_password_file: /etc/pathwatch/redis/password
+{{- end }}
+{{- if .sentinelPasswordSecret }}
+redis_sentinel_password_file: /etc/pathwatch/redis-sentinel/password
+{{- end }}
+{{- if .caSecret }}
+redis_ca: /etc/pathwatch/redis-ca/ca.crt
+{{- end }}
+{{- if .clientSecret }}
+redis_cert: /etc/pathwatch/redis-client/tls.crt
+redis_key: /etc/pathwatch/redis-client/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .server.limits }}
 limits: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -107,6 +107,20 @@ grpc: {port: 50051}
 - {folder: http-tokens, secret: {{ .existingSecret }}, keys: [{{ .key | quote }}]}
 {{- end }}
 {{- end }}
+{{- with .redis }}
+{{- if .passwordSecret }}
+- {folder: redis, secret: {{ .passwordSecret }}, keys: [password]}
+{{- end }}
+{{- if .sentinelPasswordSecret }}
+- {folder: redis-sentinel, secret: {{ .sentinelPasswordSecret }}, keys: [password]}
+{{- end }}
+{{- if .caSecret }}
+- {folder: redis-ca, secret: {{ .caSecret }}, keys: [ca.crt]}
+{{- end }}
+{{- if .clientSecret }}
+- {folder: redis-client, secret: {{ .clientSecret }}, keys: [tls.crt, tls.key]}
+{{- end }}
+{{- end }}
 {{- with .webhooks.existingSecret }}
 # The file names others that are beside it.
 - {folder: webhooks, secret: {{ . }}}
