@@ -7,5 +7,5 @@ out=${1:-$here}
 mkdir -p "$out"
 PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc -I "$here" \
   --python_out="$out" --grpc_python_out="$out" --mypy_out="$out" --mypy_grpc_out="$out" \
-  "$here"/pathwatch/v1/*.proto
+  "$here"/pathwatch/v1/*.proto "$here"/pathwatch/katib/*.proto
 rm -f "$out"/pathwatch/v1/tensor_pb2_grpc.py "$out"/pathwatch/v1/tensor_pb2_grpc.pyi  # no service in it
