@@ -7,8 +7,9 @@ RapidFuzz compares fastest, while K < 256.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ class RankedExperts:
     experts: int
     """K."""
 
+    def first(self, most: int) -> RankedExperts:
+        """The same of at most so many experts."""
+        return RankedExperts(self.order_NLM[..., :most], self.cumulative_NLM[..., :most], self.experts)
+
 
 def rank_experts(weights_NLK: Floats, most: float = math.inf) -> RankedExperts:
     """Sort each layer's experts by falling routing weight, none of them negative.
@@ -38,20 +43,28 @@ def rank_experts(weights_NLK: Floats, most: float = math.inf) -> RankedExperts:
     thresholds up to it.
     """
     experts = weights_NLK.shape[-1]
-    if weights_NLK.dtype.itemsize > 4:
-        order_NLK: Ints = np.argsort(-weights_NLK, axis=-1, kind="stable")
-        sorted_NLK = np.take_along_axis(weights_NLK, order_NLK, axis=-1)
-    else:
-        order_NLK, sorted_NLK = _sorted_as_integers(weights_NLK)
-    half = (experts + 1) // 2
-    cumulative_NLM = np.cumsum(sorted_NLK[..., :half], axis=-1, dtype=np.float64)
-    if cumulative_NLM[..., -1].min(initial=math.inf) > most:
-        return RankedExperts(order_NLK[..., :half], cumulative_NLM, experts)
-    return RankedExperts(order_NLK, np.cumsum(sorted_NLK, axis=-1, dtype=np.float64), experts)
+    first = _sorted(weights_NLK) if weights_NLK.dtype.itemsize > 4 else _sorted_as_integers(weights_NLK)
+    for taken in ((experts + 1) // 2, experts):
+        order_NLM, sorted_NLM = first(taken)
+        cumulative_NLM = sorted_NLM.astype(np.float64)
+        np.cumsum(cumulative_NLM, axis=-1, out=cumulative_NLM)
+        if cumulative_NLM[..., -1].min(initial=math.inf) > most:
+            break
+    return RankedExperts(order_NLM, cumulative_NLM, experts)
 
 
-def _sorted_as_integers(weights_NLK: Floats) -> tuple[Ints, NDArray[np.float32]]:
-    """Indices and weights by falling weight of float32 or less; equal weights: lower index first.
+_First: TypeAlias = Callable[[int], tuple[Ints, Floats]]
+"""Indices and weights of the first so many experts by falling weight; equal weights: lower index first."""
+
+
+def _sorted(weights_NLK: Floats) -> _First:
+    order_NLK = np.argsort(-weights_NLK, axis=-1, kind="stable")
+    sorted_NLK = np.take_along_axis(weights_NLK, order_NLK, axis=-1)
+    return lambda taken: (order_NLK[..., :taken], sorted_NLK[..., :taken])
+
+
+def _sorted_as_integers(weights_NLK: Floats) -> _First:
+    """The same of float32 or less.
 
     The bits of floats that are not negative rise with their values. Integers of weight and index are sorted
     several times as fast as indices by a stable argsort; half as large ones, where weights that came as fp16
@@ -64,22 +77,31 @@ def _sorted_as_integers(weights_NLK: Floats) -> tuple[Ints, NDArray[np.float32]]
     if int(np.bitwise_and.reduce(bits_NLK, axis=None)) & room == room:
         bits_NLK ^= room - np.arange(experts, dtype=np.uint32)
         bits_NLK.sort(axis=-1)
-        return bits_NLK & room, np.invert(bits_NLK | room).view(np.float32)
+        return lambda taken: (
+            bits_NLK[..., :taken] & room,
+            np.invert(bits_NLK[..., :taken] | room).view(np.float32),
+        )
     halves_NLKH = np.empty((*weights_NLK.shape, 2), dtype="<u4")
     halves_NLKH[..., 0] = np.arange(experts)
     halves_NLKH[..., 1] = bits_NLK
     halves_NLKH.view("<u8")[..., 0].sort(axis=-1)
-    return halves_NLKH[..., 0], np.invert(halves_NLKH[..., 1]).view(np.float32)
+    return lambda taken: (
+        halves_NLKH[..., :taken, 0],
+        np.invert(halves_NLKH[..., :taken, 1]).view(np.float32),
+    )
 
 
 def pathways_at(weights_NLK: Floats, thresholds: Sequence[float]) -> list[list[str]]:
     """The pathways of n >= 1 samples at each threshold, from one ranking that never stands as a whole."""
-    found: list[list[str]] = [[] for _ in thresholds]
+    found: dict[float, list[str]] = {threshold: [] for threshold in sorted(thresholds, reverse=True)}
     for some_NLK in sample_blocks(weights_NLK):
         ranked = rank_experts(some_NLK, max(thresholds))
-        for threshold, pathways_N in zip(thresholds, found, strict=True):
-            pathways_N += pathways(ranked, threshold)
-    return found
+        for threshold, pathways_N in found.items():
+            chosen_NL = _chosen(ranked, threshold)
+            pathways_N += _written(ranked, chosen_NL)
+            # Lower thresholds need no more.
+            ranked = ranked.first(int(chosen_NL.max(initial=1)))
+    return [found[threshold] for threshold in thresholds]
 
 
 def pathways(ranked: RankedExperts, threshold: float) -> list[str]:
@@ -88,9 +110,18 @@ def pathways(ranked: RankedExperts, threshold: float) -> list[str]:
     Per layer the shortest prefix of experts whose cumulative weight exceeds `threshold` strictly; all experts
     where none does.
     """
-    (n, layers, _), experts = ranked.order_NLM.shape, ranked.experts
+    return _written(ranked, _chosen(ranked, threshold))
+
+
+def _chosen(ranked: RankedExperts, threshold: float) -> NDArray[np.intp]:
+    """How many experts of each sample and layer make the pathway [N, L]."""
     over_NLM = ranked.cumulative_NLM > threshold
-    chosen_NL = np.where(over_NLM[..., -1], over_NLM.argmax(axis=-1) + 1, experts)
+    return np.where(over_NLM[..., -1], over_NLM.argmax(axis=-1) + 1, ranked.experts)
+
+
+def _written(ranked: RankedExperts, chosen_NL: NDArray[np.intp]) -> list[str]:
+    """The first so many experts of each layer, as one string for each sample."""
+    (n, layers, _), experts = ranked.order_NLM.shape, ranked.experts
     most = int(chosen_NL.max(initial=0))
     symbol_type, encoding = _symbols(experts)
     symbols_NLS = np.empty((n, layers, most + 1), dtype=symbol_type)
@@ -98,7 +129,9 @@ def pathways(ranked: RankedExperts, threshold: float) -> list[str]:
     np.put_along_axis(symbols_NLS, chosen_NL[..., None], experts, axis=-1)
     # The last layer has no separator after it.
     kept_NL = chosen_NL + (np.arange(layers) < layers - 1)
-    kept_NLS = np.arange(most + 1, dtype=np.uint32) < kept_NL[..., None].astype(np.uint32)
+    # The smaller the type, the more are compared at once.
+    count_type = np.min_scalar_type(most + 1)
+    kept_NLS = np.arange(most + 1, dtype=count_type) < kept_NL[..., None].astype(count_type)
     # surrogatepass: an expert index may be any integer, also one that Unicode reserves.
     joined = symbols_NLS[kept_NLS].tobytes().decode(encoding, "surrogatepass")
     ends_N = np.cumsum(kept_NL.sum(axis=-1)).tolist()
