@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ports import lasting_port
@@ -44,7 +46,7 @@ class RedisProcess:
         return self._process.pid
 
     def client(self, **options: object) -> Redis:
-        return Redis(port=self.port, **options)  # type: ignore[arg-type]
+        return Redis(port=self.port, socket_timeout=SECONDS, **options)  # type: ignore[arg-type]
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -69,12 +71,14 @@ class RedisProcess:
         except RedisError as error:
             return "NOAUTH" in str(error)
 
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP: connections stay open, nothing is answered; SIGCONT in the end."""
         os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""

@@ -180,14 +180,13 @@ class RedisStore(RedisReader):
         now = time.monotonic()
         due = [run for run in runs if now - self._listed.get(run, -_LIST_SECONDS) >= _LIST_SECONDS]
         if due:
-            with self._connection.failures("write to"):
-                self._connection.command("SADD", RUNS, *due)
+            self._connection.change("SADD", RUNS, *due)
             self._listed |= dict.fromkeys(due, now)
 
     def _unlist(self, run: str) -> None:
         self._listed.pop(run, None)
         try:
-            self._connection.command("SREM", RUNS, run)
+            self._connection.change("SREM", RUNS, run)
         except StoreError as error:  # a name without a run is passed over
             log.info("%s", error)
 

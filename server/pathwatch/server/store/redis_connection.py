@@ -58,7 +58,7 @@ class RedisConnection:
         return StoreError(f"cannot {doing} Redis at {self.address}: {error or type(error).__name__}")
 
     @contextlib.contextmanager
-    def failures(self, doing: str) -> Iterator[None]:
+    def _failures(self, doing: str) -> Iterator[None]:
         """Turns errors into StoreError."""
         try:
             yield
@@ -67,13 +67,18 @@ class RedisConnection:
             raise self.failure(doing, error) from error
 
     def command(self, *call: bytes | str | int) -> Any:
-        """The reply to a command that names a key. Raises StoreError."""
-        with self.failures("read"):
+        """The reply to a command that reads a key. Raises StoreError."""
+        with self._failures("read"):
             return self._client.execute_command(*call)
+
+    def change(self, *call: bytes | str | int) -> None:
+        """Have a command change a key. Raises StoreError."""
+        with self._failures("write to"):
+            self._client.execute_command(*call)
 
     def script(self, text: str, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
         """The reply of a script that only reads. Raises StoreError."""
-        with self.failures("read"):
+        with self._failures("read"):
             return self._client.eval(text, len(keys), *keys, *arguments)
 
     def send(self, calls: Mapping[str, Sequence[Call]], replicas: int) -> dict[str, list[Any]]:
@@ -83,7 +88,7 @@ class RedisConnection:
         cannot be talked to, or fewer than `replicas` replicas have what was written: what became of the calls
         is not known then.
         """
-        with self.failures("write to"):
+        with self._failures("write to"):
             replies: dict[str, list[Any]] = {}
             for node, runs in self._by_node(calls):
                 replies |= self._send(node, {run: calls[run] for run in runs}, replicas)
@@ -91,7 +96,7 @@ class RedisConnection:
 
     def each_node(self, ask: Callable[[Any], Any]) -> list[Any]:
         """What `ask` finds at each server that takes writes. Raises StoreError."""
-        with self.failures("ask"):
+        with self._failures("ask"):
             return [ask(node) for node in self._masters()]
 
     def close(self) -> None:

@@ -1,0 +1,369 @@
+"""What is Redis's own: commits applied once, fences, servers that die, freeze or forget."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from redis.cluster import key_slot
+from redis_process import RedisProcess
+
+from pathwatch.server.config import RedisOptions, Secret
+from pathwatch.server.config.redis import parse_redis_url
+from pathwatch.server.engine.committing import commit as commit_all
+from pathwatch.server.store import redis_log
+from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
+from pathwatch.server.store.redis import Fence, RedisStore
+from pathwatch.server.store.redis_keys import key, keys
+from pathwatch.server.store.rows import BatchRow, DeleteRun, PutBatch, PutRun, RunRow, Write
+
+Fill = Callable[..., None]
+QUICK = RedisOptions(timeout_seconds=0.5)
+
+
+@pytest.fixture
+def stores(redis_server: RedisProcess) -> Iterator[Callable[..., RedisStore]]:
+    """Opens stores on an empty Redis, as many as wanted."""
+    opened = ExitStack()
+    with redis_server.client() as client:
+        client.flushall()
+
+    def open_store(url: str = redis_server.url, options: RedisOptions = QUICK, **more: object) -> RedisStore:
+        return opened.enter_context(closing(RedisStore(parse_redis_url(url), options, **more)))  # type: ignore[arg-type]
+
+    with opened:
+        yield open_store
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[..., RedisProcess]]:
+    """Starts servers of the test's own."""
+    started: list[RedisProcess] = []
+
+    def start(**settings: str) -> RedisProcess:
+        started.append(RedisProcess(tmp_path / f"redis-{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def batch(content: bytes, run: str = "run") -> PutBatch:
+    return PutBatch(row=BatchRow(run=run, attempt=0, step=1, batch=content))
+
+
+def put_run(name: str, step: int = 0) -> PutRun:
+    row = RunRow(
+        name=name,
+        config=b"",
+        finished=False,
+        attempt=0,
+        first_step=0,
+        step=step,
+        closed_step=step,
+        world_size=1,
+        groups=(),
+        created_at=0.0,
+        updated_at=0.0,
+    )
+    return PutRun(row=row)
+
+
+def batches(store: RedisStore, run: str = "run") -> list[bytes]:
+    return [row.batch for row in store.batches(run)]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_comes_late_is_applied_once(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess
+) -> None:
+    """The reply did not come: the commit is tried again, and the first one is still under way."""
+    store, other = stores(), stores()
+    store.commit([put_run("run")])
+    writes: list[Write] = [batch(b"first")]
+    with redis_server.frozen():
+        for _ in range(2):
+            with pytest.raises(StoreError, match="cannot write to Redis at redis://127"):
+                commit_all(store, writes, ())
+        writes.append(batch(b"second"))
+    wait_until(lambda: bool(batches(other)))
+    commit_all(store, writes, ())
+    assert batches(store) == [b"first", b"second"]
+    assert [row.name for row in store.runs()] == ["run"]
+
+
+def test_what_was_given_up_does_not_come_after_all(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess
+) -> None:
+    store = stores()
+    store.commit([put_run("run")])
+    with redis_server.frozen():
+        with pytest.raises(StoreError):
+            store.commit([batch(b"given up")])
+        with pytest.raises(StoreError):
+            store.commit([again := batch(b"other")])
+    store.commit([again])
+    after = batches(store)
+    assert after.count(b"other") == 1
+    store.commit([DeleteRun(run="run"), put_run("run")])
+    assert batches(store) == []
+
+
+def test_runs_that_a_commit_stored_are_not_stored_again_with_the_others(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess
+) -> None:
+    """One run of three can never be stored: committing goes on run by run."""
+    store = stores()
+    with redis_server.client() as client:
+        client.set(key("broken", "batches"), "of somebody else")
+    writes: list[Write] = [batch(run.encode(), run) for run in ("one", "broken", "two")]
+    assert commit_all(store, writes, ()).keys() == {"broken"}
+    assert (batches(store, "one"), batches(store, "two")) == ([b"one"], [b"two"])
+    store.commit([batch(b"more", "one")])
+    assert batches(store, "one") == [b"one", b"more"]
+
+
+def test_a_paused_former_owner_is_fenced_off(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess
+) -> None:
+    epochs = {"old": 1, "new": 2}
+    lease = key("run", "lease")
+    with redis_server.client() as client:
+        client.hset(lease, "epoch", 1)
+        old = stores(fence=lambda run: Fence(epoch=epochs["old"]))
+        old.commit([put_run("run"), batch(b"old")])
+        client.hset(lease, "epoch", 2)
+        # Nothing of the new owner is written yet: the lease alone tells.
+        with pytest.raises(FencedError, match="its lease has epoch 2"):
+            old.commit([batch(b"too late")])
+        new = stores(fence=lambda run: Fence(epoch=epochs["new"]))
+        new.commit([batch(b"new")])
+        with pytest.raises(FencedError):
+            old.commit([batch(b"too late")])
+        assert batches(new) == [b"old", b"new"]
+        client.delete(lease)
+        with pytest.raises(FencedError, match="epoch 0"):
+            new.commit([batch(b"no lease")])
+
+
+def test_two_servers_do_not_mix(stores: Callable[..., RedisStore]) -> None:
+    """Without leases: the one that finds the other's writes stores nothing of its own."""
+    first, second = stores(), stores()
+    first.commit([put_run("run"), batch(b"a")])
+    second = stores()
+    first.commit([batch(b"b")])
+    with pytest.raises(FencedError, match="was written by another server"):
+        second.commit([batch(b"c")])
+    assert batches(first) == [b"a", b"b"]
+
+
+def test_all_keys_of_a_run_are_in_one_slot() -> None:
+    for run in ("run", "a.b-c_d", "x" * 128):
+        assert len({key_slot(name.encode()) for name in keys(run)}) == 1
+    assert len({key_slot(key(f"run-{i}", "run").encode()) for i in range(50)}) > 40
+
+
+def test_a_deleted_run_leaves_no_key_but_one_that_goes(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess, fill: Fill
+) -> None:
+    store = stores()
+    fill(store, range(3))
+    store.commit([DeleteRun(run="run")])
+    with redis_server.client() as client:
+        left = client.keys("pathwatch:*")
+        assert left == [key("run", "commits").encode()]
+        assert 0 < client.ttl(left[0]) <= 3600
+    fill(store, range(2))
+    assert [row.step for row in store.windows("run")] == [0, 1]
+    with redis_server.client() as client:
+        assert client.ttl(key("run", "commits")) == -1
+
+
+def test_nothing_acknowledged_is_lost_by_kill_9(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+        for step in range(0, 30, 10):
+            fill(store, range(step, step + 10))
+            server.kill()
+            with pytest.raises(StoreError, match="cannot write"):
+                fill(store, range(step + 10, step + 11))
+            server.start()
+        fill(store, range(30, 31))
+        assert [row.step for row in store.windows("run")] == list(range(31))
+        assert [row.step for row in store.batches("run")] == [31]
+
+
+def test_the_newest_commits_that_redis_has_lost_are_written_again(
+    servers: Callable[..., RedisProcess], tmp_path: Path, fill: Fill, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when its machine failed before an fsync: its files are those of a moment ago."""
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+        fill(store, range(3))
+        store.commit([put_run("idle", 1)])
+        set_back(
+            server,
+            tmp_path,
+            lambda: (
+                fill(store, range(3, 6)),
+                fill(store, range(2), run="new"),
+                store.commit([put_run("idle", 2)]),
+            ),
+        )
+        assert [row.step for row in store.windows("run")] == [0, 1, 2]
+        fill(store, range(6, 7))
+        assert [row.step for row in store.windows("run")] == list(range(7))
+        assert [row.step for row in store.windows("new")] == [0, 1]
+        assert {row.name: row.step for row in store.runs()} == {"idle": 2, "new": 1, "run": 6}
+        assert "has lost the newest commits of run: they are written again" in caplog.text
+        fill(store, range(7, 9))
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+        assert [row.step for row in store.windows("run")] == list(range(9))
+
+
+def test_more_lost_than_is_kept_is_said(
+    servers: Callable[..., RedisProcess], tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_log, "KEPT_BYTES", 6000)
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+        fill(store, range(3))
+        set_back(server, tmp_path, lambda: fill(store, range(3, 6)))
+        with pytest.raises(UnstorableError, match="was set back, by more than is kept"):
+            fill(store, range(6, 7))
+        # It is taken up again from what is stored, and goes on.
+        fill(store, range(3, 5))
+        assert [row.step for row in store.windows("run")] == [0, 1, 2, 3, 4]
+
+
+def set_back(server: RedisProcess, tmp_path: Path, meanwhile: Callable[[], object]) -> None:
+    """Redis dies, and comes again as it was before `meanwhile`."""
+    folder = Path(server.settings["dir"])
+    shutil.copytree(folder / "appendonlydir", tmp_path / "earlier")
+    meanwhile()
+    server.kill()
+    shutil.rmtree(folder / "appendonlydir")
+    shutil.copytree(tmp_path / "earlier", folder / "appendonlydir")
+    server.start()
+
+
+def test_a_write_is_acknowledged_when_the_replicas_have_it(
+    servers: Callable[..., RedisProcess], stores: Callable[..., RedisStore]
+) -> None:
+    master = servers()
+    replica = servers(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0")
+    with replica.client() as client:
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up")
+    store = stores(master.url, RedisOptions(timeout_seconds=1, wait_replicas=1))
+    store.commit([put_run("run"), batch(b"a")])
+    writes: list[Write] = [batch(b"b")]
+    with replica.frozen():
+        for _ in range(2):
+            with pytest.raises(StoreError, match="written, but 0 of 1 replicas have it"):
+                commit_all(store, writes, ())
+    commit_all(store, writes, ())
+    assert batches(store) == [b"a", b"b"]
+
+
+def test_who_we_are_to_redis(servers: Callable[..., RedisProcess], tmp_path: Path) -> None:
+    server = servers()
+    with server.client() as client:
+        client.acl_setuser(
+            "pathwatch",
+            enabled=True,
+            passwords=["+right"],
+            keys=["pathwatch:*"],
+            categories=["+@all", "-@dangerous"],
+        )
+        client.acl_setuser("default", enabled=False, reset_passwords=True)
+    url = server.url.replace("redis://", "redis://pathwatch:{}@")
+    for wrong in (server.url, url.format("wrong")):
+        with pytest.raises(StoreError, match="cannot ask Redis at redis://127") as refused:
+            RedisStore(parse_redis_url(wrong), QUICK)
+        assert "invalid username-password pair" in str(refused.value) or "authenticate" in str(refused.value)
+        assert "wrong" not in str(refused.value)
+    file = tmp_path / "password"
+    file.write_text("right\n")
+    options = RedisOptions(password=Secret(file=file))
+    with closing(RedisStore(parse_redis_url(url.replace(":{}", ":")), options)) as store:
+        store.commit([put_run("run"), batch(b"a")])
+        assert batches(store) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"appendonly": "no"}, "appendonly is off: what is acknowledged is lost when it ends"),
+        ({"appendfsync": "everysec"}, "appendfsync is everysec"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "it may drop runs when memory is full"),
+        ({}, ""),
+    ],
+)
+def test_what_would_lose_data_is_said_at_the_start(
+    servers: Callable[..., RedisProcess],
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, str],
+    says: str,
+) -> None:
+    server = servers(**settings)
+    with caplog.at_level(logging.WARNING):
+        RedisStore(parse_redis_url(server.url), QUICK).close()
+    assert says in caplog.text if says else not caplog.text
+
+
+def test_memory_is_what_redis_says(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+    server = servers(maxmemory="64mb")
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+        before = store.storage()
+        fill(store, range(20), size=20_000)
+        after = store.storage()
+        assert after.size_bytes == 64 << 20
+        assert after.database_bytes > before.database_bytes + 20 * 20_000
+        assert after.free_bytes == after.size_bytes - after.database_bytes
+        assert after.snapshot_taken_at is None
+
+
+def test_full_memory_stops_acknowledgements_alone(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store, server.client() as client:
+        fill(store, range(3))
+        client.config_set("maxmemory", "1mb")
+        writes: list[Write] = [batch(b"waits")]
+        with pytest.raises(StoreError, match="maxmemory") as refused:
+            commit_all(store, writes, ())
+        assert not isinstance(refused.value, UnstorableError)
+        assert len(list(store.windows("run"))) == 3
+        client.config_set("maxmemory", "64mb")
+        commit_all(store, writes, ())
+        assert batches(store)[-1] == b"waits"
+
+
+def test_a_node_of_a_cluster_is_not_taken_for_a_server(servers: Callable[..., RedisProcess]) -> None:
+    server = servers(cluster_enabled="yes")
+    with pytest.raises(StoreError, match=r"is a node of a cluster: write redis\+cluster://"):
+        RedisStore(parse_redis_url(server.url), QUICK)
+
+
+def test_what_is_larger_than_one_value_comes_in_pieces(
+    stores: Callable[..., RedisStore], monkeypatch: pytest.MonkeyPatch, fill: Fill
+) -> None:
+    from pathwatch.server.store import redis_writes
+
+    monkeypatch.setattr(redis_writes, "PIECE_BYTES", 100)
+    store = stores()
+    fill(store, range(2), size=250)
+    pieces = [row.observations for row in store.observations("run")]
+    assert [len(piece) for piece in pieces] == [250, 250]
+    assert pieces == [row.evidence for row in store.windows("run")]
