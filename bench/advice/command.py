@@ -6,9 +6,8 @@
 the client's decisions and buffer without its threads, each on a stream of its own to a real server; at 8
 ranks real clients do the same. Bytes are those of all messages up, watermarks and reports included. From 512
 ranks on some of the groups are sent and counted for all, watermarks once: reports that groups share then
-count more than once, so that these figures are a little too high. Left out is the first window of an attempt,
-when nothing is known and every rank sends a sample to tell where it begins; `detail` has it. That windows
-come to the same without advice is checked bit for bit.
+count more than once, so that these figures are a little too high. The first window of a run, when nothing is
+known yet, has figures of its own. That windows come to the same without advice is checked bit for bit.
 """
 
 from __future__ import annotations
@@ -58,12 +57,12 @@ def measure(quick: bool) -> Iterator[Figure]:
                 count = min(WINDOWS[ranks], _QUICK_WINDOWS) if quick else WINDOWS[ranks]
                 sent = runner.run(windows_sent(server.grpc, workload, count))
                 said = _said(server.grpc, count)
-            detail = f"first window {sent[0] / needed:.2f}"
-            if workload.groups < len(GROUPS):
-                detail += f", from {workload.groups} of {len(GROUPS)} groups"
+            part = workload.groups < len(GROUPS)
+            detail = f"from {workload.groups} of {len(GROUPS)} groups" if part else ""
+            yield _figure(f"advice.bytes.first.{ranks}", sent[:1], needed, detail, AIM)
             if workload is FLEETS[0]:
                 _check_equal(runner, Path(folder), workload, count, said)
-                detail += ", windows equal those without advice"
+                detail = "windows equal those without advice"
                 real = [_real_clients(Path(folder), workload, count)]
                 yield _figure(f"advice.bytes.real.{ranks}", real, needed, "real clients", AIM)
             yield _figure(f"advice.bytes.{ranks}", sent[1:], needed, detail, AIM)

@@ -24,10 +24,16 @@ class _Buffer(SendBuffer):
 class SimulatedRank:
     """The caller carries messages to a server and responses back, when it likes."""
 
-    def __init__(self, run: str, rank: int, *, most_bytes: int = _CAPACITY // 4) -> None:
+    def __init__(self, run: str, rank: int, *, attempt: int = 0, most_bytes: int = _CAPACITY // 4) -> None:
         self._buffer = _Buffer(_CAPACITY)
         self._withholding = Withholding(
-            run, rank, self._buffer, send=self._send, mark=self._mark, most_bytes=most_bytes
+            run,
+            rank,
+            self._buffer,
+            attempt=attempt,
+            send=self._send,
+            mark=self._mark,
+            most_bytes=most_bytes,
         )
         self._generation = self._buffer.rewind()
         self._first = True

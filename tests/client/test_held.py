@@ -42,14 +42,14 @@ def rows(parts: Iterable[Observations]) -> list[tuple[int, float]]:
 
 
 def holding(groups: int, samples: int, *, capacity: int = 512) -> HeldWindows:
-    held = HeldWindows("run", routing_pb2.SamplingPlan(window_steps=100, capacity=capacity))
+    held = HeldWindows("run", routing_pb2.SamplingPlan(window_steps=100, capacity=capacity), tells_begin=True)
     for number in range(groups):
         held.offer(observed(range(samples), group=f"g{number}"))
     return held
 
 
 def test_of_small_observations_the_objects_are_counted_too() -> None:
-    held = HeldWindows("run", routing_pb2.SamplingPlan(window_steps=2000, capacity=512))
+    held = HeldWindows("run", routing_pb2.SamplingPlan(window_steps=2000, capacity=512), tells_begin=True)
     for sample in range(1000):
         held.offer(observed([sample], step=sample))
     assert held.nbytes >= 1000 * OVERHEAD

@@ -13,6 +13,7 @@ from pathwatch.client.observations import Observations
 
 ALL = 2**64 - 1
 """The largest hash: a request through it asks for every sample."""
+_MOST_SAMPLES = 2**32 - 1
 _SPARSE = 2
 """Rows are given back once there are this many times those that are of use."""
 _DROPPED_AT_ONCE = 64
@@ -53,8 +54,11 @@ class HeldGroup:
 
     @property
     def samples(self) -> int:
-        """Different samples held."""
-        return int(np.unique(self._hashes_S).size)
+        """Different samples held; with those that were cut off, as far as the density of the rest tells.
+
+        From it the server reckons which hash enough samples of all ranks are below.
+        """
+        return min(_MOST_SAMPLES, int(np.unique(self._hashes_S).size / max(1, self._limit) * (ALL + 1)))
 
     def offer(self, observations: Observations, hashes_N: NDArray[np.uint64]) -> Observations | None:
         """Take in observations of a step; those of them that are to be sent now, None = none."""

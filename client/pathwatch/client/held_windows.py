@@ -36,7 +36,8 @@ class HeldWindows:
     (`advise`), or holding back ends (`release`).
     """
 
-    def __init__(self, run: str, plan: routing_pb2.SamplingPlan) -> None:
+    def __init__(self, run: str, plan: routing_pb2.SamplingPlan, *, tells_begin: bool) -> None:
+        """`tells_begin`: of the first observations one goes out at once, whatever was asked for."""
         self._run = run
         self._window_steps = plan.window_steps
         self._capacity = plan.capacity
@@ -44,7 +45,7 @@ class HeldWindows:
         self._expected: dict[str, int] = {}
         self._repeating: set[str] = set()
         self._reached = -1
-        self._began = False
+        self._tells_begin = tells_begin
 
     @property
     def nbytes(self) -> int:
@@ -60,11 +61,11 @@ class HeldWindows:
         ids_N = cast("NDArray[np.int64]", observations.arrays["sample_ids"])
         hashes_N = sample_hash(self._run, group, ids_N)
         sent = held.offer(observations, hashes_N)
-        if self._began:
-            return [] if sent is None else [sent]
-        # The server learns from an attempt's first observation which step it begins with.
-        self._began = True
-        return [observations.select(np.argsort(hashes_N)[:1]) if sent is None else sent]
+        if sent is None and self._tells_begin:
+            # The server learns from an attempt's first observation which step it begins with.
+            sent = observations.select(np.argsort(hashes_N)[:1])
+        self._tells_begin = False
+        return [] if sent is None else [sent]
 
     def reach(self, step: int) -> None:
         """The rank has observed everything up to `step`."""

@@ -122,6 +122,7 @@ class RoutingStream:
             run,
             rank,
             self._buffer,
+            attempt=attempt,
             send=self._send_observations,
             mark=self._send_watermark,
             most_bytes=buffer_bytes // 4,

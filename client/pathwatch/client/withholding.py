@@ -38,12 +38,15 @@ class Withholding:
         rank: int,
         buffer: SendBuffer,
         *,
+        attempt: int,
         send: Callable[[Observations], None],
         mark: Callable[[int], None],
         most_bytes: int,
     ) -> None:
         """`send` and `mark` put observations and watermarks into the buffer; `most_bytes` may be held."""
         self._run = run
+        # Later attempts go over what earlier ones did from the first step that any rank observes.
+        self._tells_begin = rank == 0 or attempt > 0
         self._tell_seconds = _TELL_SECONDS if rank else 0.0
         self._buffer = buffer
         self._send = send
@@ -154,7 +157,7 @@ class Withholding:
 
         with self._lock:
             if self._held is None:
-                self._held = HeldWindows(self._run, plan)
+                self._held = HeldWindows(self._run, plan, tells_begin=self._tells_begin)
                 self._held.reach(self._reached)
             self._held.reconnect()
             self._told = (-1, -1, -1)

@@ -288,9 +288,56 @@ def test_what_is_sent_does_not_grow_with_what_is_observed() -> None:
     _, sent_of_few = trained(few, 6, per_step=10)
     pieces, sent_of_many = trained(many, 6, per_step=100)
     assert bits(many.rounds) == bits(expected(pieces) + many.rounds[WINDOWS:])
-    # Capacity 5: the margin of two standard deviations doubles it, and every rank sends its first sample.
+    # Capacity 5: the margin of two standard deviations doubles it, and rank 0 sends its first sample.
     assert np.mean(sent_of_many) <= 4 * CAPACITY
     assert np.mean(sent_of_many) <= 1.5 * np.mean(sent_of_few)
+
+
+def test_the_first_window_costs_no_more_than_later_ones() -> None:
+    """Nothing is expected yet, and there are more ranks than samples wanted."""
+    fleet = Fleet(4 * CAPACITY)
+    pieces, sent = trained(fleet, WINDOWS, per_step=10)
+    assert bits(fleet.rounds) == bits(expected(pieces))
+    assert sent[0] <= 4 * CAPACITY
+
+
+def test_samples_that_nobody_asked_for_do_not_make_ranks_send_more() -> None:
+    """Sent before ranks heard that they may hold back: enough for a limit, one that is far too high."""
+    fleet = Fleet(4)
+    pieces = []
+
+    def train(step: int, samples: int) -> None:
+        for rank, one in enumerate(fleet.ranks):
+            first = (step * len(fleet.ranks) + rank) * 1000
+            for together in by_envelope(some := plain(range(first, first + samples), step)):
+                one.observe(observed(together))
+            pieces.extend(some)
+            one.watermark(step)
+
+    train(0, 2)
+    fleet.settle()
+    early = fleet.observations
+    assert early == 4 * 2 > CAPACITY
+    for step in range(1, WINDOW):
+        train(step, 200)
+        fleet.settle()
+    assert bits(fleet.rounds) == bits(expected(pieces))
+    assert fleet.observations - early <= 3 * CAPACITY
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_later_attempt_is_told_of_its_first_step_by_every_rank(attempt: int) -> None:
+    """It goes over what earlier attempts did from there on; the first attempt goes over nothing."""
+    sent = []
+    for rank in range(3):
+        one = SimulatedRank("run", rank, attempt=attempt)
+        plan = routing_pb2.SamplingPlan(window_steps=WINDOW, capacity=CAPACITY)
+        one.hear(routing_pb2.StreamRoutingResponse(plan=plan))
+        for step in (5, 6):
+            for together in by_envelope(plain(range(20), step)):
+                one.observe(observed(together))
+        sent.append([(m.batch.step, len(m.batch.sample_ids.data) // 8) for m in one.messages()])
+    assert sent == [[(5, 1)], [(5, 1)] if attempt else [], [(5, 1)] if attempt else []]
 
 
 def test_a_rank_alone_holds_no_more_than_it_needs() -> None:

@@ -97,7 +97,17 @@ class Sampling:
                 self._version += 1
 
     def tell(self, stream: RankStream) -> None:
-        """An answer goes out: with it what is expected of windows to come, where the rank does not know."""
+        """An answer goes out: with it what is expected of windows to come, where the rank does not know.
+
+        Without limits of the window it waits for that ranks were not asked up to: it would send all below.
+        """
+        until = self._window_of.get(stream.rank)
+        if stream.advice and until is not None and (window := self._windows.get(until)) is not None:
+            stream.advice = [
+                advice
+                for advice in stream.advice
+                if advice.until_step != until or advice.threshold <= self._asked(window, advice.group) + 1
+            ]
         if stream.expectations != self._version:
             stream.expectations = self._version
             stream.requests += [
@@ -126,13 +136,10 @@ class Sampling:
         self, until: int, window: _Window, sketch: RunSketch, now: float
     ) -> Iterator[RankStream]:
         kept = sketch.kept(until)
-        # A limit that nothing was asked towards comes from samples that happened to be sent: far too high.
-        asked = window.through.keys() | self._expected.keys()
-        everything = _EVERY_GROUP in asked
         full = {
             group: limit
             for group, (_, limit) in kept.items()
-            if limit is not None and (everything or group in asked)
+            if limit is not None and limit <= self._asked(window, group) + 1
         }
         news = full.keys() - window.full
         window.full |= news
@@ -153,7 +160,7 @@ class Sampling:
         overdue = now >= window.since + self._patience
         if not overdue and (window.awaited is None or window.awaited):
             return
-        more = self._more(window, {group: size for group, (size, _) in kept.items()}, overdue=overdue)
+        more = self._more(window, kept, overdue=overdue)
         window.since = now if more else math.inf
         window.awaited = set(window.waiting) if more else None
         if more:
@@ -172,7 +179,18 @@ class Sampling:
             ]
             yield stream
 
-    def _more(self, window: _Window, sizes: Mapping[str, int], *, overdue: bool) -> dict[str, int]:
+    def _asked(self, window: _Window, group: str) -> int:
+        """Through which hash ranks were asked for a group; −1 = nobody was.
+
+        A limit above it comes from samples that happened to be sent as well, and is far too high.
+        """
+        if _EVERY_GROUP in window.through:
+            return ALL
+        return max(window.through.get(group, -1), self._expected.get(group, -1))
+
+    def _more(
+        self, window: _Window, kept: Mapping[str, tuple[int, int | None]], *, overdue: bool
+    ) -> dict[str, int]:
         """What to ask for next, by group; empty = all that there is has been asked for."""
         if _EVERY_GROUP in window.through:
             return {}
@@ -183,7 +201,7 @@ class Sampling:
         if overdue or window.round >= _MOST_ROUNDS:
             return {_EVERY_GROUP: ALL}
         more = {}
-        for group in sorted({*sizes, *held, *self._expected} - window.full):
+        for group in sorted({*kept, *held, *self._expected} - window.full):
             asked, expected = window.through.get(group), self._expected.get(group)
             if asked is None and group in held:
                 # Some have not heard of what is expected; where nothing is, the number held says it.
@@ -192,7 +210,9 @@ class Sampling:
                 asked = expected if asked is None else asked
                 if asked is None or asked == ALL:
                     continue
-                through = self._further(asked, sizes.get(group, 0))
+                size, limit = kept.get(group, (0, None))
+                # Of as many as are kept, those that were not asked for are not known to be the smallest.
+                through = self._further(asked, size) if limit is None else min(limit - 1, 2 * asked)
             more[group] = through
         return more
 
