@@ -181,6 +181,23 @@ def test_windows_may_be_put_again_and_between_others(tmp_path: Path) -> None:
         assert [row[1] for row in stored(tmp_path)] == [5, 10, 20, 30]
 
 
+def test_phases_turn_where_windows_come_between_others(store: Store) -> None:
+    phases = {10: Phase.LEARNING, 40: Phase.LEARNING, 20: Phase.MEMORIZED, 30: Phase.LEARNING}
+    for step, phase in phases.items():
+        store.commit([put_round(step, {"math": phase})])
+    store.commit([w for w in writes([(0, [(41, {})])]) if isinstance(w, PutRun)])
+    store.commit([put_round(step, {"math": Phase.LEARNING}) for step in range(50, 90, 10)])
+
+    def shown() -> list[int]:
+        history = store.thinned_history("run", ["math"], points=4)
+        assert history is not None
+        return [row.step for row in history.windows["math"]]
+
+    assert shown() == [10, 20, 30, 80]
+    store.commit([put_round(20, {"math": Phase.LEARNING}), put_round(40, {"math": Phase.MEMORIZED})])
+    assert shown() == [10, 40, 50, 80]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
