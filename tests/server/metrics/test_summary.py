@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from pathwatch.server.metrics import arrays, distance
 from pathwatch.server.metrics.consistency import grams
-from pathwatch.server.metrics.summary import MetricSettings, group_metrics
+from pathwatch.server.metrics.distance import cross_path_distance
+from pathwatch.server.metrics.pairs import PairBudget
+from pathwatch.server.metrics.summary import MetricSettings, cross_distance, group_metrics, group_part
 from pathwatch.server.metrics.window import Geometry
 
 ALWAYS = {"window_samples", "effective_dimension", "routing_entropy", "expert_load_max_ratio", "train_loss"}
@@ -256,3 +258,25 @@ def test_the_order_of_samples_changes_nothing_where_all_pairs_are_compared(make_
         )
         for name in ("path_distance", "path_distance_stderr", "path_distance_tau_0_5"):
             assert (straight[name] == turned[name]) is same, name
+
+
+def test_groups_whose_pathways_differ_little_need_few_pairs(make_weights, make_window, monkeypatch):
+    """Long pathways: each compared pair costs much and says as much as many short ones."""
+    compared = []
+    cpdist = distance.cpdist
+
+    def counting(firsts, seconds, **options):
+        compared.append(len(firsts))
+        return cpdist(firsts, seconds, **options)
+
+    chosen = MetricSettings()
+    for layers, fewer in ((120, True), (2, False)):
+        windows = (make_window(make_weights(140, layers, 16, seed=seed)) for seed in (1, 2))
+        first, other = (group_part(window, None, chosen) for window in windows)
+        compared.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(distance, "cpdist", counting)
+            found = cross_distance(first, other, 8, chosen)
+        exact = cross_path_distance(first.pathways_N, other.pathways_N, PairBudget(max_pairs=10**6))
+        assert found == pytest.approx(exact, rel=3 * 0.005 * 7**0.5)
+        assert (sum(compared) < chosen.pair_budget.shared(7).first_pairs) == fewer

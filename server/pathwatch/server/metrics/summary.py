@@ -77,6 +77,8 @@ class GroupPart:
     layer_path_distance_L: NDArray[np.float64] | None
     pathways_N: Sequence[str]
     """At the published threshold; empty where the window has no samples."""
+    spread: float | None
+    """`PathDistance.spread` of these."""
 
 
 def group_metrics(
@@ -96,25 +98,35 @@ def group_metrics(
 def group_part(window: WindowArrays, geometry: Geometry | None, settings: MetricSettings) -> GroupPart:
     """A window's part of `group_metrics`: nearly all of the work, and nothing of other groups."""
     if not len(window.sample_ids_N):
-        return GroupPart(values={"window_samples": 0.0}, layer_path_distance_L=None, pathways_N=())
+        nothing: Values = {"window_samples": 0.0}
+        return GroupPart(values=nothing, layer_path_distance_L=None, pathways_N=(), spread=None)
     by_threshold = dict(zip(settings.thresholds, window.routing.pathways(settings.thresholds), strict=True))
-    published = by_threshold[settings.thresholds[0]]
+    pathways_N = by_threshold[settings.thresholds[0]]
+    published = path_distance(pathways_N, settings.pair_budget)
     layers_L = None
     if settings.per_layer:
         experts = window.weights_NLK.shape[2]
-        layers_L = layer_path_distance(layer_pathways(published, experts), settings.pair_budget)
+        layers_L = layer_path_distance(layer_pathways(pathways_N, experts), settings.pair_budget)
     values = (
-        _distances(by_threshold, settings)
+        _distances(by_threshold, published, settings)
         | _consistency(window, geometry)
         | _spread(window, settings.ridge)
         | _losses(window)
     )
-    return GroupPart(values=values, layer_path_distance_L=layers_L, pathways_N=published)
+    return GroupPart(
+        values=values,
+        layer_path_distance_L=layers_L,
+        pathways_N=pathways_N,
+        spread=None if published is None else published.spread,
+    )
 
 
 def cross_distance(first: GroupPart, other: GroupPart, groups: int, settings: MetricSettings) -> float:
     """Cross-group distance (§E.4) of two of a round's `groups` groups, in order of name; neither empty."""
-    return cross_path_distance(first.pathways_N, other.pathways_N, settings.pair_budget.shared(groups - 1))
+    budget = settings.pair_budget
+    if first.spread is not None and other.spread is not None:
+        budget = budget.after(max(first.spread, other.spread))
+    return cross_path_distance(first.pathways_N, other.pathways_N, budget.shared(groups - 1))
 
 
 def combined(
@@ -140,15 +152,15 @@ def _group_metrics(values: Values, layers_L: NDArray[np.float64] | None) -> Grou
     return GroupMetrics(values=defined, layer_path_distance_L=layers_L)
 
 
-def _distances(by_threshold: Mapping[float, list[str]], settings: MetricSettings) -> Values:
-    first, *others = settings.thresholds
-    published = path_distance(by_threshold[first], settings.pair_budget)
+def _distances(
+    by_threshold: Mapping[float, list[str]], published: PathDistance | None, settings: MetricSettings
+) -> Values:
     values: Values = {
         "path_distance": None if published is None else published.mean,
         "path_distance_normalized": None if published is None else published.normalized,
         "path_distance_stderr": None if published is None else published.stderr,
     }
-    for threshold in others:
+    for threshold in settings.thresholds[1:]:
         distance = path_distance(by_threshold[threshold], settings.coarse_budget(published))
         name = f"path_distance_tau_{threshold:g}".replace(".", "_")
         values[name] = None if distance is None else distance.mean
