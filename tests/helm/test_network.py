@@ -77,25 +77,25 @@ def test_the_client_service_has_the_ports_it_was_given() -> None:
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == {"grpc": 443, "http": 80}
 
 
-def opened(policy: Manifest) -> dict[str, Any]:
-    """Whom each port is opened for."""
-    return {port["port"]: rule["from"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+def opened(policy: Manifest) -> list[tuple[str, Any]]:
+    """Each port that is opened, and for whom."""
+    return [(port["port"], rule["from"]) for rule in policy["spec"]["ingress"] for port in rule["ports"]]
 
 
 def test_the_policy_lets_in_what_is_declared_and_nothing_else() -> None:
     values = values_of("tls")
     policy = the(rendered(values), "NetworkPolicy")
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert opened(policy) == {
-        "grpc": values["networkPolicy"]["grpcFrom"],
-        "http": values["networkPolicy"]["httpFrom"],
-    }
+    assert opened(policy) == [
+        ("grpc", values["networkPolicy"]["grpcFrom"]),
+        ("http", values["networkPolicy"]["httpFrom"]),
+    ]
     assert policy["spec"]["egress"] == values["networkPolicy"]["egress"]
 
 
 def test_by_default_the_namespace_comes_in_and_nothing_goes_out() -> None:
     policy = the(rendered(values_of("plaintext")), "NetworkPolicy")
-    assert opened(policy) == {"grpc": [{"podSelector": {}}], "http": [{"podSelector": {}}]}
+    assert opened(policy) == [("grpc", [{"podSelector": {}}]), ("http", [{"podSelector": {}}])]
     assert policy["spec"]["egress"] == []
 
 
