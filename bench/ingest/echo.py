@@ -1,7 +1,7 @@
-"""The least that a server can do, in a process of its own: `python -m bench.ingest.echo [parse]`.
+"""The least that a server can do, in a process of its own: `python -m bench.ingest.echo [validate]`.
 
-Takes each message and answers with a few bytes: as bytes, or as the protobuf message it is. Prints its
-address in the form of `pathwatch serve`.
+Takes each message and answers with a few bytes: as it is, or once it is parsed and validated, none of it
+wanted. Prints its address in the form of `pathwatch serve`.
 """
 
 from __future__ import annotations
@@ -12,38 +12,43 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.ingest.generator import METHOD
+from bench.overload.messages import EXPERTS, LAYERS
+from pathwatch.server.config import Limits
+from pathwatch.server.engine.decode import Topology, decode_batch
+from pathwatch.server.sketch.admission import Admission
 from pathwatch.v1 import routing_pb2
 
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]
+_ANSWER = b"\x08\x01"
+_TOPOLOGY = Topology(layers=LAYERS, experts=EXPERTS, limits=Limits())
 
 
 async def _answer(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
     async for _request in requests:
-        yield b"\x08\x01"
+        yield _ANSWER
 
 
-async def _acknowledge(
-    requests: AsyncIterator[routing_pb2.StreamRoutingRequest], _: Any
-) -> AsyncIterator[routing_pb2.StreamRoutingResponse]:
-    async for request in requests:
-        yield routing_pb2.StreamRoutingResponse(acked_sequence=request.sequence)
+async def _validate(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+    async for data in requests:
+        request = routing_pb2.StreamRoutingRequest.FromString(data)
+        if request.HasField("batch"):
+            decode_batch(request.batch, 0, _TOPOLOGY, _none)
+        yield _ANSWER
 
 
-async def serve(*, parses: bool) -> None:
+def _none(group: str, step: int, sample_ids_N: NDArray[np.int64]) -> Admission:
+    return Admission(observations=len(sample_ids_N), wanted_N=np.zeros(0, np.intp), hash_limit=0)
+
+
+async def serve(*, validates: bool) -> None:
     """Serve until the process is ended."""
     server = grpc.aio.server(options=_OPTIONS)
     _, service, method = METHOD.split("/")
-    handler = (
-        grpc.stream_stream_rpc_method_handler(
-            _acknowledge,
-            routing_pb2.StreamRoutingRequest.FromString,
-            routing_pb2.StreamRoutingResponse.SerializeToString,
-        )
-        if parses
-        else grpc.stream_stream_rpc_method_handler(_answer)
-    )
+    handler = grpc.stream_stream_rpc_method_handler(_validate if validates else _answer)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -52,4 +57,4 @@ async def serve(*, parses: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(parses=sys.argv[1:] == ["parse"]))
+    asyncio.run(serve(validates=sys.argv[1:] == ["validate"]))

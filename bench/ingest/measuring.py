@@ -44,14 +44,19 @@ class Outcome:
 
     workload: Workload
     echo: list[Pace]
+    validating: list[Pace]
+    """A server that parses and validates each message, and does nothing else."""
     pathwatch: list[Pace]
 
     @property
     def ratio(self) -> float:
         """Messages per second against those of the echo beside it, median."""
-        return statistics.median(
-            ours.messages / echo.messages for ours, echo in zip(self.pathwatch, self.echo, strict=True)
-        )
+        return _ratio(self.pathwatch, self.echo)
+
+    @property
+    def ratio_to_validating(self) -> float:
+        """The same against the server that only validates: what one interpreter can come to."""
+        return _ratio(self.pathwatch, self.validating)
 
     @property
     def bytes_per_second(self) -> float:
@@ -67,20 +72,30 @@ class Outcome:
             f"closing windows {ours.closing:.0%} of a core"
         )
 
+    def told_validating(self) -> str:
+        """What the server comes to that only validates."""
+        ours, validating = (_median(paces) for paces in (self.pathwatch, self.validating))
+        return (
+            f"{_rate(ours, self.workload)}; parsed and validated by one event loop, and nothing else, "
+            f"{_rate(validating, self.workload)}, {_ratio(self.validating, self.echo):.2f} of the echo"
+        )
+
 
 def side_by_side(workload: Workload, *, pairs: int, seconds: float, data: Path) -> Outcome:
-    """`pairs` times a block of echo and a block of pathwatch, of so many seconds each."""
-    outcome = Outcome(workload, [], [])
-    with echo_server() as (address, echo_pid), Sidecar(data) as sidecar:
+    """`pairs` times a block of each server, of so many seconds."""
+    outcome = Outcome(workload, [], [], [])
+    with (
+        echo_server() as echo,
+        echo_server("validate") as validating,
+        Sidecar(data) as sidecar,
+    ):
         run = f"bench-{workload.name}"
         _create(sidecar.grpc, run, workload)
         step = 0
         for _ in range(pairs):
-            outcome.echo.append(
-                _pace(
-                    Block(address=address, run="", workload=workload, first_step=0, seconds=seconds), echo_pid
-                )[0]
-            )
+            for (address, pid), paces in ((echo, outcome.echo), (validating, outcome.validating)):
+                block = Block(address=address, run="", workload=workload, first_step=0, seconds=seconds)
+                paces.append(_pace(block, pid)[0])
             closed = _closing_seconds(sidecar.http)
             block = Block(address=sidecar.grpc, run=run, workload=workload, first_step=step, seconds=seconds)
             pace, sent = _pace(block, sidecar.pid)
@@ -94,7 +109,7 @@ def side_by_side(workload: Workload, *, pairs: int, seconds: float, data: Path) 
 
 @contextmanager
 def echo_server(*arguments: str) -> Iterator[tuple[str, int]]:
-    """Address and process of a server that does nothing."""
+    """Address and process of a server that does next to nothing."""
     command = [sys.executable, "-m", "bench.ingest.echo", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -148,6 +163,12 @@ def _median(paces: list[Pace]) -> Pace:
         messages=statistics.median(pace.messages for pace in paces),
         cpu=statistics.median(pace.cpu for pace in paces),
         closing=statistics.mean(pace.closing for pace in paces),
+    )
+
+
+def _ratio(paces: list[Pace], beside: list[Pace]) -> float:
+    return statistics.median(
+        pace.messages / other.messages for pace, other in zip(paces, beside, strict=True)
     )
 
 
