@@ -67,7 +67,7 @@ def _curves(store: Store, sizes: Sequence[int]) -> Iterator[Figure]:
     yield curve("history.newest", begun, milliseconds, aim=_FLAT)
 
 
-def _show(store: Store) -> str:
+def _show(store: Store) -> bytes:
     thinned = store.thinned_history("long", [GROUP], points=_POINTS)
     if thinned is None:
         raise RuntimeError("the run is gone")

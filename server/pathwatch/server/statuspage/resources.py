@@ -143,7 +143,7 @@ class Resources:
 
 
 def _document(tag: str, make: Callable[[], JsonObject]) -> Resource:
-    return Resource(tag, "application/json", lambda: to_json(make()).encode())
+    return Resource(tag, "application/json", lambda: to_json(make()))
 
 
 def _deleted(view: RunView) -> ApiError:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pathwatch.server.messages import phase_name
 from pathwatch.server.statuspage.documents import VERSION
-from pathwatch.server.statuspage.values import JsonObject, number
+from pathwatch.server.statuspage.values import JsonObject
 from pathwatch.server.store.interface import ThinnedHistory
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import signal_pb2
@@ -33,21 +33,16 @@ def layers_document(run: str, group: str, layers: int, history: ThinnedHistory) 
         "group": group,
         "layers": layers,
         "step": [window.step for window in known],
-        "distance": [[number(value) for value in window.layer_path_distance] for window in known],
+        "distance": [list(window.layer_path_distance) for window in known],
     }
 
 
 def _columns(windows: Sequence[WindowRow], metrics: Iterable[str] | None) -> JsonObject:
-    names = sorted({name for window in windows for name in window.metrics}) if metrics is None else metrics
+    names = sorted(set().union(*(window.metrics for window in windows))) if metrics is None else metrics
     return {
         "step": [window.step for window in windows],
         "attempt": [window.attempt for window in windows],
         "phase": [phase_name(signal_pb2.Phase.ValueType(window.phase)) for window in windows],
         "partial": [window.partial for window in windows],
-        "metrics": {name: [_metric(window, name) for window in windows] for name in names},
+        "metrics": {name: [window.metrics.get(name) for window in windows] for name in names},
     }
-
-
-def _metric(window: WindowRow, name: str) -> float | None:
-    value = window.metrics.get(name)
-    return None if value is None else number(value)

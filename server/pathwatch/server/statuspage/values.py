@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import orjson
+
 JsonObject: TypeAlias = dict[str, Any]
 
 
-def to_json(value: Any) -> str:
-    """As `json.dumps` without spaces, which never gives way to other threads before it is done: only what is
-    small goes to it whole."""
+def to_json(value: Any) -> bytes:
+    """As JSON without spaces, in UTF-8; what is no number (NaN, infinities) is null.
+
+    Other threads may go on between its parts: only what is small is written at once.
+    """
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_dump(name)}:{to_json(each)}" for name, each in value.items()) + "}"
+        return b"{" + b",".join(_dump(name) + b":" + to_json(each) for name, each in value.items()) + b"}"
     if isinstance(value, list) and value and isinstance(value[0], list | dict):
-        return "[" + ",".join(map(to_json, value)) + "]"
+        return b"[" + b",".join(map(to_json, value)) + b"]"
     return _dump(value)
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+def _dump(value: Any) -> bytes:
+    return orjson.dumps(value, default=float)  # NumPy's numbers are floats by another name
 
 
 def time_text(seconds: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
+
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import RunRow, WindowRow
 
@@ -19,6 +21,10 @@ WINDOW_COLUMNS = (
 
 def from_json(text: str, what: str) -> Any:
     """What a column of text holds. Raises StoreError, naming what it belongs to."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        pass  # the standard library takes NaN and infinities, too
     try:
         return json.loads(text)
     except ValueError as error:
