@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import ports
 import pytest
 import torch
+from forked_ranks import ForkedRank
 from torch import nn
 
 from pathwatch.integrations.observing import observer
@@ -206,39 +205,31 @@ def make_torch_moe() -> Callable[..., TorchMoe]:
 
 
 @pytest.fixture
-def start_ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[ForkedRank]]]:
     """Start a script in real processes, as torchrun would; `arguments` gives each rank's. Killed at the end.
 
     The script may import this file as `conftest`.
     """
-    started: list[subprocess.Popen[str]] = []
+    started: list[ForkedRank] = []
 
     def start(
         script: Path, arguments: Callable[[int], Sequence[str]], world_size: int = 2
-    ) -> list[subprocess.Popen[str]]:
-        port = ports.lasting_port()
-        path = [
-            str(Path(__file__).parent),
-            str(Path(ports.__file__).parent),
-            *filter(None, [os.environ.get("PYTHONPATH")]),
-        ]
+    ) -> list[ForkedRank]:
+        world = {
+            "WORLD_SIZE": str(world_size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(ports.lasting_port()),
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
+        }
+        folder = tmp_path_factory.mktemp("ranks")
         ranks = [
-            subprocess.Popen(
-                [sys.executable, str(script), *arguments(rank)],
-                env={
-                    **os.environ,
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(world_size),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                    "DS_ACCELERATOR": "cpu",
-                    "OMP_NUM_THREADS": "1",
-                    "PYTHONPATH": os.pathsep.join(path),
-                },
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
+            ForkedRank(
+                script,
+                arguments(rank),
+                folders=[str(Path(__file__).parent), str(Path(ports.__file__).parent)],
+                environment={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                errors=folder / f"{rank}.log",
             )
             for rank in range(world_size)
         ]
@@ -248,7 +239,7 @@ def start_ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate(60)
 
 
 @pytest.fixture
