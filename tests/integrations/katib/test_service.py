@@ -194,6 +194,7 @@ def _play_trial(folder: Path, scripted: ScriptedServer) -> None:
     wrapped = f"{EXAMPLES / 'trial.sh'} sh {folder / 'train.sh'} 1>{log} 2>&1 && echo completed"
     (folder / "train.sh").write_text("while :; do echo loss=0.5; sleep 0.05; done\n")
     log.touch()
+    scripted.run.name = "not begun"
     main = subprocess.Popen(
         ["sh", "-c", wrapped],
         env={
@@ -208,9 +209,13 @@ def _play_trial(folder: Path, scripted: ScriptedServer) -> None:
     try:
         found = _wait_for_metric(log, "loss")
         assert float(found) == 0.5
+        _wait_for(log, "there is no run 'pair'")
+        scripted.run.name = "pair"
         scripted.say("STOP", math="GENERALIZED")
         assert float(_wait_for_metric(log, "pathwatch_stop")) == 1
         (child,) = map(int, Path(f"/proc/{main.pid}/task/{main.pid}/children").read_text().split())
+        # The training itself, or it would outlive its trial.
+        assert str(folder / "train.sh") in Path(f"/proc/{child}/cmdline").read_text().split("\0")[:2]
         os.kill(child, signal.SIGTERM)
         assert main.wait(30) == 128 + signal.SIGTERM
     finally:
@@ -219,6 +224,13 @@ def _play_trial(folder: Path, scripted: ScriptedServer) -> None:
             main.wait()
     line = next(line for line in log.read_text().splitlines() if "pathwatch_stop=" in line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ pathwatch_stop=1", line)
+
+
+def _wait_for(log: Path, words: str) -> None:
+    deadline = time.monotonic() + 60
+    while words not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
 
 
 def _wait_for_metric(log: Path, name: str) -> str:

@@ -137,6 +137,14 @@ def test_whatever_goes_wrong_with_credentials_stops_nothing(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
 
 
+def test_a_name_that_is_none_stops_nothing(
+    scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names come from functions and attributes of whoever searches."""
+    assert Signals(scripted.address).newest(17) is None  # type: ignore[arg-type]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
 def test_server_and_token_come_from_the_environment(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
