@@ -14,9 +14,6 @@
 {{- if not $runbooks -}}
 {{- range $board.panels -}}
 {{- $_ := unset . "links" -}}
-{{- range .panels -}}
-{{- $_ := unset . "links" -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toRawJson $board -}}
