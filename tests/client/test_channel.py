@@ -42,7 +42,7 @@ def test_a_proxy_of_the_environment_hears_nothing_of_a_plaintext_connection(
             monkeypatch.delenv(name, raising=False)
         for name in ("http_proxy", "https_proxy", "grpc_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        with Client(sidecar.address, credentials=credentials, timeout=10) as client:
+        with Client(sidecar.address, credentials=credentials, timeout=60) as client:
             assert client.list_runs() == []
         with pytest.raises(BlockingIOError):
             proxy.accept()

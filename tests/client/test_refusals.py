@@ -97,7 +97,7 @@ def test_a_log_handler_that_raises_reaches_nobody(sidecar, streams, observe, eve
         assert broken.records >= 3  # refused, full, away
         sidecar.start()
         assert stream.flush(60)
-        stream.close(20)
+        stream.close(60)
     finally:
         logger.removeHandler(broken)
     assert surfaced == []

@@ -204,7 +204,7 @@ def sequence_probe(options: dict[str, Any], rank: int) -> None:
             ).logits
             engine.backward(token_loss(logits, PROBE[:2, mine]))
             engine.step()
-        watch.close(20)
+        watch.close(60)
 
 
 def sequence_stream(options: dict[str, Any], rank: int) -> None:
@@ -229,7 +229,7 @@ def sequence_stream(options: dict[str, Any], rank: int) -> None:
             logits = engine(**batch, use_cache=False).logits
             engine.backward(token_loss(logits, batch["shift_labels"]))
             engine.step()
-        watch.close(20)
+        watch.close(60)
 
 
 def sequence_mesh(options: dict[str, Any], rank: int) -> None:
@@ -242,7 +242,7 @@ def sequence_mesh(options: dict[str, Any], rank: int) -> None:
     engine = initialize(model, sequence_parallel_size=2, data_parallel_size=1)
     with attach(engine, **options, probe=probe("input", shift=False)) as watch:
         watch.begin()
-        watch.close(20)
+        watch.close(60)
 
 
 def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoint: int = 0) -> None:
@@ -270,7 +270,7 @@ def pipeline(options: dict[str, Any], rank: int, kind: str, mode: str, checkpoin
                 watch.batch(groups="a", sample_ids=ids, shape=tuple(tokens.shape), labels=labels)
             data = iter([(tokens, labels) for _, tokens, labels in micro_batches()])
             losses.append(float(engine.train_batch(data)))
-        watch.close(20)
+        watch.close(60)
     if PIPELINE_LOSSES.setdefault(kind, losses) != losses:
         raise AssertionError(f"probe and stream mode trained otherwise: {PIPELINE_LOSSES[kind]}, {losses}")
 
@@ -314,7 +314,7 @@ def watched(
         for _ in range(STEPS):
             engine.backward(loss(TRAIN[rank * share : (rank + 1) * share]))
             engine.step()
-        watch.close(20)
+        watch.close(60)
 
 
 CASES: dict[str, Callable[[dict[str, Any], int], None]] = {

@@ -133,7 +133,7 @@ def test_a_sidecar_that_dies_and_comes_back_misses_nothing(
         train(engine, 6)
         sidecar.start()
         train(engine, 1)
-        watch.close(timeout=30)
+        watch.close(timeout=60)
     assert sum("training goes on" in message for message in warnings(caplog)) <= 1
     with Client(sidecar.address) as client:
         deadline = time.monotonic() + 60

@@ -13,7 +13,7 @@ def test_errands_run_in_order_beside_the_caller() -> None:
     errands, done = Errands(), []
     for name in "abc":
         errands.run(name, lambda name=name: done.append((name, threading.current_thread())))
-    errands.close(10)
+    errands.close(60)
     assert [name for name, _ in done] == ["a", "b", "c"]
     assert threading.current_thread() not in {thread for _, thread in done}
 
@@ -26,7 +26,7 @@ def test_behind_a_slow_errand_only_the_newest_of_a_name_waits() -> None:
     for number in range(1000):
         errands.run("fast", lambda number=number: done.append(number))
     slow.set()
-    errands.close(10)
+    errands.close(60)
     assert done == [999]
 
 
@@ -37,7 +37,7 @@ def test_one_that_fails_is_told_once_and_stops_no_other(caplog: pytest.LogCaptur
         errands.run("dividing", lambda: 1 / 0)
         errands.run("other", lambda finished=finished: (done.append(1), finished.set()))
         assert finished.wait(60)
-    errands.close(10)
+    errands.close(60)
     assert len(done) == 3
     assert [record.message.count("dividing") for record in caplog.records] == [1]
 

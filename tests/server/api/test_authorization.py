@@ -85,7 +85,7 @@ class Guarded:
         kind = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
         call = getattr(self.channel, kind[stream, answers])(method)
         try:
-            done = call(iter([request]) if stream else request, metadata=metadata, timeout=20)
+            done = call(iter([request]) if stream else request, metadata=metadata, timeout=60)
             if answers:
                 next(done)
                 done.cancel()
@@ -356,7 +356,7 @@ def test_a_job_goes_on_with_the_token_that_replaced_its_own(guarded: Callable[..
         run_pb2.GetRunRequest(name="run"), metadata=ops
     )
     assert counted.run.step == 20
-    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
+    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=60) as page:
         assert 'ingest_observations_total{run="run",result="accepted"} 160\n' in page.read().decode()
 
 
@@ -366,14 +366,14 @@ def test_a_broken_file_changes_nobodys_rights(guarded: Callable[..., Guarded]) -
     assert server.code("/pathwatch.v1.RunService/ListRuns", job) is None
     server.write("- name: [")
     assert server.code("/pathwatch.v1.RunService/ListRuns", job) is None
-    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
+    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=60) as page:
         text = page.read().decode()
     assert 'pathwatch_reload_failures_total{file="tokens"} 1.0' in text
     assert 'pathwatch_reload_failing{file="tokens"} 1.0' in text
     del server.entries["job"]
     server.give("other", "read")
     assert server.code("/pathwatch.v1.RunService/ListRuns", job) is grpc.StatusCode.UNAUTHENTICATED
-    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=20) as page:
+    with urllib.request.urlopen(f"http://{server.http_address}/metrics", timeout=60) as page:
         text = page.read().decode()
     assert 'pathwatch_reload_failing{file="tokens"} 0.0' in text
     assert 'pathwatch_refused_calls_total{listener="grpc",reason="unauthenticated"} 1.0' in text
@@ -456,5 +456,5 @@ def test_without_tokens_all_is_open_and_control_is_still_written_down(
 
 
 def test_health_needs_no_token(guarded: Callable[..., Guarded]) -> None:
-    answer = health_pb2_grpc.HealthStub(guarded().channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+    answer = health_pb2_grpc.HealthStub(guarded().channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -312,9 +312,9 @@ def _failure(channel: grpc.Channel, method: str, data: bytes) -> grpc.RpcError |
     """How a call failed; method `u:…` gives one answer, `s:…` a stream of them."""
     try:
         if method.startswith("u:"):
-            channel.unary_unary(method[2:])(data, timeout=20)
+            channel.unary_unary(method[2:])(data, timeout=60)
         else:
-            answers = channel.unary_stream(method[2:])(data, timeout=20)
+            answers = channel.unary_stream(method[2:])(data, timeout=60)
             next(answers)
             answers.cancel()
     except grpc.RpcError as error:
@@ -372,7 +372,7 @@ def _calls(rng: random.Random) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.slow
 def test_bombs(server: Server) -> None:
     """What is small on the wire and large in memory is refused, at the size it would have."""
-    server.channel.unary_unary("/pathwatch.v1.RunService/ListRuns")(b"", timeout=20)
+    server.channel.unary_unary("/pathwatch.v1.RunService/ListRuns")(b"", timeout=60)
     server.reset_peak()
     before = server.peak()
     create = server.channel.unary_unary("/pathwatch.v1.RunService/CreateRun")

@@ -66,7 +66,7 @@ class Secured:
 
     def lets_in(self, credentials: Credentials | None = None) -> bool:
         credentials = credentials or self.ours.credentials()
-        with Client(self.server.grpc_address, credentials=credentials, timeout=20) as client:
+        with Client(self.server.grpc_address, credentials=credentials, timeout=60) as client:
             try:
                 client.list_runs()
             except PathwatchError as error:
@@ -76,7 +76,7 @@ class Secured:
         return True
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://{self.server.http_address}/metrics", timeout=20) as page:
+        with urllib.request.urlopen(f"http://{self.server.http_address}/metrics", timeout=60) as page:
             return page.read().decode()
 
 

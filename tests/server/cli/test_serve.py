@@ -33,10 +33,10 @@ def test_it_says_where_it_is_and_drains_when_told(tmp_path: Path) -> None:
             [*COMMAND, "runs", "--json", "--server", ready[1]], capture_output=True, text=True, timeout=60
         )
         assert (asked.returncode, asked.stdout) == (0, "")
-        with urllib.request.urlopen(f"http://{ready[2]}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{ready[2]}/metrics", timeout=60) as page:
             assert b"pathwatch_" in page.read()
         process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from pathwatch.server.report.data import RunHistory, run_history
+from pathwatch.server.report.write import write_report
 from pathwatch.v1 import run_pb2, signal_pb2
 
+FINISHED = run_pb2.Run(name="pair", state=run_pb2.RUN_STATE_FINISHED)
 STEPS = range(0, 1000, 50)
 PHASES = {
     "math": {
@@ -26,6 +28,21 @@ PHASES = {
 
 @pytest.fixture
 def response() -> signal_pb2.GetMetricsResponse:
+    return made_up()
+
+
+@pytest.fixture
+def history(response: signal_pb2.GetMetricsResponse) -> RunHistory:
+    return run_history(FINISHED, response)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Page and picture of `history`, without labels. Drawing takes seconds."""
+    return write_report(tmp_path_factory.mktemp("written"), run_history(FINISHED, made_up()))
+
+
+def made_up() -> signal_pb2.GetMetricsResponse:
     """Twenty steps; `math` has an affinity, `text & more` an unseen loss; STOP at 950."""
     told = signal_pb2.GetMetricsResponse(closed_step=950)
     for step in STEPS:
@@ -53,11 +70,6 @@ def response() -> signal_pb2.GetMetricsResponse:
     told.signals[-1].stop_at_step = 950
     told.signals[-1].best_checkpoint_step = 800
     return told
-
-
-@pytest.fixture
-def history(response: signal_pb2.GetMetricsResponse) -> RunHistory:
-    return run_history(run_pb2.Run(name="pair", state=run_pb2.RUN_STATE_FINISHED), response)
 
 
 @pytest.fixture

@@ -64,9 +64,8 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_the_page_tells_the_verdicts(history: RunHistory, tmp_path: Path) -> None:
-    page, _ = write_report(tmp_path / "out", history)
-    read = Tables(page)
+def test_the_page_tells_the_verdicts(written: tuple[Path, Path]) -> None:
+    read = Tables(written[0])
     assert read.tables["verdicts"][1:] == [
         ["math", "generalized", "800", "850", "shared <pathways>"],
         ["text & more", "overfitting", "600", "–", "text & more since 600"],
@@ -90,9 +89,8 @@ def test_a_withdrawn_stop_is_told_as_such(response: signal_pb2.GetMetricsRespons
 
 
 @pytest.mark.slow
-def test_the_page_needs_nothing_else(history: RunHistory, tmp_path: Path) -> None:
-    page, _ = write_report(tmp_path, history)
-    read = Tables(page)
+def test_the_page_needs_nothing_else(written: tuple[Path, Path]) -> None:
+    read = Tables(written[0])
     assert read.links == read.images
     (image,) = read.images
     kind, _, content = image.partition(",")
@@ -115,9 +113,9 @@ def test_labels_add_the_judgement(
 
 @pytest.mark.slow
 def test_the_picture_grows_by_a_row_with_labels(
-    history: RunHistory, labels_file: Callable[..., Path], tmp_path: Path
+    written: tuple[Path, Path], history: RunHistory, labels_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    _, plain = write_report(tmp_path / "plain", history)
+    _, plain = written
     _, judged = write_report(tmp_path / "judged", history, load_labels(labels_file()))
     assert png_size(plain)[0] == png_size(judged)[0] >= 1200
     assert png_size(judged)[1] > png_size(plain)[1] >= 600
@@ -128,14 +126,16 @@ def test_the_picture_grows_by_a_row_with_labels(
 
 
 @pytest.mark.slow
-def test_the_same_history_makes_the_same_files(history: RunHistory, tmp_path: Path) -> None:
-    first, second = (write_report(tmp_path / name, history) for name in ("first", "second"))
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+def test_the_same_history_makes_the_same_files(
+    written: tuple[Path, Path], history: RunHistory, tmp_path: Path
+) -> None:
+    again = write_report(tmp_path, history)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
 
 
 @pytest.mark.slow
 def test_many_groups_go_below_each_other(
-    response: signal_pb2.GetMetricsResponse, history: RunHistory, tmp_path: Path
+    response: signal_pb2.GetMetricsResponse, written: tuple[Path, Path], tmp_path: Path
 ) -> None:
     math = [window for window in response.windows if window.group == "math"]
     for number in range(3):
@@ -144,7 +144,7 @@ def test_many_groups_go_below_each_other(
             response.windows[-1].group = f"group {number}"
     many = run_history(run_pb2.Run(name="many"), response)
     assert len(many.groups) == 5
-    _, few = write_report(tmp_path / "few", history)
-    _, picture = write_report(tmp_path / "many", many)
+    _, few = written
+    _, picture = write_report(tmp_path, many)
     assert png_size(picture)[0] < 2 * png_size(few)[0]
     assert png_size(picture)[1] > 1.6 * png_size(few)[1]

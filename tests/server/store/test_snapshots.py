@@ -249,10 +249,22 @@ def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path, eventually: Call
 
 
 def test_a_stop_gives_a_snapshot_up(
-    tmp_path: Path, fill: Fill, eventually: Callable[..., object], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    fill: Fill,
+    eventually: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    take = Snapshots.take
+
+    def until_told(self: Snapshots, database: Path, *, stopping: Callable[[], bool], **how: bool) -> object:
+        """Half of it, and the rest only once the server stops."""
+        monkeypatch.setattr(sqlite_snapshots, "reach", lambda place: eventually(stopping))
+        return take(self, database, stopping=stopping, **how)
+
+    monkeypatch.setattr(Snapshots, "take", until_told)
     with closing(SqliteStore(tmp_path)) as store:
-        fill(store, range(400), size=20_000)
+        fill(store, range(40))
     store = SqliteStore(tmp_path, snapshot_seconds=0.01)
     eventually(lambda: Snapshots(tmp_path).leftovers())
     store.close()

@@ -60,7 +60,7 @@ def write_tokens(path: Path, names: list[str]) -> Path:
 
 
 def get(address: str, path: str, authorization: str | None = None) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(address, timeout=20)
+    connection = http.client.HTTPConnection(address, timeout=60)
     headers = {} if authorization is None else {"Authorization": authorization}
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
@@ -141,7 +141,7 @@ def test_the_scrape_configuration_of_the_documentation(
     mounted[job["authorization"]["credentials_file"]] = "prometheus\n"
     assert job["scheme"] == "https"
     context = ssl.create_default_context(cadata=mounted[job["tls_config"]["ca_file"]])
-    connection = http.client.HTTPSConnection(address, timeout=20, context=context)
+    connection = http.client.HTTPSConnection(address, timeout=60, context=context)
     token = mounted[job["authorization"]["credentials_file"]].strip()
     connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
     response = connection.getresponse()
@@ -155,7 +155,7 @@ def test_https_with_a_certificate_that_changes(start: Callable[..., str], tmp_pa
 
     def answers(authority: trustme.CA) -> bool:
         context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
-        connection = http.client.HTTPSConnection(address, timeout=20, context=context)
+        connection = http.client.HTTPSConnection(address, timeout=60, context=context)
         try:
             connection.request("GET", "/metrics")
             return connection.getresponse().status == 200
