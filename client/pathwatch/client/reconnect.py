@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import grpc
 
@@ -39,11 +40,22 @@ _REFUSALS = frozenset(
 )
 
 
+class _Ending(NamedTuple):
+    """How an attempt ended."""
+
+    failure: PathwatchError | None = None
+    asked: float = 0.0
+    """Seconds that the server asked to wait."""
+    cut: bool = False
+    """Whether a connection that served was closed: by age, a restart or a proxy, which nobody can tell."""
+
+
 class Reconnecting:
     """Runs `attempt` with a fresh connection until stopped; waits longer after every failure, with jitter.
 
     `attempt(connection, answered)` calls `answered` when the server answers, and returns or raises when its
-    connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning.
+    connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning, but
+    for the end of a connection that had served: if there is nobody any more, the next attempt says so.
     Where the server ended a connection that had served, the next is made at once.
     """
 
@@ -107,11 +119,13 @@ class Reconnecting:
             while not self._stop.is_set():
                 last = self._hurry.is_set()
                 started = time.monotonic()
-                failure, asked = self._try()
-                if last or self._stop.is_set():
-                    return
+                failure, asked, cut = self._try()
                 # A connection that lasted longer than the wait before it was a good one: start over.
                 good = time.monotonic() - started > max(delay, _FIRST_DELAY)
+                if failure is not None and not self._stop.is_set():
+                    self._report(failure, expected=cut and good and not last)
+                if last or self._stop.is_set():
+                    return
                 failures = 0 if good else failures + 1
                 if failure is None and good:  # servers want new connections from time to time
                     delay = 0.0
@@ -122,9 +136,8 @@ class Reconnecting:
         finally:
             self._on_end()
 
-    def _try(self) -> tuple[PathwatchError | None, float]:
-        """One attempt: how it failed, if it did, and how long the server asked to wait, in seconds."""
-        asked = 0.0
+    def _try(self) -> _Ending:
+        """One attempt."""
         try:
             self._served = False
             channel = open_channel(self._address, self._credentials, ping_seconds=self._ping_seconds)
@@ -134,21 +147,20 @@ class Reconnecting:
             finally:
                 connection.close()
         except PathwatchError as error:
-            failure = error
+            return _Ending(error)
         except grpc.RpcError as error:
-            self._adapt(silent=ended_by_silence(error))
+            silent = ended_by_silence(error)
+            self._adapt(silent=silent)
             if ended_by_age(error):
-                return None, asked
-            failure, asked = explain(error, self._address), retry_delay(error)
+                return _Ending()
+            failure = explain(error, self._address)
+            cut = self._served and not silent and failure.code is grpc.StatusCode.UNAVAILABLE
+            return _Ending(failure, retry_delay(error), cut)
         except (ValueError, OSError) as error:
-            failure = PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return _Ending(PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         except Exception as error:  # a fault of ours must not reach training
-            failure = PathwatchError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
-        else:
-            return None, asked
-        if not self._stop.is_set():
-            self._report(failure)
-        return failure, asked
+            return _Ending(PathwatchError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
+        return _Ending()
 
     def _adapt(self, *, silent: bool) -> None:
         """Choose how long a ping of the next connection may take.
@@ -167,8 +179,11 @@ class Reconnecting:
             _logger.info("pathwatch: connected to %s again", self._address)
             self._warned = None
 
-    def _report(self, failure: PathwatchError) -> None:
+    def _report(self, failure: PathwatchError, *, expected: bool) -> None:
         self.last_error = str(failure)
+        if expected:
+            _logger.debug("pathwatch: %s; connecting again", failure)
+            return
         kind = _AWAY if failure.code in _AWAY else failure.code
         known = kind == self._warned or (kind is _AWAY and not self._tells_absence)
         level = logging.DEBUG if known else logging.WARNING
