@@ -118,3 +118,20 @@ def test_memory_is_bounded_and_the_minimum_remembered():
     assert len(guard.curve[0]) <= MAX_BINS
     assert guard.newest.minimum_step == pytest.approx(500, abs=40)
     assert guard.overfitting
+
+
+def test_a_probe_of_the_same_samples_is_compared_as_samples_that_come_and_go(monkeypatch):
+    rng = np.random.default_rng(3)
+    ids, losses = np.arange(40), 2 - 0.01 * np.arange(60)[:, None] + 0.05 * rng.random((60, 40))
+    losses[40:] += 0.3
+    told = []
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr("pathwatch.server.phases.guard.np.array_equal", lambda *_: False)
+        watch = UnseenLossGuard()
+        for step, row in enumerate(losses):
+            unseen = ids[: 40 - 8 * (step // 20)]
+            watch.take(step, unseen, row[: len(unseen)], np.zeros(len(unseen), np.int32))
+        told.append((watch.newest, watch.overfitting, *(part.tolist() for part in watch.curve)))
+    assert told[0] == told[1]
+    assert told[0][1]

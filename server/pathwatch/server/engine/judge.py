@@ -112,16 +112,19 @@ class Judge:
 
     def rebuild(self, rows: Iterable[WindowRow], checkpoints: Sequence[Checkpoint]) -> None:
         """Take in stored rounds, by step, then group, as if they came now. Raises PluginLostError."""
+        judged: Iterable[str] = ()
         for step, round_ in groupby(rows, key=lambda row: row.step):
             windows = list(round_)
             if all(row.judged for row in windows):
-                self._feed(
+                judged = self._feed(
                     step,
                     {row.group: unpack(row.evidence) for row in windows},
                     {row.group: unpack_losses(row.losses) for row in windows},
                 )
             else:
                 self._pass_over(step, [row.group for row in windows], windows[0].reason)
+                judged = ()
+        self._tell_memorized(judged)
         self._choose(checkpoints)
 
     def measure(self, window: WindowArrays) -> Evidence:
@@ -136,7 +139,7 @@ class Judge:
         checkpoints: Sequence[Checkpoint],
     ) -> Judgement:
         """Judge a complete round. Raises PluginLostError."""
-        self._feed(step, evidence, losses)
+        self._tell_memorized(self._feed(step, evidence, losses))
         return self._choose(checkpoints)
 
     def pass_over(
@@ -150,7 +153,10 @@ class Judge:
         """Checkpoints, best first. Raises PluginFailureError."""
         return list(self._guarded("detector", lambda: self._detector.rank(checkpoints, group)))
 
-    def _feed(self, step: int, evidence: Mapping[str, Evidence], losses: Mapping[str, SampleLosses]) -> None:
+    def _feed(
+        self, step: int, evidence: Mapping[str, Evidence], losses: Mapping[str, SampleLosses]
+    ) -> Iterable[str]:
+        """Take in a round, the memorized share aside; the groups that could be judged."""
         for group, of_group in losses.items():
             self._tracker(group).update(step, of_group.sample_ids_N, of_group.losses_N)
         try:
@@ -160,17 +166,21 @@ class Judge:
             raise
         except PluginFailureError as failure:
             self._pass_over(step, evidence, str(failure))
-            return
+            return ()
         self._last = Judgement(
             step=step,
             verdicts=dict(verdicts),
             decision=decision,
             best_step=self._last.best_step,
             best_step_by_group=self._last.best_step_by_group,
-            memorized_ratio={
-                group: ratio for group in losses if (ratio := self._memorization[group].ratio) is not None
-            },
         )
+        return losses
+
+    def _tell_memorized(self, groups: Iterable[str]) -> None:
+        """Add the memorized shares of the round that was fed last; they take a sort of all losses."""
+        ratios = {group: self._memorization[group].ratio for group in groups}
+        known = {group: ratio for group, ratio in ratios.items() if ratio is not None}
+        self._last = replace(self._last, memorized_ratio=known)
 
     def _pass_over(self, step: int, groups: Iterable[str], reason: str) -> None:
         unknown = {}

@@ -80,18 +80,27 @@ class UnseenLossGuard:
         self.watching = len(ids_N) >= MIN_UNSEEN
         if not self.watching:
             return
+        if np.array_equal(ids_N, self._ids_N):  # as in nearly every window of a probe
+            self._level += float((losses_N - self._losses_N).mean())
+        else:
+            ids_N, losses_N = self._of_known(ids_N, losses_N)
+        self._ids_N, self._losses_N = ids_N, losses_N
+        self._levels.add(step, np.array([self._level]))
+        if self._bins.add(step, losses_N) and len(self._bins) >= 2 * SMOOTHED:
+            self._compare(self._bins.steps, self._bins.means)
+
+    def _of_known(
+        self, ids_N: NDArray[np.int64], losses_N: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Those whose past is known, and only their past; too few: all, without a past."""
         kept_N, old, new = np.intersect1d(self._ids_N, ids_N, assume_unique=True, return_indices=True)
-        if len(kept_N) < MIN_UNSEEN:  # other samples than before: their past is not known
-            kept_N, new = ids_N, np.arange(len(ids_N))
+        if len(kept_N) < MIN_UNSEEN:
             self._bins, self._levels = Bins(limit=MAX_BINS), Bins(limit=MAX_BINS)
             self._level = float(losses_N.mean())
-        else:
-            self._bins.keep(old)
-            self._level += float((losses_N[new] - self._losses_N[old]).mean())
-        self._ids_N, self._losses_N = kept_N, losses_N[new]
-        self._levels.add(step, np.array([self._level]))
-        if self._bins.add(step, losses_N[new]) and len(self._bins) >= 2 * SMOOTHED:
-            self._compare(self._bins.steps, self._bins.means)
+            return ids_N, losses_N
+        self._bins.keep(old)
+        self._level += float((losses_N[new] - self._losses_N[old]).mean())
+        return kept_N, losses_N[new]
 
     def _compare(self, steps_T: NDArray[np.int64], losses_TN: NDArray[np.float64]) -> None:
         smooth_TN = np.lib.stride_tricks.sliding_window_view(losses_TN, SMOOTHED, axis=0).mean(axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 
 import numpy as np
@@ -28,7 +29,7 @@ class FittedShare:
     @property
     def share(self) -> float:
         """The smoothed share; NaN before the first window."""
-        return float(np.median(self._recent)) if self._recent else float("nan")
+        return statistics.median(self._recent) if self._recent else float("nan")
 
     def take(self, step: int, losses_N: NDArray[np.float64]) -> None:
         """Take in a window's losses."""

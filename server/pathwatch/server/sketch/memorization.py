@@ -78,6 +78,9 @@ class MemorizationTracker:
         self._step = step
         came_N = ~np.isnan(losses_N)
         sample_ids_N, losses_N = sample_ids_N[came_N], losses_N[came_N]
+        if np.array_equal(sample_ids_N, self._ids_S):  # as in nearly every window of a probe
+            self._steps_S, self._losses_S = np.full(len(sample_ids_N), step), losses_N.astype(np.float64)
+            return
         old_S = ~np.isin(self._ids_S, sample_ids_N)
         self._ids_S = np.concatenate([self._ids_S[old_S], sample_ids_N], dtype=np.int64)
         self._steps_S = np.concatenate([self._steps_S[old_S], np.full(len(sample_ids_N), step)])
