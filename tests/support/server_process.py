@@ -20,7 +20,7 @@ from pathwatch.server.config import ServerConfig
 def ready(addresses):
     print(addresses.grpc, flush=True)
 
-config = ServerConfig(data=Path(sys.argv[1]), listen=sys.argv[2], http="127.0.0.1:0")
+config = ServerConfig(data=Path(sys.argv[1]), listen=sys.argv[2], http="127.0.0.1:0", store=sys.argv[3])
 sys.exit(asyncio.run(serve(config, ready=ready)))
 """
 
@@ -28,8 +28,11 @@ sys.exit(asyncio.run(serve(config, ready=ready)))
 class ServerProcess:
     """Runs from the start. `environment` (PATHWATCH_FAILPOINTS, …) holds for the next start only."""
 
-    def __init__(self, data: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, environment: Mapping[str, str] | None = None, *, store: str = "sqlite"
+    ) -> None:
         self._data = data
+        self._store = store
         self.address = f"127.0.0.1:{lasting_port()}"
         self.kills = 0
         self.start(environment)
@@ -46,7 +49,7 @@ class ServerProcess:
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start without waiting for it: for a server that is to die before it answers."""
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(self._data), self.address],
+            [sys.executable, "-c", SERVE, str(self._data), self.address, self._store],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},

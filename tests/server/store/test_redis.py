@@ -302,7 +302,7 @@ def test_who_we_are_to_redis(servers: Callable[..., RedisProcess], tmp_path: Pat
     file = tmp_path / "password"
     file.write_text("right\n")
     options = RedisOptions(password=Secret(file=file))
-    with closing(RedisStore(parse_redis_url(url.replace(":{}", ":")), options)) as store:
+    with closing(RedisStore(parse_redis_url(url.replace(":{}", "")), options)) as store:
         store.commit([put_run("run"), batch(b"a")])
         assert batches(store) == [b"a"]
 

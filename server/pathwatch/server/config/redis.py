@@ -13,8 +13,8 @@ from pathwatch.server.config.secrets import Secret, SecretError
 PORT = 6379
 SENTINEL_PORT = 26379
 FORMS = (
-    "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/NAME or "
-    "redis+cluster://[USER:PASSWORD@]HOST[:PORT],…; rediss instead of redis for TLS"
+    "redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…/NAME or "
+    "redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…; rediss instead of redis for TLS"
 )
 
 
@@ -91,10 +91,8 @@ def parse_redis_url(text: str) -> RedisAddress:
         raise RedisUrlError(
             "it has a `?` or a `#`: options have names of their own; in a password write %3F, %23"
         )
-    account, at, hosts = parts.netloc.rpartition("@")
-    user, colon, password = account.partition(":")
-    if at and not colon:
-        raise RedisUrlError("before the @ it wants USER:PASSWORD, or :PASSWORD for the default user")
+    account, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = account.partition(":")
     path = [unquote(part) for part in parts.path.strip("/").split("/") if part]
     service = ""
     if topology is Topology.SENTINEL:
@@ -135,6 +133,11 @@ def redis_problems(url: str, options: RedisOptions) -> list[str]:
             problems.append(f"redis_{name}_file: {error}")
     if address.password is not None and options.password is not None:
         problems.append("redis_password: the URL of the store has a password too; give one")
+    if address.user and address.password is None and options.password is None:
+        problems.append(
+            "store: its URL names a user without a password: write USER:PASSWORD@ (or :PASSWORD@ for the "
+            "default user), or give redis_password_file"
+        )
     files = (options.ca, options.cert, options.key)
     if any(files) and not address.tls:
         problems.append("redis_ca, redis_cert, redis_key: only for rediss://, this URL is without TLS")
