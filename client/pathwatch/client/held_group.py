@@ -62,9 +62,11 @@ class HeldGroup:
 
     def offer(self, observations: Observations, hashes_N: NDArray[np.uint64]) -> Observations | None:
         """Take in observations of a step; those of them that are to be sent now, None = none."""
-        known_S = np.isin(self._hashes_S, hashes_N)
-        self.repeated |= bool(known_S.any()) or not self._sent.isdisjoint(hashes_N.tolist())
-        if known_S.any():
+        # np.isin takes several times as long where it is but one sample, as it often is.
+        known_S = self._hashes_S == hashes_N if hashes_N.size == 1 else np.isin(self._hashes_S, hashes_N)
+        known = bool(known_S.any())
+        self.repeated |= known or not self._sent.isdisjoint(hashes_N.tolist())
+        if known:
             self._keep(~known_S | (self._steps_S >= observations.step))
         wanted_N = _below(hashes_N, self._limit)
         now_N = wanted_N & _below(hashes_N, 0 if self.late else self.through + 1)
