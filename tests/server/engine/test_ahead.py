@@ -284,3 +284,25 @@ def test_a_copy_takes_no_room_that_observations_need(
     assert all(2 * nbytes <= 20_000 for nbytes in held)
     close(bench, rank, 2, eventually)
     assert rows(bench)[-1][2]["window_samples"] == 20
+
+
+def test_that_a_rank_is_missing_counts_where_all_was_computed_before(
+    bench: Any, make_batch: Any, eventually: Any, computed: list[Any]
+) -> None:
+    bench.create(grace_seconds=60)
+    ranks = [bench.join(rank, 2) for rank in range(2)]
+    ranks[0].observe(make_batch(1, n=20))
+    for rank in ranks:
+        rank.watermark(1)
+    eventually(lambda: bench.view().run.closed_step == 1)
+    assert not bench.view().windows["math"].partial
+    ranks[0].observe(make_batch(2, n=20))
+    eventually(lambda: (2, "math", 20) in computed)
+    last = ranks[0].watermark(2)
+    eventually(lambda: ranks[0].acked == last)
+    bench.pass_time(61)
+    eventually(lambda: bench.view().run.closed_step == 2)
+    window = bench.view().windows["math"]
+    assert window.partial
+    assert not window.judged
+    assert "rank 1" in window.reason

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathwatch.server.engine.judge import PluginFailureError
+from pathwatch.server.engine.judge import PluginFailureError, SampleLosses, sample_losses
 from pathwatch.server.engine.once import Once
 from pathwatch.server.engine.run_config import metric_settings
 from pathwatch.server.metrics.window import Geometry, WindowArrays
@@ -22,6 +22,9 @@ class GroupResult:
     """What is known of a group without the others; a function of its window and geometry to the bit."""
 
     part: GroupPart
+    losses: SampleLosses
+    partial: bool
+    """Of its window, as far as it was known by then."""
     evidence: Evidence | None
     """None = not measured."""
     failure: Exception | None = None
@@ -34,21 +37,26 @@ class GroupWork(Once[GroupResult]):
     def __init__(
         self,
         config: run_pb2.RunConfig,
-        window: WindowArrays,
+        window: Callable[[], WindowArrays],
         geometry: Geometry | None,
         measure: Callable[[WindowArrays], Evidence] | None,
+        nbytes: int = 0,
     ) -> None:
-        """`measure` is of the run's detector, for any thread; None = evidence is not wanted from here."""
+        """`measure` is of the run's detector, for any thread; None = evidence is not wanted from here.
+
+        `window` is called once, in the thread that computes; `nbytes` of arrays are held by it.
+        """
         super().__init__()
         self._config = config
-        self._window: WindowArrays | None = window
+        self._window: Callable[[], WindowArrays] | None = window
+        self._nbytes = nbytes
         self._geometry = geometry
         self._measure = measure
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays it holds until it is done."""
-        return 0 if (window := self._window) is None else window.nbytes
+        return 0 if self._window is None else self._nbytes
 
     def holds_with(self, geometry: Geometry | None) -> bool:
         """Whether it is of this geometry, and has not failed."""
@@ -58,7 +66,7 @@ class GroupWork(Once[GroupResult]):
         window = self._window
         assert window is not None  # noqa: S101  # it is computed once
         try:
-            return self._computed(window)
+            return self._computed(window())
         finally:
             self._window = None
 
@@ -66,9 +74,16 @@ class GroupWork(Once[GroupResult]):
         from pathwatch.server.metrics.summary import group_part
 
         part = group_part(window, self._geometry, metric_settings(self._config))
-        if self._measure is None:
-            return GroupResult(part=part, evidence=None)
-        try:
-            return GroupResult(part=part, evidence=self._measure(window))
-        except (PluginFailureError, ValueError) as failure:
-            return GroupResult(part=part, evidence=None, failure=failure)
+        evidence, failure = None, None
+        if self._measure is not None:
+            try:
+                evidence = self._measure(window)
+            except (PluginFailureError, ValueError) as error:
+                failure = error
+        return GroupResult(
+            part=part,
+            losses=sample_losses(window),
+            partial=window.partial,
+            evidence=evidence,
+            failure=failure,
+        )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from pathwatch.server import plugins
@@ -210,7 +211,7 @@ class JudgingQueue:
             sketch,
             expected,
             geometry,
-            lambda window: GroupWork(self._config, window, geometry, judge.measure),
+            lambda window: GroupWork(self._config, lambda: window, geometry, judge.measure, window.nbytes),
         )
 
     def failed(self, error: Exception) -> None:
@@ -288,8 +289,13 @@ class JudgingQueue:
         groups = {
             group: job.ahead[group]
             if group in job.ahead and job.ahead[group].holds_with(geometry)
-            else GroupWork(config, window, geometry, judge.measure if measured else None)
-            for group, window in job.round.windows.items()
+            else GroupWork(
+                config,
+                partial(job.round.windows.__getitem__, group),
+                geometry,
+                judge.measure if measured else None,
+            )
+            for group in job.round.windows
         }
         pairs = pair_works(config, groups, len(groups), job.ahead_pairs)
 

@@ -20,7 +20,6 @@ from pathwatch.server.engine.judge import (
     PluginLostError,
     SampleLosses,
     pack_losses,
-    sample_losses,
 )
 from pathwatch.server.engine.kept_rounds import pack_round
 from pathwatch.server.engine.pair_work import Pair, PairWork
@@ -74,7 +73,7 @@ def judge_round(
         of_pair.do()
     cross = {pair: of_pair.result() for pair, of_pair in pairs.items()}
     metrics = _metrics(config, round_, geometry, judge.metrics, results, cross)
-    losses = {group: sample_losses(window) for group, window in round_.windows.items()}
+    losses = {group: result.losses for group, result in results.items()}
     evidence: Mapping[str, bytes] = {}
     ranks = _some(round_.missing_ranks)
     unjudged = f"Data of rank {ranks} is missing at step {round_.step}." if ranks else None
@@ -84,7 +83,7 @@ def judge_round(
     if unjudged is None:
         try:
             measured = {
-                group: _evidence(results[group], window, judge) for group, window in round_.windows.items()
+                group: _evidence(result, round_.windows, group, judge) for group, result in results.items()
             }
             evidence = {group: pack(arrays) for group, arrays in measured.items()}
         except (PluginFailureError, ValueError) as failure:
@@ -98,7 +97,7 @@ def judge_round(
     if judgement is None:
         judgement = judge.pass_over(round_.step, round_.windows, unjudged or "", checkpoints)
     rows = []
-    for group, window in round_.windows.items():
+    for group, result in results.items():
         verdict = judgement.verdicts.get(group)
         values = dict(metrics[group].values)
         if group in judgement.memorized_ratio:
@@ -111,7 +110,8 @@ def judge_round(
                 first_step=round_.first_step,
                 step=round_.step,
                 group=group,
-                partial=window.partial,
+                # Of groups worked on ahead it was not known that ranks would be missing.
+                partial=result.partial or bool(round_.missing_ranks),
                 judged=unjudged is None,
                 phase=verdict.phase if verdict else Phase.UNKNOWN,
                 reason=unjudged or (verdict.reason if verdict else "The detector said nothing."),
@@ -132,10 +132,10 @@ def judge_round(
     )
 
 
-def _evidence(result: GroupResult, window: WindowArrays, judge: Judge) -> Evidence:
+def _evidence(result: GroupResult, windows: Mapping[str, WindowArrays], group: str, judge: Judge) -> Evidence:
     if result.failure is not None:
         raise result.failure
-    return judge.measure(window) if result.evidence is None else result.evidence
+    return judge.measure(windows[group]) if result.evidence is None else result.evidence
 
 
 def _some(ranks: Sequence[int]) -> str:
@@ -172,11 +172,12 @@ def _metrics(
 ) -> dict[str, GroupMetrics]:
     from pathwatch.server.metrics.summary import GroupMetrics, combined
 
+    windows = dict(round_.windows) if plugins else {}
     parts = {group: result.part for group, result in results.items()}
     computed = combined(parts, metric_settings(config), cross)
     return {
         group: GroupMetrics(
-            values=dict(metrics.values) | _plugin_metrics(plugins, round_.windows, group, geometry),
+            values=dict(metrics.values) | _plugin_metrics(plugins, windows, group, geometry),
             layer_path_distance_L=metrics.layer_path_distance_L,
         )
         for group, metrics in computed.items()

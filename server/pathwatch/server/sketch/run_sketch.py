@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pathwatch.server.metrics.window import WindowArrays
 from pathwatch.server.sketch.admission import Admission, admission
+from pathwatch.server.sketch.closed_windows import ClosedWindows
 from pathwatch.server.sketch.errors import SketchError
 from pathwatch.server.sketch.hashing import sample_hash
 from pathwatch.server.sketch.observations import ObservationBlock
@@ -51,7 +52,9 @@ class Round:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays."""
+        """Bytes of its arrays, or of what they are made of."""
+        if isinstance(self.windows, ClosedWindows):
+            return self.windows.nbytes
         return sum(window.nbytes for window in self.windows.values())
 
 
@@ -260,24 +263,19 @@ class RunSketch:
         self.closed_step = window.step
         self._closed_any = True
         self._closed_limits |= {group: sketch.hash_limit for group, sketch in window.groups.items()}
-        arrays = {
-            group: window.groups[group].arrays(
-                group=group,
-                first_step=window.first_step,
-                step=window.step,
-                ranks_missing=bool(missing_ranks),
-            )
-            for group in sorted(window.groups)
-        }
-        windows = {
-            group: window_arrays for group, window_arrays in arrays.items() if window_arrays is not None
-        }
+        known = {group: window.groups[group].completeness() for group in sorted(window.groups)}
+        windows = ClosedWindows(
+            {group: window.groups[group] for group, (samples, _) in known.items() if samples},
+            first_step=window.first_step,
+            step=window.step,
+            ranks_missing=bool(missing_ranks),
+        )
         return Round(
             attempt=self._attempt,
             first_step=window.first_step,
             step=window.step,
             windows=windows,
-            partial=len(windows) < len(arrays) or any(one.partial for one in windows.values()),
+            partial=bool(missing_ranks) or not all(samples and whole for samples, whole in known.values()),
             missing_ranks=missing_ranks,
             states={group: sketch.state for group, sketch in window.groups.items()},
         )

@@ -115,23 +115,15 @@ class WindowSketch:
         return kept
 
     def arrays(self, *, group: str, first_step: int, step: int, ranks_missing: bool) -> WindowArrays | None:
-        """The samples of which everything came, by id; None if none are. `partial` if any is incomplete.
-
-        A sample in parts none of which has a target token says nothing and is left out; whoever sees it whole
-        does not send it.
-        """
-        samples_S = self._samples_S[: self._kept.size]
-        all_S = np.arange(samples_S.size)
-        parts = [self._parts[index] for index in sorted(self._parts)]
-        whole_parts_S = np.sum([part.present_SL[all_S].all(axis=1) for part in parts], axis=0)
-        tokens_S = np.sum([tokens_held(part, all_S) for part in parts], axis=0)
-        target_tokens_S = np.sum([target_tokens_held(part, all_S) for part in parts], axis=0)
-        single_S = samples_S["token_parts"] == 1
-        complete_S = whole_parts_S == samples_S["token_parts"]
-        rows_N = np.flatnonzero(complete_S & (single_S | (target_tokens_S > 0)))
+        """The samples of which everything came, by id; None if none are. `partial` if any is incomplete."""
+        rows_N, is_complete = self._whole_rows()
         if not rows_N.size:
             return None
         rows_N = rows_N[np.argsort(self._kept.ids_S[rows_N])]
+        parts = self._parts_in_order()
+        samples_S = self._samples_S[: self._kept.size]
+        single_S = samples_S["token_parts"] == 1
+        tokens_S = np.sum([tokens_held(part, np.arange(samples_S.size)) for part in parts], axis=0)
         weights_NLK, target_weights_NLK = mean_weights(parts, rows_N, single_S[rows_N])
         targets_N = shared_targets(parts, rows_N, single_S[rows_N])
         visits_N = samples_S["visits"][rows_N]
@@ -146,8 +138,31 @@ class WindowSketch:
             targets_N=targets_N if (targets_N >= 0).any() else None,
             visits_N=visits_N if (visits_N >= 0).any() else None,
             tokens_N=tokens_S[rows_N],
-            partial=ranks_missing or not bool(complete_S.all()),
+            partial=ranks_missing or not is_complete,
         )
+
+    def completeness(self) -> tuple[int, bool]:
+        """How many samples `arrays` would hold, and whether of all that are kept everything came."""
+        rows_N, is_complete = self._whole_rows()
+        return rows_N.size, is_complete
+
+    def _whole_rows(self) -> tuple[NDArray[np.intp], bool]:
+        """Rows of the samples of which everything came, and whether that is all of them.
+
+        A sample in parts none of which has a target token says nothing and is left out; whoever sees it whole
+        does not send it.
+        """
+        samples_S = self._samples_S[: self._kept.size]
+        all_S = np.arange(samples_S.size)
+        parts = self._parts_in_order()
+        whole_parts_S = np.sum([part.present_SL[all_S].all(axis=1) for part in parts], axis=0)
+        target_tokens_S = np.sum([target_tokens_held(part, all_S) for part in parts], axis=0)
+        complete_S = whole_parts_S == samples_S["token_parts"]
+        said_S = (samples_S["token_parts"] == 1) | (target_tokens_S > 0)
+        return np.flatnonzero(complete_S & said_S), bool(complete_S.all())
+
+    def _parts_in_order(self) -> list[TokenPart]:
+        return [self._parts[index] for index in sorted(self._parts)]
 
     def _add_one(self, block: ObservationBlock, hash_: int) -> int | None:
         """`add` of a whole observation of a sample that is new, or newer than what is known of it.
