@@ -13,7 +13,8 @@ from pathwatch.server.config.secrets import Secret, SecretError
 PORT = 6379
 SENTINEL_PORT = 26379
 FORMS = (
-    "redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…/NAME or "
+    "redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], "
+    "redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…/NAME or "
     "redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],…; rediss instead of redis for TLS"
 )
 
