@@ -17,7 +17,13 @@ import pytest
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # pathwatch first: what it sets for gRPC is read only once.
-_IMPORTED = ["pathwatch.integrations.pytorch", "pathwatch.integrations.deepspeed", "deepspeed"]
+_IMPORTED = [
+    "pathwatch.integrations.pytorch",
+    "pathwatch.integrations.deepspeed",
+    "deepspeed",
+    "transformers.trainer",
+    "transformers.models.olmoe.modeling_olmoe",
+]
 
 
 def _run(
