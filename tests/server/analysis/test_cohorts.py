@@ -84,7 +84,7 @@ def test_memorized_steps_are_the_definition(
 def test_auto_epsilon_is_the_live_service_s_at_the_end_of_the_run(random_trace: Callable[..., Trace]) -> None:
     trace = random_trace(5)
     for g, group in enumerate(trace.groups):
-        tracker = MemorizationTracker(None, 0.05)
+        tracker = MemorizationTracker(None)
         for step, losses_N in zip(trace.steps_T.tolist(), trace.losses_TGN[:, g], strict=True):
             tracker.update(step, np.arange(trace.samples), losses_N)
         found = group_cohorts(trace, group, epsilon=None, delta=0.05, limit=4)
