@@ -192,7 +192,7 @@ def test_an_evaluation_follows_the_best_checkpoint(cluster: Cluster, scripted: S
     waiting = cluster.start("evaluate.sh", "pair", "evaluate.sbatch")
     assert waiting.stdout is not None
     assert "no pathwatch server" in waiting.stdout.readline()
-    scripted.say("STOP", math="GENERALIZED", code="GENERALIZED")
+    scripted.say("CONTINUE", math="GENERALIZED", code="GENERALIZED")
     scripted.ranking = [
         run_pb2.RankedCheckpoint(checkpoint=run_pb2.Checkpoint(step=step, tag=f"out/step {step}"))
         for step in (80, 60)
