@@ -344,7 +344,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathwatch.server.engine.hosting.process.CALL_SECONDS", 2.0)
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("plugins", "words"),
@@ -380,7 +380,7 @@ def test_a_plugin_that_gives_no_answer_is_cut_off_named_and_started_again(
     assert after[-1][2] != Phase.UNKNOWN
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.usefixtures("impatient")
 def test_one_that_always_hangs_is_given_up_and_other_runs_go_on(
     bench: Any, make_batch: Any, eventually: Any
@@ -408,7 +408,7 @@ def test_one_that_always_hangs_is_given_up_and_other_runs_go_on(
     assert len(list(bench.store.batches("run"))) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.usefixtures("impatient")
 def test_a_metric_that_hangs_costs_its_own_values_and_is_started_again(
     bench: Any, make_batch: Any, eventually: Any
@@ -439,7 +439,7 @@ def test_one_that_hangs_when_it_is_made_is_refused_and_holds_nobody_up(
         refused.result(30)
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.usefixtures("impatient")
 def test_a_checkpoint_ranking_that_hangs_keeps_what_was_best(
     bench: Any, make_batch: Any, eventually: Any
@@ -475,7 +475,7 @@ def test_a_hanging_plugin_ends_with_a_server_that_is_killed(
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.slow
+@pytest.mark.robustness
 @pytest.mark.usefixtures("impatient")
 def test_what_a_plugin_has_started_does_not_keep_it_alive(
     bench: Any, make_batch: Any, eventually: Any
