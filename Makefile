@@ -31,11 +31,11 @@ SEED := $(if $(PATHWATCH_SEED),--hypothesis-seed=$(PATHWATCH_SEED))
 test: $(READY) debian ## All tests but those of `make tools` and `make robustness`
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness' $(SEED)
 
-# Whose tests import PyTorch, most of them a whole training framework.
-TORCH := bench/overhead client/test_data_loader.py examples integrations
+# Whose tests import PyTorch, most of them a whole training framework, or render charts.
+HEAVY := bench/overhead client/test_data_loader.py examples helm integrations
 
-quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch: under 90 seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' $(TORCH:%=--ignore=tests/%) $(SEED)
+quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch or render charts: under 90 seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' $(HEAVY:%=--ignore=tests/%) $(SEED)
 
 tools: $(READY) debian ## The status page in a real browser; rules, dashboards and notifications with a real Prometheus and Alertmanager
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m tools

@@ -48,6 +48,7 @@ def told(arguments: list[str], **environment: str) -> list[str]:
     return [line for line in result.stdout.splitlines() if line.startswith("told")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["replay"], ["report", "--out", "out"]], ids=lambda words: words[0])
 def test_a_server_of_the_commands_own(arguments: list[str], tmp_path: Path) -> None:
     assert told([*arguments, str(tmp_path / "missing.npz")]) == ["told 1"]

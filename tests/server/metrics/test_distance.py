@@ -231,6 +231,7 @@ def test_pairs_known_to_differ_little_need_few_and_else_no_fewer_are_compared(ma
     assert path_distance(apart, budget.after(far.spread)) == far
 
 
+@pytest.mark.slow
 def test_a_few_samples_unlike_all_others_are_within_the_published_error():
     """Of 512 long pathways, all about as far from each other, ten are a third longer.
 
