@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -18,15 +18,6 @@ from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.v1 import routing_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Request = TypeVar("Request")
-
-
-class Sized(NamedTuple, Generic[Request]):
-    """A message of a stream and its bytes on the wire, which protobuf could tell only by writing it again."""
-
-    request: Request
-    size: int
-
 
 CALL_BYTES = 1 << 20
 """Largest request of a call that carries no observations."""
@@ -60,7 +51,7 @@ class BoundedRequests(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 def _parsing(
     handler: Any, parse: Callable[[bytes], Any], kind: Descriptor, most: int
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler that takes bytes, and gives the other what they parse to; of a stream, each `Sized`."""
+    """A handler that takes bytes, and gives the other what they parse to."""
 
     def parsed(data: bytes) -> Any:
         try:
@@ -76,9 +67,9 @@ def _parsing(
         except DecodeError:
             raise RefusedError(Code.INVALID_ARGUMENT, f"{kind.name} cannot be parsed") from None
 
-    async def all_parsed(stream: AsyncIterator[bytes]) -> AsyncIterator[Sized[Any]]:
+    async def all_parsed(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for data in stream:
-            yield Sized(parsed(data), len(data))
+            yield parsed(data)
 
     async def unary_unary(data: bytes, context: Context) -> Any:
         try:

@@ -13,7 +13,6 @@ import grpc
 
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.flow import Flow, InFlight
-from pathwatch.server.api.requests import Sized
 from pathwatch.server.api.responses import response_of
 from pathwatch.server.api.shares import RunShare, RunShares
 from pathwatch.server.api.status import abort, answer
@@ -62,10 +61,10 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
 
     async def StreamRouting(
         self,
-        request_iterator: AsyncIterator[Sized[routing_pb2.StreamRoutingRequest]],  # type: ignore[override]
+        request_iterator: AsyncIterator[routing_pb2.StreamRoutingRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[routing_pb2.StreamRoutingResponse]:
-        """See routing.proto; `BoundedRequests` gives each message with its size."""
+        """See routing.proto."""
         if self._draining:
             await abort(context, SHUTTING_DOWN)
         requests = aiter(request_iterator)
@@ -89,7 +88,7 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
 
     async def _hello(
         self,
-        requests: AsyncIterator[Sized[routing_pb2.StreamRoutingRequest]],
+        requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> routing_pb2.StreamHello:
         seconds = self._limits.hello_seconds
@@ -99,9 +98,9 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         except TimeoutError:
             late = f"did not come within {seconds} s; the first message introduces the rank"
             await abort(context, RefusedError(Code.DEADLINE_EXCEEDED, late, "hello"))
-        if first is None or first.request.WhichOneof("payload") != "hello":
+        if first is None or first.WhichOneof("payload") != "hello":
             await abort(context, invalid("hello", "is missing; the first message introduces the rank"))
-        return first.request.hello
+        return first.hello
 
     def drain(self) -> None:
         """Read no more; streams end once what they sent is acknowledged."""
@@ -122,7 +121,7 @@ class _StreamCall:
         engine: Engine,
         limits: Limits,
         decoders: ThreadPoolExecutor,
-        requests: AsyncIterator[Sized[routing_pb2.StreamRoutingRequest]],
+        requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
         share: RunShare,
         flow: Flow,
     ) -> None:
@@ -211,7 +210,8 @@ class _StreamCall:
             self._loop.call_soon_threadsafe(action)
 
     async def _read(self, stream: RankStream, topology: Topology) -> None:
-        async for request, size in self._requests:
+        async for request in self._requests:
+            size = request.ByteSize()
             await self._flow.acquire(size)
             try:
                 async with self._share.decoding:
