@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathwatch.server.engine import commands
 from pathwatch.server.engine.commands import BATCH_COST, COMMAND_COST, CommandQueue
 
 MEBIBYTE = 1 << 20
@@ -108,6 +109,36 @@ def test_lanes_that_went_leave_nothing_behind() -> None:
     queue, _ = queue_of([(f"run-{number}", 0) for number in range(1000)])
     run_all(queue)
     assert queue._tags == {}
+
+
+def test_after_several_the_next_are_gathered_and_an_urgent_one_is_not_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "GATHER_SECONDS", 300)
+    queue, _ = queue_of([("a", 0)] * 2)
+    assert len(queue.take(0)) == 2
+    queue.put("a", lambda: None)
+    taken: list[int] = []
+    taker = threading.Thread(target=lambda: taken.append(len(queue.take(None))), daemon=True)
+    taker.start()
+    queue.put("b", lambda: None)
+    queue.put_urgent(lambda: None)
+    taker.join(60)
+    assert taken == [3]
+
+
+def test_after_several_a_batch_that_is_complete_goes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "GATHER_SECONDS", 300)
+    queue, _ = queue_of([("a", BATCH_COST // 2)] * 4)
+    assert [len(queue.take(None)) for _ in range(2)] == [2, 2]
+
+
+def test_after_a_single_one_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "GATHER_SECONDS", 300)
+    queue, _ = queue_of([("a", 0)])
+    for _ in range(3):
+        assert len(queue.take(None)) == 1
+        queue.put("a", lambda: None)
 
 
 def test_a_waiting_taker_wakes() -> None:

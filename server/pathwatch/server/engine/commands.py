@@ -19,6 +19,9 @@ COMMAND_COST = 8 << 10
 """What a command costs besides its bytes, in bytes."""
 BATCH_COST = 2 << 20
 """A batch is complete when its commands cost this much: it sets how long a newcomer waits at most."""
+GATHER_SECONDS = 0.004
+"""How long a batch is waited for after one of several commands: what is taken together is committed together.
+After a single command nothing is waited for, as its sender may be waiting for the answer."""
 
 
 class CommandQueue:
@@ -34,12 +37,15 @@ class CommandQueue:
         self._now = 0
         self._arrivals = 0
         self._closed = False
+        self._waiting_cost = 0
+        self._gathers = False
 
     def put(self, lane: str, command: Command, size: int = 0) -> None:
         """Queue a command of `size` bytes behind the others of its lane."""
         with self._changed:
             commands = self._lanes.setdefault(lane, deque())
             commands.append((size + COMMAND_COST, command))
+            self._waiting_cost += size + COMMAND_COST
             if len(commands) == 1:
                 self._line_up(lane)
             self._changed.notify()
@@ -71,6 +77,8 @@ class CommandQueue:
         """The next batch; empty if closed, or if nothing comes within `timeout` seconds (None = for ever)."""
         with self._changed:
             self._changed.wait_for(lambda: self._urgent or self._turns or self._closed, timeout)
+            if self._gathers:
+                self._changed.wait_for(self._is_due, GATHER_SECONDS)
             batch: list[Command] = [*self._urgent]
             self._urgent.clear()
             spent = 0
@@ -78,6 +86,7 @@ class CommandQueue:
                 cost, command = self._next()
                 spent += cost
                 batch.append(command)
+            self._gathers = len(batch) > 1
             if not self._turns:  # all are served: nobody owes anything
                 self._now = max(self._tags.values(), default=self._now)
                 self._tags.clear()
@@ -89,11 +98,15 @@ class CommandQueue:
         commands = self._lanes[lane]
         cost, command = commands.popleft()
         self._tags[lane] = tag + cost
+        self._waiting_cost -= cost
         if commands:
             self._line_up(lane)
         else:
             del self._lanes[lane]
         return cost, command
+
+    def _is_due(self) -> bool:
+        return bool(self._urgent) or self._closed or self._waiting_cost >= BATCH_COST
 
     def _line_up(self, lane: str) -> None:
         self._arrivals += 1
