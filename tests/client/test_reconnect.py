@@ -93,6 +93,22 @@ def test_a_connection_that_is_cut_and_comes_again_is_no_news(
         assert f"no pathwatch server at {proxy.address}" in text
 
 
+def test_connections_that_are_cut_one_after_the_other_are_news(
+    sidecar, streams, observe, eventually, waits, any_life_is_long, caplog
+):
+    """As by a proxy that takes no large messages: each serves a while, and nothing arrives."""
+    with ChaosProxy(sidecar.address) as proxy:
+        stream = streams(proxy.address)
+        for step in range(5):
+            assert warnings(caplog) == []
+            observe(stream, step)
+            assert stream.flush(60)
+            proxy.cut()
+            eventually(lambda: stream.stats.reconnects > step)  # noqa: B023
+        (text,) = eventually(lambda: warnings(caplog))
+        assert f"no pathwatch server at {proxy.address}" in text
+
+
 def test_connections_that_are_cut_at_once_are_news(
     sidecar, streams, observe, eventually, waits, no_life_is_long, caplog
 ):

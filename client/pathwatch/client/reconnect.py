@@ -24,6 +24,9 @@ _LONGEST_DELAY = 30.0
 _LONGEST_PING_SECONDS = 320.0
 _FIRST_DELAY_REFUSED = 1.0
 _LONGEST_DELAY_REFUSED = 60.0
+_SHORT_LIFE = 60.0
+_MANY_CUTS = 5
+"""Connections of a short life cut in a row, of which the last is news: something may cut each of them."""
 # One outage shows in both, in turn: frozen, a server still takes connections.
 _AWAY = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
 # Somebody has to do something before these go away.
@@ -55,7 +58,8 @@ class Reconnecting:
 
     `attempt(connection, answered)` calls `answered` when the server answers, and returns or raises when its
     connection is over. Nothing it raises gets out; the first of a series of equal failures is a warning, but
-    for the end of a connection that had served: if there is nobody any more, the next attempt says so.
+    for the end of a connection that had served: if there is nobody any more, the next attempt says so, and
+    where one after the other is cut, every fifth is a warning.
     Where the server ended a connection that had served, the next is made at once.
     """
 
@@ -114,16 +118,19 @@ class Reconnecting:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        failures, delay = 0, 0.0
+        failures, cuts, delay = 0, 0, 0.0
         try:
             while not self._stop.is_set():
                 last = self._hurry.is_set()
                 started = time.monotonic()
                 failure, asked, cut = self._try()
                 # A connection that lasted longer than the wait before it was a good one: start over.
-                good = time.monotonic() - started > max(delay, _FIRST_DELAY)
+                lasted = time.monotonic() - started
+                good = lasted > max(delay, _FIRST_DELAY)
+                cuts = cuts + 1 if cut and lasted < _SHORT_LIFE else 0
                 if failure is not None and not self._stop.is_set():
-                    self._report(failure, expected=cut and good and not last)
+                    often = cuts > 0 and cuts % _MANY_CUTS == 0
+                    self._report(failure, expected=cut and good and not last and not often)
                 if last or self._stop.is_set():
                     return
                 failures = 0 if good else failures + 1

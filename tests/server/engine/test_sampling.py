@@ -422,3 +422,28 @@ def test_clients_compute_the_servers_hash(run: str, group: str, ids: list[int]) 
 def test_impossible_steps_are_refused(field: str) -> None:
     with pytest.raises(RefusedError, match=r"count from 0"):
         decode_withheld(routing_pb2.Withheld(**{field: -1}), Limits())
+
+
+def test_a_rank_that_has_not_heard_that_all_are_wanted_is_asked() -> None:
+    """It heard a limit for windows to come, and began the next before it was told that few were too few."""
+    fleet = Fleet(1)
+    rank, pieces = fleet.ranks[0], []
+    fleet.settle()
+
+    def train(step: int, ids: Sequence[int]) -> None:
+        pieces.extend(some := plain(ids, step))
+        for together in by_envelope(some):
+            rank.observe(observed(together))
+        rank.watermark(step)
+
+    for step in range(WINDOW):
+        train(step, range(100 * step, 100 * step + 10))
+    fleet.settle()
+    for step in range(WINDOW, 2 * WINDOW):  # fewer than are kept
+        train(step, [1000 + step] if step == WINDOW else [])
+    while fleet.carry(0) and len(fleet.rounds) < 2:
+        fleet.hear(0)
+    for step in range(2 * WINDOW, 3 * WINDOW):  # over before the rank hears that all are wanted
+        train(step, [2000 + step])
+    fleet.settle()
+    assert bits(fleet.rounds) == bits(expected(pieces))

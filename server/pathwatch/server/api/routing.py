@@ -37,9 +37,9 @@ from pathwatch.server.engine.withheld import decode_withheld
 from pathwatch.server.failpoints import reach
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
-LARGE_BYTES, LARGE_RAW_BYTES = 1 << 20, 64 << 10
-"""Messages from this size on are decoded off the event loop: half a millisecond of work or more. Below it the
-hand-over to another thread and back, and the wrangle for the interpreter, take longer than the decoding."""
+LARGE_BYTES, LARGE_RAW_BYTES = 520 << 10, 64 << 10
+"""Messages from this size on are decoded off the event loop: most of a millisecond of work or more. Below it
+the hand-over to another thread and back, and the wrangle for the interpreter, take longer than decoding."""
 _FOR_EVER = 1e9
 """Seconds."""
 

@@ -203,7 +203,7 @@ class Sampling:
         more = {}
         for group in sorted({*kept, *held, *self._expected} - window.full):
             asked, expected = window.through.get(group), self._expected.get(group)
-            if asked is None and group in held:
+            if asked is None and (group in held or expected == ALL):
                 # Some have not heard of what is expected; where nothing is, the number held says it.
                 through = expected if expected is not None else self._first(held[group])
             else:

@@ -20,9 +20,10 @@ def decode_withheld(message: routing_pb2.Withheld, limits: Limits) -> Withheld:
     check_step("withheld.step", message.step)
     if message.HasField("until_step"):
         check_step("withheld.until_step", message.until_step)
-    if not all(one.group for one in message.groups):
+    reported = list(islice(message.groups, limits.groups_per_run))
+    if not all(one.group for one in reported):
         raise invalid("withheld.groups", "has one without a name; name the data group")
-    groups = {one.group: one.samples for one in islice(message.groups, limits.groups_per_run)}
+    groups = {one.group: one.samples for one in reported}
     named = {
         group: samples for group, samples in groups.items() if not group_problem(group, limits.name_length)
     }
