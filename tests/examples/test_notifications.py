@@ -74,9 +74,9 @@ def test_amtool_takes_the_route(filled: Path) -> None:
 def receiver(filled: Path) -> Iterator[tuple[Webhook, subprocess.Popen[str]]]:
     """The example receiver on a free port, and a webhook for it."""
     start = (
-        "import sys, runpy, http.server as h; bind = h.HTTPServer.server_bind\n"
-        "def tell(self): bind(self); print(self.server_address[1], flush=True)\n"
-        "h.HTTPServer.server_bind = tell; del sys.argv[0]\n"
+        "import sys, runpy, http.server as h; listen = h.HTTPServer.server_activate\n"
+        "def tell(self): listen(self); print(self.server_address[1], flush=True)\n"
+        "h.HTTPServer.server_activate = tell; del sys.argv[0]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     process = subprocess.Popen(

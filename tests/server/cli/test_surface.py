@@ -18,7 +18,10 @@ CONNECTION = [
 ]
 SURFACE = {
     "serve": [
-        *["--data", "--listen", "--http", "--store", "--snapshot-minutes"],
+        *["--data", "--listen", "--http", "--store"],
+        *["--redis-password", "--redis-password-file", "--redis-sentinel-password-file"],
+        *["--redis-ca", "--redis-cert", "--redis-key"],
+        *["--redis-wait-replicas", "--redis-timeout-seconds", "--snapshot-minutes"],
         *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
         *[
             "--audit-log",
