@@ -1,4 +1,8 @@
-"""Scripts of ranks in processes forked from one that has imported what takes long: seconds less for each."""
+"""Scripts of ranks in processes forked from one that has imported what takes long: seconds less for each.
+
+Unlike ranks under torchrun they share the seed of hashes, which a process has from its start: what would
+differ between ranks by the order of a set is seen by the examples' tests alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -35,6 +40,7 @@ def _run(
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    np.random.seed()  # else all ranks would draw the same
     sys.argv = [script, *arguments]
     sys.path[:0] = [str(Path(script).parent), *folders]
     try:
