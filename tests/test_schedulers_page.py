@@ -3,27 +3,83 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
+import optuna
 import pytest
+import trustme
+from optuna.pruners import BasePruner
+from ray.tune import Stopper
+
+from pathwatch.client import Credentials
+from pathwatch.integrations.optuna import RUN, PathwatchPruner
+from pathwatch.integrations.ray import PathwatchStopper
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "schedulers.md").read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-def test_the_snippets_use_what_there_is(snippet: str) -> None:
-    tree = ast.parse(snippet)
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def imported(tree: ast.Module) -> dict[str, object]:
+    """What the imports of a snippet make known."""
     names: dict[str, object] = {}
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             exec(ast.unparse(node), names)  # noqa: S102  # our own page
-    (ours,) = {"PathwatchStopper", "PathwatchPruner"} & names.keys()
+    return names
+
+
+def made(tree: ast.Module, names: Mapping[str, object]) -> Stopper | BasePruner:
+    """The stopper or pruner that the code makes."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    (made,) = [ast.unparse(call) for call in calls if ast.unparse(call.func) == ours]
-    assert eval(made, names) is not None  # noqa: S307
+    (call,) = [call for call in map(ast.unparse, calls) if call.startswith(("PathwatchS", "PathwatchP"))]
+    return eval(call, dict(names))  # noqa: S307
+
+
+def docstring_code(kind: type) -> str:
+    """The indented block of a docstring."""
+    lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+    return textwrap.dedent("\n".join(line for line in lines if line.startswith("    ")))
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that the page names is there."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize(
+    "snippet", [*SNIPPETS, docstring_code(PathwatchStopper), docstring_code(PathwatchPruner)]
+)
+def test_what_the_snippets_make_is_let_ask(snippet: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The server of the page is on no machine; without credentials nobody would look for it."""
+    tree = ast.parse(snippet)
+    ours = {kind.__name__: kind for kind in (PathwatchStopper, PathwatchPruner, Credentials)}
+    asks = made(tree, imported(tree) if snippet in SNIPPETS else ours)
+    if isinstance(asks, Stopper):
+        assert asks("a-run", {}) is False
+    else:
+        study = optuna.create_study()
+        trial = study.ask()
+        trial.set_user_attr(RUN, "a-run")
+        assert asks.prune(study, study.trials[0]) is False
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "pathwatch.integrations"]
+    assert re.search(r"pathwatch server at sidecar:50051 did not|no pathwatch server at sidecar:50051", said)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_what_the_snippets_attach_is_let_in_like_what_asks(snippet: str) -> None:
+    (attached,) = re.findall(r"attach\((.*)\)$", snippet, re.MULTILINE)
+    assert 'server="sidecar:50051", credentials=Credentials(root_ca="ca.pem")' in attached
 
 
 def test_variables_of_the_page_are_read_somewhere() -> None:

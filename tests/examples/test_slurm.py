@@ -43,9 +43,7 @@ class Cluster:
         self._started: list[subprocess.Popen[str]] = []
         (folder / "bin").mkdir()
         for name, does in COMMANDS.items():
-            command = folder / "bin" / name
-            command.write_text(f"#!/bin/bash\n{does}\n")
-            command.chmod(0o755)
+            self.put(name, does)
         self.environment = {
             **os.environ,
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -62,6 +60,12 @@ class Cluster:
             "RETRY_SECONDS": "0.2",
             "STOP_GRACE_SECONDS": "0.1",
         }
+
+    def put(self, name: str, does: str) -> None:
+        """A command of that name, in place of the one that was there."""
+        command = self.folder / "bin" / name
+        command.write_text(f"#!/bin/bash\n{does}\n")
+        command.chmod(0o755)
 
     def start(self, script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -171,6 +175,43 @@ def test_training_does_not_need_the_server(cluster: Cluster) -> None:
     assert cluster.log() == []
 
 
+@pytest.mark.parametrize("fails", ["scancel", "scontrol"])
+def test_a_controller_that_is_busy_for_a_moment_costs_no_requeue(cluster: Cluster, fails: str) -> None:
+    busy = f'echo "{fails} times out" >> slurm.log; exit 1'
+    cluster.put(fails, f"[[ -e busy ]] || {{ touch busy; {busy}; }}; {COMMANDS[fails]}")
+    trains = "trap 'exit 0' USR1; touch trained; while :; do sleep 0.05; done"
+    job = cluster.start("train.sbatch", "bash", "-c", trains, PATHWATCH_SERVER="127.0.0.1:1")
+    eventually((cluster.folder / "trained").exists)
+    os.kill(job.pid, signal.SIGUSR1)
+    code, said = ends(job)
+    assert code == 0, said
+    told = ["scancel --signal=USR1 17", "scontrol requeue 17"]
+    told.insert(0 if fails == "scancel" else 1, f"{fails} times out")
+    assert cluster.log() == told
+
+
+def test_a_job_ends_whose_training_ends_while_the_gate_is_being_started(cluster: Cluster) -> None:
+    """The watcher is told between starting the gate and knowing its process: bash is held up there."""
+    held_up = cluster.folder / "held_up.sh"
+    held_up.write_text(
+        "hold() {\n"
+        "  case $1 in\n"
+        "    'gate=$!') touch held; until [[ -e told ]]; do sleep 0.02; done ;;\n"
+        "    'wait \"$watcher\"') touch told ;;\n"
+        "  esac\n"
+        "}\n"
+        "if [[ $0 == *train.sbatch ]]; then set -o functrace; trap 'hold \"$BASH_COMMAND\"' DEBUG; fi\n"
+    )
+    trains = "until [[ -e held ]]; do sleep 0.02; done"
+    job = cluster.start(
+        "train.sbatch", "bash", "-c", trains, PATHWATCH_SERVER="127.0.0.1:1", BASH_ENV=str(held_up)
+    )
+    code, said = ends(job)
+    assert code == 0, said
+    assert (cluster.folder / "told").exists()
+    assert cluster.log() == []
+
+
 def test_the_server_is_requeued_before_its_time_is_over(cluster: Cluster) -> None:
     server = cluster.start("serve.sbatch")
     eventually(cluster.endpoint.exists)
@@ -211,6 +252,15 @@ def test_a_run_that_ends_without_generalizing_is_not_evaluated(
     scripted.run.state = run_pb2.RUN_STATE_FINISHED
     code, said = ends(cluster.start("evaluate.sh", "pair", "evaluate.sbatch"))
     assert code == 3, said
+    assert cluster.log() == []
+
+
+def test_a_run_without_a_checkpoint_is_not_evaluated(cluster: Cluster, scripted: ScriptedServer) -> None:
+    cluster.endpoint.write_text(f"{scripted.address}\n")
+    scripted.say("CONTINUE", math="GENERALIZED")
+    code, said = ends(cluster.start("evaluate.sh", "pair", "evaluate.sbatch"))
+    assert code == 2, said
+    assert "pair has generalized, but has no judged checkpoint with a tag: nothing is submitted" in said
     assert cluster.log() == []
 
 

@@ -25,6 +25,8 @@ class ScriptedServer(run_pb2_grpc.RunServiceServicer, signal_pb2_grpc.SignalServ
     )
     history: signal_pb2.GetMetricsResponse = field(default_factory=signal_pb2.GetMetricsResponse)
     ranking: list[run_pb2.RankedCheckpoint] = field(default_factory=list)
+    refused: dict[str, grpc.StatusCode] = field(default_factory=dict)
+    """Names of runs that it does not speak of, and how it says so."""
     then: Callable[[ScriptedServer], None] = lambda server: None
     """Called after each time the run was asked for: the run goes on."""
     asked: int = 0
@@ -32,6 +34,8 @@ class ScriptedServer(run_pb2_grpc.RunServiceServicer, signal_pb2_grpc.SignalServ
     address: str = ""
 
     def _known(self, name: str, context: grpc.ServicerContext) -> None:
+        if name in self.refused:
+            context.abort(self.refused[name], f"run {name!r} is refused")
         if name != self.run.name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no run {name!r}")
 

@@ -19,6 +19,7 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any
 
 import grpc
+import kubernetes_validate
 import pytest
 import trustme
 import yaml
@@ -255,3 +256,16 @@ def test_the_files_of_the_example_name_the_service_and_each_other() -> None:
     assert used == {parameter["name"] for parameter in template["trialParameters"]}
     dockerfile = (EXAMPLES / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["python", "-m", "pathwatch.integrations.katib"]' in dockerfile
+
+
+def test_a_trial_of_the_example_is_let_in() -> None:
+    """Its server is another pod, to which `pathwatch gate` speaks with TLS alone."""
+    trial = yaml.safe_load((EXAMPLES / "experiment.yaml").read_text())["spec"]["trialTemplate"]["trialSpec"]
+    kubernetes_validate.validate({**trial, "metadata": {"name": "trial"}}, "1.33", strict=True)
+    pod = trial["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume}
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in secrets}
+    for variable in ("PATHWATCH_TLS_CA", "PATHWATCH_TOKEN_FILE"):
+        assert str(Path(environment[variable]).parent) in mounts

@@ -9,7 +9,9 @@ import signal as signals_of_processes
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from scripted_server import ScriptedServer, scripted_server
 from server_process import ServerProcess
@@ -137,12 +139,50 @@ def test_whatever_goes_wrong_with_credentials_stops_nothing(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
 
 
-def test_a_name_that_is_none_stops_nothing(
-    scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", [17, None, b"pair", ["pair"], "\ud800", "in valid", "another's"])
+def test_a_run_that_cannot_be_asked_about_leaves_the_others_alone(
+    scripted: ScriptedServer,
+    elapse: Callable[[float], None],
+    caplog: pytest.LogCaptureFixture,
+    name: Any,
 ) -> None:
     """Names come from functions and attributes of whoever searches."""
-    assert Signals(scripted.address).newest(17) is None  # type: ignore[arg-type]
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    scripted.refused = {
+        "in valid": grpc.StatusCode.INVALID_ARGUMENT,
+        "another's": grpc.StatusCode.PERMISSION_DENIED,
+    }
+    scripted.say("STOP")
+    asked = Signals(scripted.address)
+    for _ in range(3):
+        assert asked.newest(name) is None
+        signal = asked.newest("pair")
+        assert signal is not None
+        assert signal.action == STOP
+        elapse(signals.REST_SECONDS + 1)
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING
+    assert warning.getMessage().startswith(f"pathwatch does not stop run {name!r}: ")
+
+
+def test_a_run_that_is_refused_is_asked_about_seldom_and_named_again_after_an_answer(
+    scripted: ScriptedServer, elapse: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Signals(scripted.address)
+    scripted.say("STOP")
+    for outage in (1, 2):
+        scripted.refused = {"pair": grpc.StatusCode.PERMISSION_DENIED}
+        before = scripted.asked
+        for _ in range(10):
+            assert asked.newest("pair") is None
+            elapse(signals.REST_SECONDS * 0.13)
+        assert scripted.asked == before + 2
+        assert [record.getMessage() for record in caplog.records] == [
+            "pathwatch does not stop run 'pair': run 'pair' is refused"
+        ] * outage
+        scripted.refused = {}
+        elapse(signals.REST_SECONDS + 1)
+        assert asked.newest("pair") is not None
+        elapse(signals.FRESH_SECONDS + 1)
 
 
 def test_server_and_token_come_from_the_environment(

@@ -24,7 +24,8 @@ RUN = "pathwatch_run"
 class PathwatchPruner(BasePruner):  # type: ignore[misc]
     """Prunes a trial whose run was told to stop while none of its groups has generalized.
 
-        study = optuna.create_study(pruner=PathwatchPruner("sidecar:50051"))
+        pruner = PathwatchPruner("sidecar:50051", credentials=Credentials(root_ca="ca.pem"))
+        study = optuna.create_study(pruner=pruner)
 
         def objective(trial):
             trial.set_user_attr(RUN, f"{trial.study.study_name}-{trial.number}")

@@ -18,7 +18,8 @@ _logger = QuietLogger("pathwatch.integrations")
 class PathwatchStopper(Stopper):  # type: ignore[misc]
     """Ends a trial with the first result that it reports after its run was told to stop.
 
-        tune.Tuner(train, run_config=tune.RunConfig(stop=PathwatchStopper("sidecar:50051")))
+        stopper = PathwatchStopper("sidecar:50051", credentials=Credentials(root_ca="ca.pem"))
+        tune.Tuner(train, run_config=tune.RunConfig(stop=stopper))
 
     A trial's run is named by its trial id, which the training function gets from
     `tune.get_context().get_trial_id()`. Where no server answers nothing is ended, which is said once. Tune

@@ -19,6 +19,8 @@ FRESH_SECONDS = 1.0
 """For so long a run is not asked about again."""
 REST_SECONDS = 30.0
 """For so long nothing is asked after a question that failed: a frozen server holds up the search so often."""
+_OF_ONE_RUN = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED)
+"""Refusals that may hold for the run alone that was asked for: its name, or a token that is for others."""
 STRANGE_SECONDS = 300.0
 """A run that is still unknown so long after it was first asked for is probably named wrongly."""
 
@@ -39,16 +41,23 @@ class Signals:
         self._credentials = credentials
         self._known: dict[str, tuple[float, signal_pb2.Signal | None]] = {}
         self._missed: dict[str, float] = {}
+        self._barred: dict[str, float] = {}
         self._resting_until = 0.0
         self._is_away = False
 
     def newest(self, run: str) -> signal_pb2.Signal | None:
-        """What the run should do, as of a second ago at most; None = no such run (yet), or no answer."""
+        """What the run should do, as of a second ago at most; None = no such run (yet), or no answer.
+
+        A name that is none, as searches may make them, is answered by None, too.
+        """
+        if not isinstance(run, str):
+            self._bar(run, "its name is no text")
+            return None
         now = time.monotonic()
         asked, signal = self._known.get(run, (0.0, None))
         if run in self._known and now < asked + FRESH_SECONDS:
             return signal
-        if now < self._resting_until:
+        if now < max(self._resting_until, self._barred.get(repr(run), 0.0)):
             return None
         signal = self._ask(run)
         self._known[run] = (time.monotonic(), signal)
@@ -64,17 +73,28 @@ class Signals:
     def _ask(self, run: str) -> signal_pb2.Signal | None:
         try:
             with self._client() as client:
-                signal = client.get_signal(run)
-        except PathwatchError as error:
-            if error.code is grpc.StatusCode.NOT_FOUND:
-                self._answered()
-                self._note_missing(run)
-            else:
-                self._rest(error)
-            return None
+                return self._answer(client, run)
         except Exception as error:  # a token file that is not text, say: no trial may fail for it
             self._rest(error)
             return None
+
+    def _answer(self, client: Client, run: str) -> signal_pb2.Signal | None:
+        """Raises what holds for all runs."""
+        signal = None
+        try:
+            signal = client.get_signal(run)
+        except UnicodeEncodeError as error:  # half of a surrogate pair: it cannot be sent
+            self._bar(run, error)
+            return None
+        except PathwatchError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                self._note_missing(run)
+            elif error.code in _OF_ONE_RUN:
+                self._bar(run, error)
+            else:
+                raise
+        else:
+            self._barred.pop(repr(run), None)
         self._answered()
         return signal
 
@@ -92,6 +112,13 @@ class Signals:
         if not self._is_away:
             _logger.warning("pathwatch stops nothing for now: %s", error)
         self._is_away = True
+
+    def _bar(self, run: object, why: object) -> None:
+        """This run alone is not asked about for a while: the others may still be told to stop."""
+        name = repr(run)
+        if name not in self._barred:
+            _logger.warning("pathwatch does not stop run %s: %s", name, why)
+        self._barred[name] = time.monotonic() + REST_SECONDS
 
     def _note_missing(self, run: str) -> None:
         """A run begins some time after its trial, so that only one that stays away is worth a word."""
