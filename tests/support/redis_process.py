@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,22 @@ from ports import lasting_port
 from redis import Redis
 from redis.exceptions import RedisError
 
+from pathwatch.server.store.interface import StoreError
+
 SECONDS = 30.0
+
+
+def until(done: Callable[[], object]) -> None:
+    """Tries again and again, as the engine does, until nothing is raised."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            done()
+            return
+        except (StoreError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 class RedisProcess:
@@ -23,7 +38,6 @@ class RedisProcess:
     def __init__(self, folder: Path, **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        # Cluster nodes listen on a port 10000 above, too.
         self.port = lasting_port()
         self.settings = {
             "appendonly": "yes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def test_options_are_checked_without_a_word_of_the_password(
     twice = command("serve", "--data", tmp_path, "--check")
     assert "redis_password: the URL of the store has a password too" in twice.stderr
     assert "secret" not in refused.output + twice.output
+
+
+def test_without_the_extra_a_check_says_what_to_install(
+    command: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "redis" else found(name))
+    told = ("serve", "--data", tmp_path, "--store", "redis://127.0.0.1:1")
+    for way in ((), ("--check",)):
+        refused = command(*told, *way)
+        assert refused.exit_code == 2
+        assert "redis is not installed" in refused.stderr
+        assert "pip install 'pathwatch[redis]'" in refused.stderr
+    assert command("serve", "--data", tmp_path, "--check").exit_code == 0
 
 
 def test_what_was_given_is_what_the_server_gets(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathwatch.server.config import Limits
-from pathwatch.server.engine import judging
+from pathwatch.server.engine import engine, judging
 from pathwatch.server.engine.committing import commit
 from pathwatch.server.engine.decode import Topology, decode_batch
+from pathwatch.server.engine.quarantine import MAX_FAULTS
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.streams import Batch
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.sketch.run_sketch import RunSketch
-from pathwatch.server.store.interface import StoreError, UnstorableError
+from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
 from pathwatch.server.store.rows import BatchRow, DeleteRun, PutBatch, Write
 
 UNSTORABLE: Any = "\ud800"
@@ -176,6 +177,78 @@ def test_a_run_that_is_left_alone_shows_no_ranks_and_can_be_deleted(
     bench.engine.delete_run("run").result(30)
     assert bench.create().attempt == 0
     assert [row.name for row in bench.store.runs()] == ["other", "run"]
+
+
+def test_a_run_that_cannot_be_read_just_now_is_tried_again(
+    bench: Any,
+    runs: tuple[Any, Any],
+    make_batch: Any,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when a network fails for a moment."""
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.01)
+    rank, other = runs
+    tries = 0
+
+    def lost() -> Any:
+        nonlocal tries
+        tries += 1
+        raise StoreError("the network is away")
+
+    def later() -> bool:
+        bench.steady += 0.01
+        return True
+
+    with monkeypatch.context() as away:
+        away.setattr(bench.store, "runs", lost)
+        poison(rank, make_batch, 20)
+        eventually(lambda: later() and tries > MAX_FAULTS + 2)
+        assert rank.ended.code == Code.INTERNAL
+        assert bench.view().run.step == 10, "what is stored is still shown"
+        for change in (bench.join, bench.create, lambda: bench.engine.delete_run("run").result(30)):
+            with pytest.raises(RefusedError, match="cannot be stored, and is dropped"):
+                change()
+        last = other.watermark(10)
+        eventually(lambda: other.acked == last)
+    assert [record.getMessage() for record in caplog.records].count(
+        "run 'run' cannot be taken up again yet: the network is away"
+    ) == 1
+
+    def joined() -> bool:
+        try:
+            return bool(bench.join())
+        except RefusedError:
+            return False
+
+    eventually(lambda: later() and joined())
+    assert "before the server is restarted" not in caplog.text
+    again = bench.join(session="new")
+    last = again.watermark(10)
+    eventually(lambda: again.acked == last)
+    eventually(lambda: samples(bench) == [(10, 8)])
+
+
+def test_a_deletion_that_the_store_refuses_is_not_said_to_be_done(
+    bench: Any, runs: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run that another server has written to."""
+    commit_writes = bench.store.commit
+
+    def refuse(writes: Sequence[Write]) -> None:
+        if any(isinstance(write, DeleteRun) for write in writes):
+            raise FencedError("another server's")
+        commit_writes(writes)
+
+    with monkeypatch.context() as fenced:
+        fenced.setattr(bench.store, "commit", refuse)
+        with pytest.raises(RefusedError, match="run 'run' is not deleted"):
+            bench.engine.delete_run("run").result(30)
+    assert bench.view().run.step == 10
+    assert bench.join(session="new").stream.acked == 0
+    bench.engine.delete_run("run").result(30)
+    assert [row.name for row in bench.store.runs()] == ["other"]
 
 
 class ListStore:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ports import lasting_port
 from redis.cluster import key_slot
-from redis_process import RedisProcess
+from redis_process import RedisProcess, until
 
 from pathwatch.server.config import RedisOptions, Secret
 from pathwatch.server.config.redis import parse_redis_url
@@ -19,11 +21,13 @@ from pathwatch.server.engine.committing import commit as commit_all
 from pathwatch.server.store import redis_log
 from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
 from pathwatch.server.store.redis import Fence, RedisStore
-from pathwatch.server.store.redis_keys import key, keys
+from pathwatch.server.store.redis_keys import RUNS, key, keys
 from pathwatch.server.store.rows import BatchRow, DeleteRun, PutBatch, PutRun, RunRow, Write
 
 Fill = Callable[..., None]
-QUICK = RedisOptions(timeout_seconds=0.5)
+CALM = RedisOptions(timeout_seconds=30)
+SHORT = RedisOptions(timeout_seconds=2)
+"""Where Redis is made not to answer."""
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def stores(redis_server: RedisProcess) -> Iterator[Callable[..., RedisStore]]:
     with redis_server.client() as client:
         client.flushall()
 
-    def open_store(url: str = redis_server.url, options: RedisOptions = QUICK, **more: object) -> RedisStore:
+    def open_store(url: str = redis_server.url, options: RedisOptions = CALM, **more: object) -> RedisStore:
         return opened.enter_context(closing(RedisStore(parse_redis_url(url), options, **more)))  # type: ignore[arg-type]
 
     with opened:
@@ -90,7 +94,7 @@ def test_what_comes_late_is_applied_once(
     stores: Callable[..., RedisStore], redis_server: RedisProcess
 ) -> None:
     """The reply did not come: the commit is tried again, and the first one is still under way."""
-    store, other = stores(), stores()
+    store, other = stores(options=SHORT), stores()
     store.commit([put_run("run")])
     writes: list[Write] = [batch(b"first")]
     with redis_server.frozen():
@@ -99,7 +103,7 @@ def test_what_comes_late_is_applied_once(
                 commit_all(store, writes, ())
         writes.append(batch(b"second"))
     wait_until(lambda: bool(batches(other)))
-    commit_all(store, writes, ())
+    until(lambda: commit_all(store, writes, ()))
     assert batches(store) == [b"first", b"second"]
     assert [row.name for row in store.runs()] == ["run"]
 
@@ -107,18 +111,18 @@ def test_what_comes_late_is_applied_once(
 def test_what_was_given_up_does_not_come_after_all(
     stores: Callable[..., RedisStore], redis_server: RedisProcess
 ) -> None:
-    store = stores()
+    store = stores(options=SHORT)
     store.commit([put_run("run")])
     with redis_server.frozen():
         with pytest.raises(StoreError):
             store.commit([batch(b"given up")])
         with pytest.raises(StoreError):
             store.commit([again := batch(b"other")])
-    store.commit([again])
-    after = batches(store)
-    assert after.count(b"other") == 1
-    store.commit([DeleteRun(run="run"), put_run("run")])
-    assert batches(store) == []
+    until(lambda: store.commit([again]))
+    with closing(stores()) as calm:
+        assert batches(calm).count(b"other") == 1
+        until(lambda: store.commit([DeleteRun(run="run"), put_run("run")]))
+        assert batches(calm) == []
 
 
 def test_runs_that_a_commit_stored_are_not_stored_again_with_the_others(
@@ -164,9 +168,33 @@ def test_two_servers_do_not_mix(stores: Callable[..., RedisStore]) -> None:
     first.commit([put_run("run"), batch(b"a")])
     second = stores()
     first.commit([batch(b"b")])
-    with pytest.raises(FencedError, match="was written by another server"):
-        second.commit([batch(b"c")])
+    for _ in range(2):
+        refused = commit_all(second, [batch(b"c"), batch(b"whole", "other")], ())
+        assert refused.keys() == {"run"}
+        assert isinstance(refused["run"], FencedError)
+        assert "was written by another server" in str(refused["run"])
     assert batches(first) == [b"a", b"b"]
+    assert batches(first, "other") == [b"whole", b"whole"]
+    second.take_up("run")
+    assert commit_all(second, [batch(b"c")], ()) == {}
+    assert commit_all(first, [batch(b"d")], ()).keys() == {"run"}
+    assert batches(first) == [b"a", b"b", b"c"]
+
+
+def test_what_another_server_did_to_a_run_at_rest_is_remembered(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is found with a new connection, when another run is written."""
+    first = stores()
+    first.commit([batch(b"a", "rests"), batch(b"a")])
+    stores().commit([batch(b"b", "rests")])
+    with redis_server.client() as client:
+        client.client_kill_filter(_type="normal")
+    first.commit([batch(b"b")])
+    assert "run 'rests' in Redis" in caplog.text
+    refused = commit_all(first, [batch(b"c", "rests"), batch(b"c")], ())
+    assert isinstance(refused.get("rests"), FencedError)
+    assert (batches(first, "rests"), batches(first)) == ([b"a", b"b"], [b"a", b"b", b"c"])
 
 
 def test_all_keys_of_a_run_are_in_one_slot() -> None:
@@ -193,7 +221,7 @@ def test_a_deleted_run_leaves_no_key_but_one_that_goes(
 
 def test_nothing_acknowledged_is_lost_by_kill_9(servers: Callable[..., RedisProcess], fill: Fill) -> None:
     server = servers()
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
         for step in range(0, 30, 10):
             fill(store, range(step, step + 10))
             server.kill()
@@ -215,7 +243,7 @@ def test_the_newest_commits_that_redis_has_lost_are_written_again(
     """As when its machine failed before an fsync: its files are those of a moment ago."""
     monkeypatch.setattr(redis_log, "KEPT_SECONDS", 600.0)  # the machine of the test may be slow
     server = servers()
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
         fill(store, range(3))
         store.commit([put_run("idle", 1)])
         set_back(
@@ -234,7 +262,7 @@ def test_the_newest_commits_that_redis_has_lost_are_written_again(
         assert {row.name: row.step for row in store.runs()} == {"idle": 2, "new": 1, "run": 6}
         assert "has lost the newest commits of run: they are written again" in caplog.text
         fill(store, range(7, 9))
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
         assert [row.step for row in store.windows("run")] == list(range(9))
 
 
@@ -243,14 +271,103 @@ def test_more_lost_than_is_kept_is_said(
 ) -> None:
     monkeypatch.setattr(redis_log, "KEPT_BYTES", 6000)
     server = servers()
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
         fill(store, range(3))
         set_back(server, tmp_path, lambda: fill(store, range(3, 6)))
-        with pytest.raises(UnstorableError, match="was set back, by more than is kept"):
-            fill(store, range(6, 7))
+        for _ in range(2):
+            refused = commit_all(store, [batch(b"next")], ())
+            assert isinstance(refused.get("run"), UnstorableError)
+            assert "was set back, by more than is kept" in str(refused["run"])
+        assert [row.step for row in store.windows("run")] == [0, 1, 2]
         # It is taken up again from what is stored, and goes on.
+        store.take_up("run")
         fill(store, range(3, 5))
         assert [row.step for row in store.windows("run")] == [0, 1, 2, 3, 4]
+
+
+def test_what_redis_loses_after_a_long_outage_is_written_again(
+    servers: Callable[..., RedisProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit is young when it is acknowledged, not when it was first tried."""
+    seconds = hold_time(monkeypatch)
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
+        store.commit([put_run("run"), batch(b"a")])
+        server.kill()
+        writes: list[Write] = [batch(b"b")]
+        with pytest.raises(StoreError):
+            commit_all(store, writes, ())
+        seconds[0] += 10 * redis_log.KEPT_SECONDS
+        server.start()
+        set_back(server, tmp_path, lambda: commit_all(store, writes, ()))
+        assert batches(store) == [b"a"]
+        assert commit_all(store, [batch(b"c")], ()) == {}
+        assert batches(store) == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("next_run", ["run", "other"])
+def test_a_deletion_that_redis_has_lost_is_written_again(
+    servers: Callable[..., RedisProcess], tmp_path: Path, next_run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new run of that name does not get what the deleted one had."""
+    hold_time(monkeypatch)
+    server = servers()
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store, server.client() as client:
+        store.commit([put_run("run"), batch(b"old")])
+        set_back(server, tmp_path, lambda: commit_all(store, [DeleteRun(run="run")], ()))
+        assert batches(store) == [b"old"]
+        assert commit_all(store, [put_run(next_run)], ()) == {}
+        assert [row.name for row in store.runs()] == [next_run]
+        assert client.smembers(RUNS) == {next_run.encode()}
+        assert commit_all(store, [put_run("run"), batch(b"new")], ()) == {}
+        assert batches(store) == [b"new"]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_run_may_come_again_when_the_mark_of_its_deletion_has_gone(
+    stores: Callable[..., RedisStore],
+    redis_server: RedisProcess,
+    looks: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = stores()
+    caplog.clear()
+    store.commit([put_run("run"), batch(b"old")])
+    store.commit([DeleteRun(run="run")])
+    with redis_server.client() as client:
+        client.delete(key("run", "commits"))
+        if looks:
+            client.client_kill_filter(_type="normal")
+            store.commit([put_run("other")])
+    assert commit_all(store, [put_run("run"), batch(b"new")], ()) == {}
+    assert batches(store) == [b"new"]
+    assert not caplog.text
+
+
+def test_a_deleted_run_is_forgotten_in_time(
+    stores: Callable[..., RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another server that is given a run of that name would be a stranger for ever."""
+    seconds = hold_time(monkeypatch)
+    store = stores()
+    store.commit([put_run("run")])
+    store.commit([DeleteRun(run="run")])
+    stores().commit([put_run("run"), batch(b"a")])
+    assert commit_all(store, [batch(b"b")], ()).keys() == {"run"}
+    store.take_up("run")
+    store.commit([DeleteRun(run="run")])
+    seconds[0] += 2 * redis_log.KEPT_SECONDS
+    store.commit([put_run("other")])
+    stores().commit([put_run("run"), batch(b"c")])
+    assert commit_all(store, [batch(b"d")], ()) == {}
+    assert batches(store) == [b"c", b"d"]
+
+
+def hold_time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the log of commits takes for the time, in seconds; the machine of the test may be slow."""
+    seconds = [0.0]
+    monkeypatch.setattr(redis_log, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
 
 
 def set_back(server: RedisProcess, tmp_path: Path, meanwhile: Callable[[], object]) -> None:
@@ -264,6 +381,7 @@ def set_back(server: RedisProcess, tmp_path: Path, meanwhile: Callable[[], objec
     server.start()
 
 
+@pytest.mark.slow
 def test_a_write_is_acknowledged_when_the_replicas_have_it(
     servers: Callable[..., RedisProcess], stores: Callable[..., RedisStore]
 ) -> None:
@@ -271,15 +389,18 @@ def test_a_write_is_acknowledged_when_the_replicas_have_it(
     replica = servers(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0")
     with replica.client() as client:
         wait_until(lambda: client.info("replication")["master_link_status"] == "up")
-    store = stores(master.url, RedisOptions(timeout_seconds=1, wait_replicas=1))
-    store.commit([put_run("run"), batch(b"a")])
-    writes: list[Write] = [batch(b"b")]
+    store = stores(master.url, RedisOptions(timeout_seconds=3, wait_replicas=1))
+    writes: list[Write] = [put_run("run"), batch(b"a")]
+    until(lambda: commit_all(store, writes, ()))
     with replica.frozen():
-        for _ in range(2):
+        for content in (b"b", b"c"):
+            writes.append(batch(content))
             with pytest.raises(StoreError, match="written, but 0 of 1 replicas have it"):
                 commit_all(store, writes, ())
-    commit_all(store, writes, ())
-    assert batches(store) == [b"a", b"b"]
+    refused = []
+    until(lambda: refused.append(commit_all(store, writes, ())))
+    assert refused == [{}]
+    assert batches(store) == [b"a", b"b", b"c"]
 
 
 def test_who_we_are_to_redis(servers: Callable[..., RedisProcess], tmp_path: Path) -> None:
@@ -296,7 +417,7 @@ def test_who_we_are_to_redis(servers: Callable[..., RedisProcess], tmp_path: Pat
     url = server.url.replace("redis://", "redis://pathwatch:{}@")
     for wrong in (server.url, url.format("wrong")):
         with pytest.raises(StoreError, match="cannot ask Redis at redis://127") as refused:
-            RedisStore(parse_redis_url(wrong), QUICK)
+            RedisStore(parse_redis_url(wrong), CALM)
         assert "invalid username-password pair" in str(refused.value) or "authenticate" in str(refused.value)
         assert "wrong" not in str(refused.value)
     file = tmp_path / "password"
@@ -324,13 +445,13 @@ def test_what_would_lose_data_is_said_at_the_start(
 ) -> None:
     server = servers(**settings)
     with caplog.at_level(logging.WARNING):
-        RedisStore(parse_redis_url(server.url), QUICK).close()
+        RedisStore(parse_redis_url(server.url), CALM).close()
     assert says in caplog.text if says else not caplog.text
 
 
 def test_memory_is_what_redis_says(servers: Callable[..., RedisProcess], fill: Fill) -> None:
     server = servers(maxmemory="64mb")
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store:
         before = store.storage()
         fill(store, range(20), size=20_000)
         after = store.storage()
@@ -342,7 +463,7 @@ def test_memory_is_what_redis_says(servers: Callable[..., RedisProcess], fill: F
 
 def test_full_memory_stops_acknowledgements_alone(servers: Callable[..., RedisProcess], fill: Fill) -> None:
     server = servers()
-    with closing(RedisStore(parse_redis_url(server.url), QUICK)) as store, server.client() as client:
+    with closing(RedisStore(parse_redis_url(server.url), CALM)) as store, server.client() as client:
         fill(store, range(3))
         client.config_set("maxmemory", "1mb")
         writes: list[Write] = [batch(b"waits")]
@@ -356,9 +477,9 @@ def test_full_memory_stops_acknowledgements_alone(servers: Callable[..., RedisPr
 
 
 def test_a_node_of_a_cluster_is_not_taken_for_a_server(servers: Callable[..., RedisProcess]) -> None:
-    server = servers(cluster_enabled="yes")
+    server = servers(cluster_enabled="yes", cluster_port=str(lasting_port()))
     with pytest.raises(StoreError, match=r"is a node of a cluster: write redis\+cluster://"):
-        RedisStore(parse_redis_url(server.url), QUICK)
+        RedisStore(parse_redis_url(server.url), CALM)
 
 
 def test_what_is_larger_than_one_value_comes_in_pieces(

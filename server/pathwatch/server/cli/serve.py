@@ -203,6 +203,8 @@ def command(
     problems = configuration.check(config)
     if problems:
         fail("; ".join(problems))
+    if configuration.is_redis_url(store):
+        require("redis", "redis")
     if check:
         click.echo("the configuration is valid")
         for name, meaning in configuration.meanings().items():
@@ -218,8 +220,6 @@ def command(
         "structlog",
         "urllib3",
     )
-    if configuration.is_redis_url(store):
-        require("redis", "redis")
     one_blas_thread()
     import asyncio
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TypeVar
@@ -41,7 +41,7 @@ from pathwatch.server.engine.streams import Message, RankStream
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
-from pathwatch.server.store.interface import Store, StoreError
+from pathwatch.server.store.interface import DamagedError, Store, StoreError
 from pathwatch.server.store.rows import DeleteRun, RunRow
 from pathwatch.v1 import run_pb2
 
@@ -84,6 +84,8 @@ class Engine:
         """Runs whose state is committed and that may have work to hand out."""
         self._checking = threading.Lock()
         self._failing = False
+        self._unstored: Collection[str] = ()
+        """Runs of which the last commit has not stored all."""
         self._views: Mapping[str, RunView] = {}
         self._listeners: tuple[Callable[[str], None], ...] = ()
         self._thread = threading.Thread(target=self._write_until_stopped, name="pathwatch-writer")
@@ -289,6 +291,7 @@ class Engine:
     def _delete(self, future: Future[None], name: str) -> None:
         run = self._runs.pop(name, None)
         if run is None and name not in self._quarantine.closed:
+            self._quarantine.check(name)
             raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
         if run is not None:
             run.drop(RefusedError(Code.NOT_FOUND, f"run {name!r} was deleted"))
@@ -297,7 +300,15 @@ class Engine:
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))
         reach("delete.begun")
-        self._outbox.effects.append(lambda: settle(future, None))
+        self._outbox.effects.append(lambda: self._deleted(future, name))
+
+    def _deleted(self, future: Future[None], name: str) -> None:
+        """Answer, when it is committed; a run that the store has refused is there again."""
+        if name in self._unstored and (name in self._runs or self._quarantine.holds(name)):
+            problem = f"run {name!r} is not deleted: the store refuses what is made of it here; try again"
+            settle(future, RefusedError(Code.UNAVAILABLE, problem))
+        else:
+            settle(future, None)
 
     def _write_until_stopped(self) -> None:
         while not self._commands.finished:
@@ -320,7 +331,7 @@ class Engine:
             return 0.0
         deadlines = [d for _, run in self._trusted_runs() if (d := run.next_deadline()) is not None]
         waits = [max(0.0, min(deadlines) - self._clock.steady())] if deadlines else []
-        if self._failing:
+        if self._failing or self._quarantine.hit:
             waits.append(RETRY_SECONDS)
         return min(waits, default=None)
 
@@ -337,6 +348,7 @@ class Engine:
         for name, run in self._trusted_runs():
             if name in self._touched:
                 self._apply(partial(self._changing, name, run.flush))
+        self._unstored = ()
         if self._outbox.writes:
             try:
                 unstorable = commit(self._store, self._outbox.writes, self._quarantine.hit)
@@ -349,6 +361,7 @@ class Engine:
             if self._failing:
                 log.warning("the store can be written again")
                 self._failing = False
+            self._unstored = unstorable.keys()
             for name, reason in unstorable.items():
                 self._quarantine.unstorable(name, reason)
         touched = self._touched
@@ -357,7 +370,7 @@ class Engine:
         for name in touched:
             if name in self._runs:
                 views[name] = self._runs[name].view()
-            elif name not in self._quarantine.closed:
+            elif not self._quarantine.holds(name):
                 views.pop(name, None)
             elif name in views:
                 views[name] = views[name].disconnected()
@@ -372,26 +385,33 @@ class Engine:
         self._ready |= touched - self._touched
 
     def _take_up_again(self) -> set[str]:
-        """Runs that were hit, as at a start; the runs that are there again."""
+        """Runs that were hit, as at a start; the runs that are there again.
+
+        Those that cannot be read just now are tried again, in a second.
+        """
         again = set()
-        for name, refusal in self._quarantine.hit.items():
+        for name, refusal in self._quarantine.due(RETRY_SECONDS):
             if run := self._runs.pop(name, None):
                 run.drop(refusal)
             self._shared.kept.set(name, 0)
             try:
+                self._store.take_up(name)
                 row = next((row for row in self._store.runs() if row.name == name), None)
                 if row is None:
-                    continue
-                if self._quarantine.may_go_on(name):
+                    pass
+                elif self._quarantine.may_go_on(name):
                     self._runs[name] = recover(row, self._shared)
                     again.add(name)
                     log.warning("run %r is taken up again from the store", name, extra={"run": name})
                 else:
                     self._quarantine.close(name, "a fault of the service came again and again")
             except Exception as error:
+                if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+                    self._quarantine.wait(name, error)
+                    continue
                 log.exception("run %r cannot be taken up again", name, extra={"run": name})
                 self._quarantine.close(name, str(error))
-        self._quarantine.hit.clear()
+            self._quarantine.settled(name)
         return again
 
     def _hand_out_jobs(self) -> None:

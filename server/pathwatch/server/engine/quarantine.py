@@ -24,6 +24,8 @@ class Quarantine:
         """Runs that are to be taken up again from the store, and what whoever waits for them hears."""
         self.closed: dict[str, RefusedError] = {}
         """Runs that are not taken up again before the server restarts, and what is said of them."""
+        self._waiting: dict[str, float] = {}
+        """Of those that were hit, the ones that could not be read, and when that was tried."""
         self._now = now
         self._faults: dict[str, deque[float]] = {}
 
@@ -32,6 +34,10 @@ class Quarantine:
         refusal = self.hit.get(run) or self.closed.get(run)
         if refusal is not None:
             raise refusal
+
+    def holds(self, run: str) -> bool:
+        """Whether the run is there, though nobody has it in hand."""
+        return run in self.hit or run in self.closed
 
     def interrupted(self, run: str) -> None:
         """A change to the run failed in the middle: what is not acknowledged is to come again."""
@@ -57,8 +63,25 @@ class Quarantine:
     def may_go_on(self, run: str) -> bool:
         """Whether a run that was hit is to be taken up again; counts the fault."""
         faults = self._faults.setdefault(run, deque(maxlen=MAX_FAULTS))
-        faults.append(self._now())
+        if run not in self._waiting:
+            faults.append(self._now())
         return len(faults) < MAX_FAULTS or faults[-1] - faults[0] > FAULT_SECONDS
+
+    def due(self, seconds: float) -> list[tuple[str, RefusedError]]:
+        """Of those that were hit, the ones that could not be read less than `seconds` ago left out."""
+        limit = self._now() - seconds
+        return [(run, hit) for run, hit in self.hit.items() if self._waiting.get(run, limit) <= limit]
+
+    def wait(self, run: str, error: Exception) -> None:
+        """The run, which was hit, cannot be read from the store just now."""
+        if run not in self._waiting:
+            log.error("run %r cannot be taken up again yet: %s", run, error, extra={"run": run})
+        self._waiting[run] = self._now()
+
+    def settled(self, run: str) -> None:
+        """The run, which was hit, is taken up again, closed, or gone."""
+        del self.hit[run]
+        self._waiting.pop(run, None)
 
     def close(self, run: str, why: str) -> None:
         """The run is left as it is stored."""

@@ -11,7 +11,7 @@ from pathwatch.server.engine.shared import Shared
 from pathwatch.server.failpoints import reach
 from pathwatch.server.sketch.observations import ObservationBlock
 from pathwatch.server.sketch.run_sketch import Round, RunSketch
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import DamagedError, StoreError
 from pathwatch.server.store.rows import BatchRow, RunRow
 from pathwatch.v1 import routing_pb2, signal_pb2
 
@@ -19,14 +19,14 @@ from pathwatch.v1 import routing_pb2, signal_pb2
 def recover(row: RunRow, shared: Shared) -> LiveRun:
     """The run with its open windows, checkpoints, newest windows and signal.
 
-    Raises StoreError, also where what is stored of the run is damaged.
+    Raises StoreError, DamagedError where what is stored of the run is damaged.
     """
     try:
         return _recovered(row, shared)
     except StoreError:
         raise
     except Exception as error:  # decoders raise anything at damaged bytes: protobuf, NumPy, ours
-        raise StoreError(
+        raise DamagedError(
             f"run {row.name!r} cannot be taken up again ({type(error).__name__}: {error}); with the server "
             "stopped, `pathwatch fsck` on the data folder says what is damaged and restores a snapshot"
         ) from error

@@ -25,6 +25,10 @@ class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which and what to do."""
 
 
+class DamagedError(StoreError):
+    """What is stored cannot be read, now or ever, before somebody mends it."""
+
+
 class UnstorableError(StoreError):
     """The store can never take a value that was to be written; to try again is no use."""
 
@@ -165,6 +169,13 @@ class Store(StoreReader, Protocol):
 
         After an error the writes of some runs may be stored, and nobody can tell. Whoever gives the very same
         ones again, first of all of their run, has them stored once.
+        """
+        ...
+
+    def take_up(self, run: str) -> None:
+        """What is read of the run from here on is what the next commit is to follow, whoever has written it.
+
+        A run whose commit was refused takes no other before. By the thread that commits. Raises StoreError.
         """
         ...
 

@@ -25,6 +25,9 @@ log = logging.getLogger("pathwatch.server")
 _LIST_SECONDS = 5.0
 """How often a run is put among the runs again: a server that holds that set may lose its newest, too."""
 
+_DONE = (b"APPLIED", b"AGAIN")
+"""What a script says of a commit that is applied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -48,6 +51,8 @@ class RedisStore(RedisReader):
         self._options = options
         self._fence = fence
         self._commits = CommitLog()
+        self._refused: dict[str, UnstorableError] = {}
+        """Runs that are not as this server left them: nothing is written before they are taken up."""
         self._listed: dict[str, float] = {}
         self._seen_connections = 0
         try:
@@ -62,6 +67,9 @@ class RedisStore(RedisReader):
         by_run: dict[str, list[Write]] = {}
         for write in writes:
             by_run.setdefault(run_of(write), []).append(write)
+        for run in by_run:
+            if refusal := self._refused.get(run):
+                raise refusal
         self._begin(run for run in by_run if not self._commits.knows(run))
         encoded = {run: self._encoded(run, own) for run, own in by_run.items()}
         commits = {
@@ -81,9 +89,13 @@ class RedisStore(RedisReader):
         for run, own in by_run.items():
             self._commits.applied(run)
             if isinstance(own[-1], DeleteRun):
-                self._commits.forget(run)
                 self._unlist(run)
         self._commits.drop_old()
+
+    def take_up(self, run: str) -> None:
+        if run in self._refused:
+            self._begin([run])
+            del self._refused[run]
 
     def storage(self) -> StorageInfo:
         return storage_info(self._connection)
@@ -115,9 +127,11 @@ class RedisStore(RedisReader):
         lost: dict[str, list[Commit]] = {}
         problems: list[StoreError] = []
         for run, replies in self._connection.send(calls, self._options.wait_replicas).items():
-            answer = next((one for one in replies if _status(one) not in (b"APPLIED", b"AGAIN")), None)
-            if answer is None:
+            # Each follows the one before: where one is applied, all before it are.
+            done = max((n for n, one in enumerate(replies, 1) if _status(one) in _DONE), default=0)
+            if done == len(replies):
                 continue
+            answer = replies[done]
             if (
                 _status(answer) == b"AT"
                 and not again
@@ -146,17 +160,18 @@ class RedisStore(RedisReader):
             if str(answer).startswith("WRONGTYPE"):
                 return self._never(f"a key of run {run!r} was overwritten: {answer}")
             return self._connection.failure("write to", answer)
+        error: UnstorableError
         where = f"run {run!r} in Redis at {self._connection.address}"
         if _status(answer) == b"FENCED":
-            self._commits.forget(run)
-            return FencedError(
-                f"{where} is another server's now: its lease has epoch {answer[1].decode() or 0}"
-            )
-        older = self._commits.is_older(run, answer[1].decode())
+            epoch = answer[1].decode() or 0
+            error = FencedError(f"{where} is another server's now: its lease has epoch {epoch}")
+        elif self._commits.is_older(run, answer[1].decode()):
+            error = self._never(f"{where} was set back, by more than is kept to be written again")
+        else:
+            error = FencedError(f"{where} was written by another server; one server at a time may have a run")
         self._commits.forget(run)
-        if older:
-            return self._never(f"{where} was set back, by more than is kept to be written again")
-        return FencedError(f"{where} was written by another server; one server at a time may have a run")
+        self._refused[run] = error
+        return error
 
     def _look_after_others(self, commits: Mapping[str, object]) -> None:
         """With a new connection: whether Redis still has what it had of runs that are not written to now."""
@@ -164,6 +179,8 @@ class RedisStore(RedisReader):
             if run not in commits:
                 try:
                     self._apply({run: [commit]})
+                    if commit.deletes:
+                        self._unlist(run)
                 except UnstorableError as error:
                     log.error("%s", error)
 

@@ -11,9 +11,9 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pathwatch.server.store.rows import Write
+from pathwatch.server.store.rows import DeleteRun, Write
 
 KEPT_SECONDS = 10.0
 """How long commits are kept to be written again: longer than Redis takes from a reply to an fsync
@@ -36,8 +36,10 @@ class Commit:
     """As they were given; empty once it is known that they are applied."""
     size: int
     """Of the arguments, in bytes."""
+    deletes: bool
+    """Whether nothing of the run is there after it."""
     at: float
-    """When it was made."""
+    """When it was made, or, once it is applied, acknowledged."""
 
 
 @dataclass(slots=True)
@@ -89,14 +91,21 @@ class CommitLog:
         its place, applied or not.
         """
         log = self._runs[run]
-        accepts: tuple[str, ...] = (log.unsure[-1].mark if log.unsure else log.mark,)
         mark = f"{self.number(run)}-{self._writer}"
+        before = log.unsure[-1] if log.unsure else log.kept[-1] if log.kept else None
+        accepts: tuple[str, ...] = (before.mark if before else log.mark,)
         if not said_before and log.unsure:
             accepts = (*log.unsure[0].accepts, *(commit.mark for commit in log.unsure))
             log.unsure.clear()
         if writes:
+            deletes = isinstance(writes[-1], DeleteRun)
+            if deletes or (before and before.deletes):
+                # Of a run that is gone the mark goes, too, in time (redis_write.lua).
+                accepts = (*accepts, "")
             size = sum(len(value) for value in arguments if not isinstance(value, int))
-            log.unsure.append(Commit(accepts, mark, arguments, tuple(writes), size, time.monotonic()))
+            log.unsure.append(
+                Commit(accepts, mark, arguments, tuple(writes), size, deletes, time.monotonic())
+            )
         return list(log.unsure)
 
     def after(self, run: str, mark: str) -> list[Commit] | None:
@@ -120,7 +129,7 @@ class CommitLog:
         """All commits of the run are."""
         log = self._runs[run]
         for commit in log.unsure:
-            kept = Commit(commit.accepts, commit.mark, commit.arguments, (), commit.size, commit.at)
+            kept = replace(commit, writes=(), at=time.monotonic())
             log.kept.append(kept)
             log.mark = commit.mark
             self._kept.append((run, kept))
@@ -136,6 +145,8 @@ class CommitLog:
             log = self._runs.get(run)
             if log is not None and log.kept and log.kept[0] is commit:
                 log.kept.popleft()
+                if commit.deletes and not log.kept and not log.unsure:
+                    self.forget(run)
 
 
 def number_of(mark: str) -> int:

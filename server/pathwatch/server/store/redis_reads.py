@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import History, StoreError, ThinnedHistory
+from pathwatch.server.store.interface import DamagedError, History, ThinnedHistory
 from pathwatch.server.store.redis_connection import RedisConnection
 from pathwatch.server.store.redis_keys import RUNS, key
 from pathwatch.server.store.redis_rows import (
@@ -206,7 +206,7 @@ class RedisReader:
             member, *pieces = answer
             attempt, after_step, count = _numbers(member, b":", 3)
             if len(pieces) != count:
-                raise StoreError(
+                raise DamagedError(
                     f"kept observations of run {run!r} at step {after_step} are damaged in Redis"
                 )
             yield ObservationsRow(run=run, attempt=attempt, step=after_step, observations=b"".join(pieces))
@@ -239,11 +239,11 @@ def _windows(
 
 
 def _numbers(text: bytes, separator: bytes, count: int | None = None) -> list[int]:
-    """Raises StoreError where there are not so many; None = any number."""
+    """Raises DamagedError where there are not so many; None = any number."""
     try:
         found = [int(part) for part in text.split(separator) if part]
         if count is not None and len(found) != count:
             raise ValueError(f"wanted {count} numbers")
     except ValueError as error:
-        raise StoreError(f"a row in Redis is damaged ({error}: {text!r})") from error
+        raise DamagedError(f"a row in Redis is damaged ({error}: {text!r})") from error
     return found

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import DamagedError
 from pathwatch.server.store.redis_keys import STEP_DIGITS
 from pathwatch.server.store.rows import RunRow, SignalRow, WindowRow
 
@@ -39,7 +39,7 @@ def run_text(row: RunRow) -> str:
 
 
 def to_run(name: str, text: bytes, config: bytes) -> RunRow:
-    """Raises StoreError."""
+    """Raises DamagedError."""
     finished, attempt, first, step, closed, world_size, groups, created, updated = _from_json(
         text, 9, f"run {name!r}"
     )
@@ -67,7 +67,7 @@ def window_text(row: WindowRow) -> str:
 def to_window(
     run: str, known_by: bytes, text: bytes, layers: bytes, evidence: bytes, losses: bytes
 ) -> WindowRow:
-    """Raises StoreError."""
+    """Raises DamagedError."""
     step, _, group = known_by.partition(b"\0")
     what = f"the window of run {run!r} known by {known_by!r}"
     attempt, phase, told = (*text.split(b" ", 2), b"", b"")[:3]
@@ -95,7 +95,7 @@ def remains(row: WindowRow) -> bytes:
 
 
 def split_remains(run: str, value: bytes | None) -> tuple[bytes, bytes]:
-    """Evidence and losses. Raises StoreError."""
+    """Evidence and losses. Raises DamagedError."""
     size, blank, both = (value or b"").partition(b" ")
     if not blank or not size.isdigit() or int(size) > len(both):
         raise _damaged(f"the evidence of a window of run {run!r}", "it has no size")
@@ -108,7 +108,7 @@ def signal_value(row: SignalRow) -> bytes:
 
 
 def to_signal(run: str, value: bytes) -> SignalRow:
-    """Raises StoreError."""
+    """Raises DamagedError."""
     try:
         revision, step, signal = value.split(b" ", 2)
         return SignalRow(run=run, revision=int(revision), step=int(step), signal=signal)
@@ -126,7 +126,7 @@ def _from_json(text: bytes, count: int | None, what: str) -> Sequence[Any]:
     return found
 
 
-def _damaged(what: str, problem: object) -> StoreError:
-    return StoreError(
+def _damaged(what: str, problem: object) -> DamagedError:
+    return DamagedError(
         f"{what} is damaged in Redis ({problem}); restore Redis from a backup, or delete the run"
     )

@@ -83,6 +83,9 @@ class SqliteStore(SqliteReader):
             raise self._failure("write", error) from error
         self._commits += 1
 
+    def take_up(self, run: str) -> None:
+        """Nobody else writes to the file."""
+
     def storage(self) -> StorageInfo:
         return storage_info(self._path, self._snapshots)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import History, StoreError, ThinnedHistory
+from pathwatch.server.store.interface import DamagedError, History, StoreError, ThinnedHistory
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,
@@ -49,7 +49,7 @@ class SqliteReader:
             return StoreError(f"cannot {doing} {self._path}: {describe(error)}")
         if self._damage is None:
             self._damage = damage_message(self._path, describe(error))
-        return StoreError(self._damage)
+        return DamagedError(self._damage)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

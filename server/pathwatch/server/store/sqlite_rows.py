@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import DamagedError
 from pathwatch.server.store.rows import RunRow, WindowRow
 
 RUN_COLUMNS = (
@@ -20,7 +20,7 @@ WINDOW_COLUMNS = (
 
 
 def from_json(text: str, what: str) -> Any:
-    """What a column of text holds. Raises StoreError, naming what it belongs to."""
+    """What a column of text holds. Raises DamagedError, naming what it belongs to."""
     try:
         return orjson.loads(text)
     except ValueError:
@@ -28,7 +28,7 @@ def from_json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise StoreError(
+        raise DamagedError(
             f"{what} is damaged ({error}); with the server stopped, `pathwatch fsck` on the data folder says "
             "more and restores a snapshot"
         ) from error
@@ -47,7 +47,7 @@ def to_run(
     created_at: float,
     updated_at: float,
 ) -> RunRow:
-    """A row of RUN_COLUMNS. Raises StoreError."""
+    """A row of RUN_COLUMNS. Raises DamagedError."""
     return RunRow(
         name=name,
         config=config,
@@ -78,7 +78,7 @@ def to_window(
     evidence: bytes,
     losses: bytes,
 ) -> WindowRow:
-    """A row of WINDOW_COLUMNS, evidence and losses. Raises StoreError."""
+    """A row of WINDOW_COLUMNS, evidence and losses. Raises DamagedError."""
     what = f"the window of run {run!r}, group {group!r}, at step {step}"
     return WindowRow(
         run=run,
