@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-import optuna
 import pytest
 import trustme
-from optuna.pruners import BasePruner
-from ray.tune import Stopper
-
-from pathwatch.client import Credentials
-from pathwatch.integrations.optuna import RUN, PathwatchPruner
-from pathwatch.integrations.ray import PathwatchStopper
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "schedulers.md").read_text()
@@ -35,16 +27,18 @@ def imported(tree: ast.Module) -> dict[str, object]:
     return names
 
 
-def made(tree: ast.Module, names: Mapping[str, object]) -> Stopper | BasePruner:
+def made(tree: ast.Module, names: Mapping[str, object]) -> object:
     """The stopper or pruner that the code makes."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     (call,) = [call for call in map(ast.unparse, calls) if call.startswith(("PathwatchS", "PathwatchP"))]
     return eval(call, dict(names))  # noqa: S307
 
 
-def docstring_code(kind: type) -> str:
-    """The indented block of a docstring."""
-    lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+def docstring_code(module: str) -> str:
+    """The indented block of the docstring of a module's class, which is read without importing it."""
+    tree = ast.parse((ROOT / "integrations" / "pathwatch" / "integrations" / module).read_text())
+    (kind,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    lines = (ast.get_docstring(kind) or "").splitlines()
     return textwrap.dedent("\n".join(line for line in lines if line.startswith("    ")))
 
 
@@ -58,16 +52,24 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("authority")
 @pytest.mark.parametrize(
-    "snippet", [*SNIPPETS, docstring_code(PathwatchStopper), docstring_code(PathwatchPruner)]
+    "snippet", [*SNIPPETS, docstring_code("ray/stopper.py"), docstring_code("optuna/pruner.py")]
 )
 def test_what_the_snippets_make_is_let_ask(snippet: str, caplog: pytest.LogCaptureFixture) -> None:
     """The server of the page is on no machine; without credentials nobody would look for it."""
+    import optuna
+    from ray.tune import Stopper
+
+    from pathwatch.client import Credentials
+    from pathwatch.integrations.optuna import RUN, PathwatchPruner
+    from pathwatch.integrations.ray import PathwatchStopper
+
     tree = ast.parse(snippet)
     ours = {kind.__name__: kind for kind in (PathwatchStopper, PathwatchPruner, Credentials)}
     asks = made(tree, imported(tree) if snippet in SNIPPETS else ours)
     if isinstance(asks, Stopper):
         assert asks("a-run", {}) is False
     else:
+        assert isinstance(asks, PathwatchPruner)
         study = optuna.create_study()
         trial = study.ask()
         trial.set_user_attr(RUN, "a-run")
