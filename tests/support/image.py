@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dockerfile_parse import DockerfileParser
 
@@ -60,8 +61,34 @@ def is_in_context(name: str) -> bool:
 def build_first_stage(root: Path, arguments: Mapping[str, str]) -> None:
     """Run it, with `arguments` as `--build-arg`s, WORKDIRs below `root`. A step that fails is an error."""
     first = stages()[1]
-    environment = {"PATH": f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}", "HOME": str(root)}
-    environment |= {k: v for k, v in os.environ.items() if k.startswith("PIP_") or k.endswith("_proxy")}
+    with TemporaryDirectory() as shims:
+        _build(first, root, arguments, _environment(root, Path(shims)))
+
+
+def _environment(root: Path, shims: Path) -> dict[str, str]:
+    """`python` is this one, as in the image; pip finds packages as it does here."""
+    python = Path(sys.base_prefix) / "bin" / "python{}.{}".format(*sys.version_info)
+    shim = shims / "python"
+    shim.write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    shim.chmod(0o755)
+    environment = {"PATH": f"{shims}:{os.environ['PATH']}", "HOME": str(root)}
+    config = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "pip" / "pip.conf"
+    if config.exists():
+        environment["PIP_CONFIG_FILE"] = str(config)
+    return environment | {name: value for name, value in os.environ.items() if _is_for_pip(name)}
+
+
+def _is_for_pip(name: str) -> bool:
+    return (
+        name.startswith("PIP_")
+        or name.lower().endswith("_proxy")
+        or name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    )
+
+
+def _build(
+    first: Sequence[Instruction], root: Path, arguments: Mapping[str, str], environment: dict[str, str]
+) -> None:
     folder = root
     for instruction in first[1:]:
         if instruction.name == "ARG":
