@@ -363,3 +363,29 @@ TestDelivery = pytest.mark.slow(Delivery.TestCase)
 TestDelivery.settings = drawn(25, rules=40)
 TestDeliveryAtLength = pytest.mark.robustness(pytest.mark.timeout(900)(DeliveryAtLength.TestCase))
 TestDeliveryAtLength.settings = drawn(500, rules=40)
+
+
+def test_a_round_overtaken_while_it_is_judged_is_said_by_no_later_attempt() -> None:
+    """One attempt goes over its step again, the next begins before the verdict is there."""
+    held = HeldEngine()
+    try:
+        config = run_pb2.RunConfig(
+            topology=run_pb2.Topology(layers=LAYERS, experts=EXPERTS), grace_seconds=GRACE
+        )
+        held.engine.create_run("run", config, 0).result(TIMEOUT)
+
+        def observe(attempt: int, step: int) -> None:
+            rank = held.open(0, 1, attempt, str(attempt))
+            (piece,) = cut(("math", step, 1), Random(0), token_parts=1, layer_cut=None, lost=False)  # noqa: S311
+            rank.send(1, message([piece]))
+            rank.send(2, step)
+            held.settle()
+
+        observe(0, 6)
+        held.compute(1)  # the judge is made; the round is handed out next
+        observe(1, 1)
+        held.open(0, 1, 2, "2")
+        held.compute()
+        assert [(window.attempt, window.step) for window in held.store.windows("run")] == [(1, 1)]
+    finally:
+        held.close()

@@ -104,6 +104,8 @@ class JudgingQueue:
         self._todo: deque[_ClosedRound | _RankRequest | _Rewind] = deque()
         self._judge: Judge | None = None
         self._running: _ClosedRound | _RankRequest | None = None
+        self._superseded = False
+        """Whether what is running is a round that was superseded meanwhile."""
         self._rebuilding = False
         self._rewinding = False
         """Whether it is rebuilt for a rewind."""
@@ -151,6 +153,9 @@ class JudgingQueue:
         self._todo = deque(
             job for job in self._todo if not (isinstance(job, _ClosedRound) and superseded(job.round))
         )
+        # Asked now: once another attempt has begun, nobody can tell any more.
+        if isinstance(self._running, _ClosedRound) and superseded(self._running.round):
+            self._superseded = True
         if not (self._todo and isinstance(self._todo[-1], _Rewind)):
             self._todo.append(_Rewind())
 
@@ -189,7 +194,7 @@ class JudgingQueue:
         if self._judge is None:
             return self._rebuild(checkpoints, rewinding=False)
         self._todo.popleft()
-        self._running = first
+        self._running, self._superseded = first, False
         if isinstance(first, _ClosedRound):
             return self._judge_round(first, self._judge, geometries, checkpoints)
         return self._rank(first, self._judge, checkpoints)
@@ -230,7 +235,8 @@ class JudgingQueue:
                 exc_info=error,
                 extra={"run": self._run, "step": job.round.step},
             )
-            self._todo.appendleft(replace(job, ahead={}, ahead_pairs={}))
+            if not self._superseded:
+                self._todo.appendleft(replace(job, ahead={}, ahead_pairs={}))
         if self._rewinding:
             self._todo.appendleft(_Rewind())
         self._rewinding = False
@@ -314,7 +320,8 @@ class JudgingQueue:
 
     def _done_judging(self, judged: JudgedRound, closed_at: float, judge: Judge) -> None:
         self._running = None
-        self._on_judged(judged, closed_at)
+        if not self._superseded:
+            self._on_judged(judged, closed_at)
         if judge.lost:
             self.close()
             self._count_failure(judge.lost)

@@ -499,8 +499,6 @@ class LiveRun:
 
     def _judged(self, judged: JudgedRound, closed_at: float) -> None:
         round_ = judged.round
-        if self._superseded(round_):
-            return
         self._shared.outbox.writes.append(
             PutRound(
                 run=self._row.name,
