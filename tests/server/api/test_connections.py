@@ -103,7 +103,6 @@ def test_a_message_under_way_does_not_keep_an_old_stream_open(
         return decode(*arguments)
 
     monkeypatch.setattr(routing, "decode_batch", slowly)
-    monkeypatch.setattr(routing, "LARGE_BYTES", 100_000)
     service = serve(max_connection_age_seconds=0.5)
     service.create()
     stream = service.stream()

@@ -37,9 +37,8 @@ from pathwatch.server.engine.withheld import decode_withheld
 from pathwatch.server.failpoints import reach
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
 
-LARGE_BYTES, LARGE_RAW_BYTES = 520 << 10, 64 << 10
-"""Messages from this size on are decoded off the event loop: most of a millisecond of work or more. Below it
-the hand-over to another thread and back, and the wrangle for the interpreter, take longer than decoding."""
+LARGE_BYTES = 128 << 10
+"""Messages from this size on are decoded off the event loop."""
 _FOR_EVER = 1e9
 """Seconds."""
 
@@ -53,7 +52,9 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         self._engine = engine
         self._limits = limits
         self._age = age
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="pathwatch-decode")
+        # One: two of them, the writer and the loop wrangle for the interpreter more than they get done. None, and
+        # what the loop has to answer waits for each array operation to get the interpreter back.
+        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="pathwatch-decode")
         self._in_flight = InFlight(limits)
         self._shares = RunShares(limits)
         self._open: set[_StreamCall] = set()
@@ -215,7 +216,7 @@ class _StreamCall:
             await self._flow.acquire(size)
             try:
                 async with self._share.decoding:
-                    if size >= (LARGE_RAW_BYTES if request.batch.HasField("raw") else LARGE_BYTES):
+                    if size >= LARGE_BYTES:
                         message = await self._loop.run_in_executor(
                             self._decoders, _decode, request, size, stream, topology
                         )
