@@ -52,8 +52,8 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         self._engine = engine
         self._limits = limits
         self._age = age
-        # One: two of them, the writer and the loop wrangle for the interpreter more than they get done. None, and
-        # what the loop has to answer waits for each array operation to get the interpreter back.
+        # One: two of them, the writer and the loop wrangle for the interpreter more than they get done. None,
+        # and what the loop has to answer waits while each array operation gets the interpreter back.
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="pathwatch-decode")
         self._in_flight = InFlight(limits)
         self._shares = RunShares(limits)
