@@ -503,7 +503,7 @@ class WithheldGroup(_message.Message):
     group: _builtins.str
     """The group."""
     samples: _builtins.int
-    """Different samples held back."""
+    """Different samples held back; reckoned, where some were let go of."""
     def __init__(
         self,
         *,

@@ -174,7 +174,9 @@ class RunConfig(_message.Message):
     grace_seconds: _builtins.float
     """Seconds a window waits for missing ranks after the first rank passed it; 0 = 60."""
     delta: _builtins.float
-    """Largest change between observations of a memorized sample, δ; 0 = 0.05."""
+    """Largest change between observations of a memorized sample, δ; 0 = 0.05. It moves t*, which analyses of a
+    recorded run ask for, and not the memorized share of a live one.
+    """
     ridge: _builtins.float
     """Ridge λ of the effective dimension (paper §4.4); 0 = 0.01."""
     detector: _builtins.str
