@@ -63,8 +63,9 @@ def test_the_page_does_not_scroll_sideways(
     show(page, path)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
-        # Charts follow the width of the window a frame later.
-        page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
+        # Charts follow the width of the window a frame later. A function: the page's policy lets Playwright
+        # evaluate text once, not again and again.
+        page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
         assert page.evaluate(BEYOND, width) == [], f"beyond {width} px"
 
 

@@ -341,7 +341,7 @@ def test_what_the_reader_does_is_not_undone(
     page.evaluate("document.pathwatchFocus = document.activeElement")
     assert page.evaluate("document.activeElement !== document.body")
     page.mouse.wheel(0, 300)
-    page.wait_for_function("scrollY > 0")
+    page.wait_for_function("() => scrollY > 0")
     at = page.evaluate("scrollY")
     half_way.play(1)
     expect(field(page, "step")).to_contain_text("750")
