@@ -21,7 +21,8 @@ SURFACE = {
         *["--data", "--listen", "--http", "--store"],
         *["--redis-password", "--redis-password-file", "--redis-sentinel-password-file"],
         *["--redis-ca", "--redis-cert", "--redis-key"],
-        *["--redis-wait-replicas", "--redis-timeout-seconds", "--snapshot-minutes"],
+        *["--redis-wait-replicas", "--redis-timeout-seconds", "--shard", "--lease-seconds"],
+        "--snapshot-minutes",
         *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
         *[
             "--audit-log",

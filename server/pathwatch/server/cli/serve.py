@@ -11,6 +11,7 @@ import click
 from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.options import Assignments, Command, fail, require
 from pathwatch.server.cli.redis_options import redis_options, to_redis_options
+from pathwatch.server.cli.shard_options import shard_options
 
 
 @click.command("serve", cls=Command)
@@ -43,6 +44,7 @@ from pathwatch.server.cli.redis_options import redis_options, to_redis_options
     help="Where state is kept: in --data, or in the Redis redis://… (docs/scale.md).",
 )
 @redis_options
+@shard_options
 @click.option(
     "--snapshot-minutes",
     type=click.FloatRange(min=0),
@@ -140,6 +142,8 @@ def command(
     listen: str,
     http: str,
     store: str,
+    shard: str,
+    lease_seconds: float,
     snapshot_minutes: float,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -185,6 +189,8 @@ def command(
         http=http,
         store=store,
         redis=of_redis,
+        shard=shard,
+        lease_seconds=lease_seconds,
         snapshot_minutes=snapshot_minutes,
         insecure=insecure,
         tls=tls,

@@ -45,6 +45,11 @@ class ServerConfig:
     """Where state is kept: "sqlite", in the data folder, or the URL of a Redis, which may hold a password."""
     redis: RedisOptions = field(default_factory=RedisOptions)
     """What else is said of that Redis."""
+    shard: str = ""
+    """HOST:PORT at which clients and other servers reach this one of several that share a Redis; empty = it
+    shares none."""
+    lease_seconds: float = 10.0
+    """How long after its end, or the last word to Redis, the runs of a shard are still its own."""
     snapshot_minutes: float = 60.0
     """How often a snapshot of the database is taken beside it, where anything changed; 0 = never."""
     compute_threads: int = 2

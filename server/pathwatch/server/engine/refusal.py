@@ -68,6 +68,16 @@ class OverloadError(LimitError):
         super().__init__(limit, message, field, retry_seconds=SOON)
 
 
+class MovedError(RefusedError):
+    """Another server has the run."""
+
+    def __init__(self, run: str, owner: str) -> None:
+        """`owner` is HOST:PORT at which that server is reached; empty = not known."""
+        where = f"is served by {owner}; connect there" if owner else "is another server's; connect again"
+        super().__init__(Code.UNAVAILABLE, f"run {run!r} {where}")
+        self.owner = owner
+
+
 def one_line(text: str, most: int = MAX_MESSAGE) -> str:
     """The text's beginning, at most `most` characters, control characters escaped: fit for logs."""
     shown = text if len(text) <= most else f"{text[: most - 1]}…"

@@ -84,6 +84,10 @@ class StoreReader(Protocol):
         """All runs, oldest first."""
         ...
 
+    def run(self, name: str) -> RunRow | None:
+        """One of them; None = there is none of that name."""
+        ...
+
     def ranks(self, run: str, attempt: int) -> list[RankRow]:
         """Ranks of an attempt."""
         ...
@@ -176,6 +180,13 @@ class Store(StoreReader, Protocol):
         """What is read of the run from here on is what the next commit is to follow, whoever has written it.
 
         A run whose commit was refused takes no other before. By the thread that commits. Raises StoreError.
+        """
+        ...
+
+    def let_go(self, run: str) -> None:
+        """The run is another server's now: nothing that was made of it here is written any more.
+
+        It may be taken up again later. By the thread that commits.
         """
         ...
 

@@ -97,6 +97,11 @@ class RedisStore(RedisReader):
             self._begin([run])
             del self._refused[run]
 
+    def let_go(self, run: str) -> None:
+        self._commits.forget(run)
+        self._refused.pop(run, None)
+        self._listed.pop(run, None)
+
     def storage(self) -> StorageInfo:
         return storage_info(self._connection)
 

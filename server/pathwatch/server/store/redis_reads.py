@@ -64,7 +64,7 @@ class RedisReader:
 
     def runs(self) -> list[RunRow]:
         names = sorted(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
-        found = [row for name in names if (row := self._run(name))]
+        found = [row for name in names if (row := self.run(name))]
         return sorted(found, key=lambda row: (row.created_at, row.name))
 
     def ranks(self, run: str, attempt: int) -> list[RankRow]:
@@ -211,7 +211,7 @@ class RedisReader:
                 )
             yield ObservationsRow(run=run, attempt=attempt, step=after_step, observations=b"".join(pieces))
 
-    def _run(self, name: str) -> RunRow | None:
+    def run(self, name: str) -> RunRow | None:
         row, config = self._connection.command("HMGET", key(name, "run"), "row", "config")
         return None if row is None else to_run(name, row, config)
 

@@ -86,6 +86,9 @@ class SqliteStore(SqliteReader):
     def take_up(self, run: str) -> None:
         """Nobody else writes to the file."""
 
+    def let_go(self, run: str) -> None:
+        """Nobody else writes to the file."""
+
     def storage(self) -> StorageInfo:
         return storage_info(self._path, self._snapshots)
 

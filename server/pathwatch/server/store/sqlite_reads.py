@@ -69,6 +69,11 @@ class SqliteReader:
             ).fetchall()
         return [to_run(*row) for row in rows]
 
+    def run(self, name: str) -> RunRow | None:
+        with self._reader() as db:
+            row = db.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE name=?", (name,)).fetchone()  # noqa: S608
+        return None if row is None else to_run(*row)
+
     def ranks(self, run: str, attempt: int) -> list[RankRow]:
         with self._reader() as db:
             rows = db.execute(
