@@ -1,19 +1,6 @@
 """What loading the client brings with it: a training job and a scheduler pay for no more than they use."""
 
-import subprocess
-import sys
-
-
-def loaded_after(code):
-    """Modules in a fresh interpreter that ran `code`."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return set(done.stdout.split())
+from imports import loaded_after
 
 
 def test_importing_the_client_loads_neither_numpy_nor_what_only_the_server_needs():

@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pathwatch.integrations.capture import Router
 from pathwatch.integrations.observing import Layout
 from pathwatch.integrations.pytorch.placement import check_data_parallel
 from pathwatch.integrations.pytorch.precision import same_autocast
+from pathwatch.integrations.pytorch.sharding import is_distributed, is_fully_sharded
 
 
 class ModuleJob:
@@ -44,7 +43,7 @@ class ModuleJob:
     def device(self) -> torch.device:
         """Where the parameters are; where they are computed with, when FSDP offloads them."""
         parameter = next(self._model.parameters())
-        if isinstance(parameter, DTensor) and parameter.device_mesh.device_type != parameter.device.type:
+        if is_distributed(parameter) and parameter.device_mesh.device_type != parameter.device.type:
             kind = parameter.device_mesh.device_type
             return torch.device(kind, torch.get_device_module(kind).current_device())
         return parameter.device
@@ -85,11 +84,11 @@ class ModuleJob:
         with self._autocast():
             output = self.module(**inputs)
         for module in self._model.modules():
-            if isinstance(module, FSDPModule):
+            if is_fully_sharded(module):
                 module.reshard()
         return output
 
     def router_matrices(self, routers: Sequence[Router]) -> list[Tensor]:
         """The routers' weights; those that FSDP sharded are gathered. Collective."""
         weights = (router.weight.detach() for router in routers)
-        return [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in weights]
+        return [weight.full_tensor() if is_distributed(weight) else weight for weight in weights]

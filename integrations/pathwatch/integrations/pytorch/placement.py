@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
+
+from pathwatch.integrations.pytorch.sharding import is_distributed, is_flattened, is_fully_sharded
 
 
 def check_data_parallel(model: nn.Module, world_size: int) -> None:
@@ -16,14 +16,14 @@ def check_data_parallel(model: nn.Module, world_size: int) -> None:
     Raises:
         ValueError: FSDP1; tensor parallelism; sharding over some ranks only.
     """
-    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+    if any(is_flattened(module) for module in model.modules()):
         raise ValueError(
             "FullyShardedDataParallel (FSDP1) flattens router weights beyond recognition: "
             "use fully_shard (FSDP2)"
         )
-    fully_sharded = any(isinstance(module, FSDPModule) for module in model.modules())
+    fully_sharded = any(is_fully_sharded(module) for module in model.modules())
     for name, parameter in model.named_parameters():
-        if not isinstance(parameter, DTensor) or "experts" in name.split("."):
+        if not is_distributed(parameter) or "experts" in name.split("."):
             continue
         mesh = parameter.device_mesh
         split_dims = sum(not placement.is_replicate() for placement in parameter.placements)
