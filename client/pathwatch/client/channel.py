@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
+from pathwatch.client.addresses import host_of, is_loopback
 
 _OPTIONS = (
     # A ping after 20 silent seconds finds a server that is frozen or a network that is gone; a busy server
@@ -64,11 +65,18 @@ class Credentials:
 
 
 def open_channel(
-    address: str, credentials: Credentials | None = None, *, ping_seconds: float = PING_SECONDS
+    address: str,
+    credentials: Credentials | None = None,
+    *,
+    authority: str | None = None,
+    ping_seconds: float = PING_SECONDS,
+    connect_seconds: float | None = None,
 ) -> grpc.Channel:
     """Channel to `address` (HOST:PORT or unix:PATH); nothing is sent yet.
 
-    The connection is over when a ping is not answered within `ping_seconds`.
+    With an `authority`, NAME:PORT, the certificate must be for NAME, else for the address. The connection is
+    over when a ping is not answered within `ping_seconds`. With `connect_seconds` a server that does not
+    answer is given up after so long, and tried again every second: for where there are others.
 
     Without credentials it is plaintext, which only a loopback address allows.
 
@@ -77,15 +85,21 @@ def open_channel(
             token that cannot be one.
         OSError: a credentials file cannot be read.
     """
-    host = _host(address)
-    options = (
+    host = host_of(address)
+    options: list[tuple[str, int | str]] = [
         *_OPTIONS,
         # With gRPC 1.85 it is this that ends the connection; the other is only the TCP user timeout.
         ("grpc.http2.ping_timeout_ms", int(1000 * ping_seconds)),
         ("grpc.keepalive_timeout_ms", int(1000 * ping_seconds)),
-    )
+    ]
+    if authority is not None:
+        options.append(("grpc.default_authority", authority))
+    if connect_seconds is not None:
+        # How long connecting may take, despite its name.
+        options.append(("grpc.min_reconnect_backoff_ms", int(1000 * connect_seconds)))
+        options.append(("grpc.max_reconnect_backoff_ms", 1000))
     if credentials is None:
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise ValueError(
                 f"refusing plaintext to {address}: give Credentials(root_ca=…) for TLS, "
                 "or Credentials(insecure=True) on a network you trust"
@@ -98,9 +112,11 @@ def open_channel(
         raise ValueError("credentials: insecure=True contradicts tls, root_ca, cert and key; choose one")
     token = _token(credentials)
     # Off loopback TLS is the default. On it no public authority certifies anybody, and nobody listens in.
-    if credentials.insecure or (_is_loopback(host) and not asks_for_tls):
+    if credentials.insecure or (is_loopback(host) and not asks_for_tls):
         channel = _plain(address, options)
     else:
+        if authority is not None:
+            options.append(("grpc.ssl_target_name_override", host_of(authority)))
         tls = grpc.ssl_channel_credentials(
             root_certificates=_content(credentials.root_ca),
             private_key=_content(credentials.key),
@@ -110,7 +126,7 @@ def open_channel(
     return grpc.intercept_channel(channel, _Bearer(token)) if token else channel
 
 
-def _plain(address: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+def _plain(address: str, options: Sequence[tuple[str, int | str]]) -> grpc.Channel:
     """Straight to the address: a proxy that `http_proxy` names would get the plaintext, token included."""
     return grpc.insecure_channel(address, options=(*options, ("grpc.enable_http_proxy", 0)))
 
@@ -130,25 +146,6 @@ def _token(credentials: Credentials) -> str | None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(f"{where}: must hold one token, of printable ASCII without blanks")
     return token
-
-
-def _host(address: str) -> str:
-    """Host part of HOST:PORT; "" for a unix socket."""
-    if address.startswith("unix:"):
-        return ""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"address {address!r} is not HOST:PORT")
-    return host.strip("[]")
-
-
-def _is_loopback(host: str) -> bool:
-    if host in {"", "localhost"}:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _content(path: str | os.PathLike[str] | None) -> bytes | None:
