@@ -133,6 +133,8 @@ def test_the_certificate_names_what_clients_are_told() -> None:
             "watch.research",
             "watch.research.svc",
             "watch.research.svc.cluster.local",
+            "watch-headless.research.svc",
+            "watch-headless.research.svc.cluster.local",
             "*.watch-headless.research.svc",
             "*.watch-headless.research.svc.cluster.local",
             "pathwatch.example.org",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import kubernetes_validate
@@ -45,13 +46,11 @@ def test_values_that_commands_set_are_there(page: Path) -> None:
 
 
 def test_values_that_the_page_shows_are_taken() -> None:
-    shown = re.findall(r"^ +((?:networkPolicy|monitoring):\n(?: {6,}.*\n)+)", PAGE.read_text(), re.MULTILINE)
-    assert len(shown) == 2
+    blocks = [dedent(block) for block in re.findall(r"(?:^ {4,}.*\n)+", PAGE.read_text(), re.MULTILINE)]
+    shown = [block for block in blocks if block.partition(":")[0] in DEFAULTS]
+    assert len(shown) == 3
     for text in shown:
-        lines = text.splitlines()
-        least = min(len(line) - len(line.lstrip()) for line in lines[1:])
-        values = yaml.safe_load("\n".join([lines[0], *(line[least - 2 :] for line in lines[1:])]))
-        assert rendered({**values_of("plaintext"), **values})
+        assert rendered({**values_of("plaintext"), **yaml.safe_load(text)})
 
 
 def test_what_the_page_calls_things_is_what_they_are_called() -> None:
@@ -60,6 +59,9 @@ def test_what_the_page_calls_things_is_what_they_are_called() -> None:
     claim = f"pathwatch-data-{stateful}-0"
     text = PAGE.read_text()
     assert f"statefulset/{stateful}" in text
+    headless = the(release, "Service", "-headless")["metadata"]["name"]
+    assert f"dns:///{headless}.pathwatch.svc:50051" in text
+    assert f"{stateful}-N.{headless}.pathwatch.svc:50051" in text
     assert f"exec {stateful}-0 " in text
     assert f"`{claim}`" in text
     manifest = yaml.safe_load((EXAMPLE / "fsck.yaml").read_text())

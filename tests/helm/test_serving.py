@@ -19,7 +19,7 @@ import pytest
 import yaml
 from charts import Manifest, pods, rendered, rendered_example, the_container, values_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from mounting import mount
+from mounting import environment, mount
 
 from pathwatch.server.config import parse_limits
 
@@ -41,9 +41,15 @@ def pod_of(release: list[Manifest], values: Mapping[str, object]) -> Manifest:
 
 def test_serve_takes_it(values_file: Path, release: list[Manifest], secrets: Secrets, tmp_path: Path) -> None:
     values = yaml.safe_load(values_file.read_text())
-    arguments = mount(pod_of(release, values), release, secrets, tmp_path)
+    pod = pod_of(release, values)
+    arguments = mount(pod, release, secrets, tmp_path)
     done = subprocess.run(
-        [*COMMAND, *arguments, "--check"], capture_output=True, text=True, check=False, timeout=60
+        [*COMMAND, *arguments, "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment(pod, "demo-0")},
     )
     assert done.returncode == 0, done.stderr
     said = dict(re.findall(r"^limits\.(\w+): (\d+) ", done.stdout, re.MULTILINE))

@@ -19,6 +19,12 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 GOOD: Mapping[str, Any] = {"image": {"repository": "registry.example.org/pathwatch"}, "insecure": True}
 SIDECAR: Mapping[str, Any] = {**GOOD, "mode": "sidecar", "persistence": {"enabled": False}}
+SHARDS: Mapping[str, Any] = {
+    **GOOD,
+    "replicas": 3,
+    "redis": {"url": "redis://h"},
+    "networkPolicy": {"egress": [{"to": [{"podSelector": {}}]}]},
+}
 OTLP_PUSH_SECONDS = 5
 """Longest wait of a stop for the last push (docs/operations.md)."""
 
@@ -32,7 +38,10 @@ OTLP_PUSH_SECONDS = 5
         ({**GOOD, "image": {"repository": "r", "tags": "1"}}, "additional properties 'tags' not allowed"),
         ({**GOOD, "image": {"repository": "r", "digest": "sha256:12"}}, "at '/image/digest'"),
         ({**GOOD, "mode": "relay"}, "value must be one of 'service', 'sidecar'"),
-        ({**GOOD, "replicas": 2}, "replicas is 2: one pod owns"),
+        ({**GOOD, "replicas": 2}, "replicas is 2: several pods share their runs in a Redis"),
+        ({**SHARDS, "persistence": {"existingClaim": "c"}}, "persistence.existingClaim is one claim"),
+        ({**SHARDS, "server": {"leaseSeconds": 1}}, "at '/server/leaseSeconds': minimum"),
+        ({**SIDECAR, "replicas": 2}, "replicas is 2: mode sidecar has no number of its own"),
         ({**GOOD, "replicas": -1}, "at '/replicas': minimum"),
         ({**GOOD, "tls": {"enabled": True, "existingSecret": "s"}}, "tls.enabled and insecure contradict"),
         ({**GOOD, "insecure": False, "tls": {"enabled": True}}, "tls.enabled needs a certificate"),
@@ -109,7 +118,7 @@ def test_what_is_wrong_is_named(values: Mapping[str, Any], message: str) -> None
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("values", [GOOD, SIDECAR])
+@pytest.mark.parametrize("values", [GOOD, SIDECAR, SHARDS])
 def test_the_rest_goes(values: Mapping[str, Any]) -> None:
     """What the refusals above differ from by one thing."""
     assert rendered(values)

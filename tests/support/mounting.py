@@ -1,7 +1,8 @@
-"""What a kubelet does before it starts a container: the files of its volumes, in a folder instead of at /."""
+"""What a kubelet does before it starts a container: environment, and files of volumes, in a folder, not at /."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,24 @@ def mount(
             (folder / name).write_text(_below(root, text))
             (folder / name).chmod(0o440)
     return [_below(root, argument) for argument in container["args"]]
+
+
+def environment(pod: Manifest, name: str) -> dict[str, str]:
+    """Of the pathwatch container in a pod of that name, but for what is in secrets.
+
+    `$(NAME)` is what was said before; what was not stays as it is written, as with a kubelet.
+    """
+    said: dict[str, str] = {}
+    for variable in the_container(pod).get("env", []):
+        source = variable.get("valueFrom", {})
+        if "fieldRef" in source:
+            assert source["fieldRef"] == {"fieldPath": "metadata.name"}
+            said[variable["name"]] = name
+        elif "secretKeyRef" not in source:
+            said[variable["name"]] = re.sub(
+                r"\$\((\w+)\)", lambda found: said.get(found[1], found[0]), variable["value"]
+            )
+    return said
 
 
 def _files(

@@ -5,7 +5,15 @@
 {{- fail "image.repository is empty: build the image (docs/kubernetes.md), push it to a registry that your cluster reads, and name it here, such as --set image.repository=registry.example.org/team/pathwatch" -}}
 {{- end -}}
 {{- if gt (int .replicas) 1 -}}
-{{- fail (printf "replicas is %d: one pod owns its store and all windows of a run; give further teams or clusters a release of their own" (int .replicas)) -}}
+{{- if ne .mode "service" -}}
+{{- fail (printf "replicas is %d: mode %s has no number of its own, there is one with each pod of the job" (int .replicas) .mode) -}}
+{{- end -}}
+{{- if not .redis.url -}}
+{{- fail (printf "replicas is %d: several pods share their runs in a Redis; name it in redis.url, or set replicas=1" (int .replicas)) -}}
+{{- end -}}
+{{- if and .persistence.enabled .persistence.existingClaim -}}
+{{- fail (printf "replicas is %d, and persistence.existingClaim is one claim: set persistence.enabled=false, the runs are in Redis" (int .replicas)) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .tls.enabled .insecure -}}
 {{- fail "tls.enabled and insecure contradict each other; choose one" -}}

@@ -42,6 +42,9 @@ webhooks: /etc/pathwatch/webhooks/{{ .webhooks.key }}
 {{- with .redis }}
 {{- if .url }}
 store: {{ .url | quote }}
+{{- if include "pathwatch.isShard" $ }}
+lease_seconds: {{ $.Values.server.leaseSeconds }}
+{{- end }}
 redis_wait_replicas: {{ .waitReplicas }}
 redis_timeout_seconds: {{ .timeoutSeconds }}
 {{- if .passwordSecret }}

@@ -13,6 +13,11 @@
 {{ include "pathwatch.fullname" . }}-headless
 {{- end -}}
 
+{{/* Not empty where the pods are shards: several that share a Redis. */}}
+{{- define "pathwatch.isShard" -}}
+{{- if and (eq .Values.mode "service") (gt (int .Values.replicas) 1) }}yes{{ end -}}
+{{- end -}}
+
 {{- define "pathwatch.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{ default (include "pathwatch.fullname" .) .Values.serviceAccount.name }}

@@ -4,8 +4,18 @@ name: pathwatch
 image: {{ include "pathwatch.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [serve, --config, /etc/pathwatch/config/serve.yaml]
-{{- with .Values.extraEnv }}
-env: {{- toYaml . | nindent 2 }}
+{{- if or (include "pathwatch.isShard" .) .Values.extraEnv }}
+env:
+  {{- if include "pathwatch.isShard" . }}
+  # Before what names it.
+  - name: POD_NAME
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  # Where the other shards send those who ask them for runs of this one.
+  - {name: PATHWATCH_SHARD, value: "$(POD_NAME).{{ include "pathwatch.headless" . }}.{{ .Release.Namespace }}.svc:50051"}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 ports:
   {{- if eq .Values.mode "service" }}
