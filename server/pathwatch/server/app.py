@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.call_counts import CallCounts
+from pathwatch.server.api.run_services import RunServices
 from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.changes.feed import ChangeFeed
 from pathwatch.server.config import AddressError, ServerConfig, WebhooksError, access_warnings, check
@@ -114,7 +115,7 @@ def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer
         push = _otlp_push(config, config.otlp_endpoint, registry, http.address)
         push.start()
         closing.push_async_callback(asyncio.to_thread, push.close)
-    return http, GrpcServer(config, engine, store, counts, calls)
+    return http, GrpcServer(config, RunServices(config, engine, store), engine.stats, counts, calls)
 
 
 def _otlp_push(

@@ -13,6 +13,7 @@ import grpc
 
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.flow import Flow, InFlight
+from pathwatch.server.api.hello import read_hello
 from pathwatch.server.api.responses import response_of
 from pathwatch.server.api.shares import RunShare, RunShares
 from pathwatch.server.api.status import abort, answer
@@ -69,7 +70,7 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         if self._draining:
             await abort(context, SHUTTING_DOWN)
         requests = aiter(request_iterator)
-        hello = await self._hello(requests, context)
+        hello = await read_hello(requests, context, self._limits.hello_seconds)
         try:
             with self._shares.enter(hello.run) as share:
                 flow = Flow(hello.run, self._limits, self._in_flight)
@@ -86,22 +87,6 @@ class RoutingService(routing_pb2_grpc.RoutingServiceServicer):
         except LimitError as refusal:
             self._engine.stats.count_limit(refusal)
             await abort(context, refusal)
-
-    async def _hello(
-        self,
-        requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> routing_pb2.StreamHello:
-        seconds = self._limits.hello_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                first = await anext(requests, None)
-        except TimeoutError:
-            late = f"did not come within {seconds} s; the first message introduces the rank"
-            await abort(context, RefusedError(Code.DEADLINE_EXCEEDED, late, "hello"))
-        if first is None or first.WhichOneof("payload") != "hello":
-            await abort(context, invalid("hello", "is missing; the first message introduces the rank"))
-        return first.hello
 
     def drain(self) -> None:
         """Read no more; streams end once what they sent is acknowledged."""

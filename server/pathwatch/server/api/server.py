@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -16,21 +18,10 @@ from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.api.channel_options import channel_options
 from pathwatch.server.api.counting import Counting
 from pathwatch.server.api.requests import BoundedRequests
-from pathwatch.server.api.routing import RoutingService
-from pathwatch.server.api.runs import RunService
-from pathwatch.server.api.signals import SignalService
 from pathwatch.server.api.tls import server_credentials
-from pathwatch.server.config import AddressError, ServerConfig, split_address
-from pathwatch.server.engine.engine import Engine
-from pathwatch.server.store.interface import Store
-from pathwatch.v1 import (
-    routing_pb2,
-    routing_pb2_grpc,
-    run_pb2,
-    run_pb2_grpc,
-    signal_pb2,
-    signal_pb2_grpc,
-)
+from pathwatch.server.config import AddressError, ServingConfig, split_address
+from pathwatch.server.engine.stats import Stats
+from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
 
 SERVICES = (
     routing_pb2.DESCRIPTOR.services_by_name["RoutingService"].full_name,
@@ -39,38 +30,50 @@ SERVICES = (
 )
 
 
+class Services(Protocol):
+    """What answers calls of all `SERVICES`. Made and used on the event loop."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Have them called."""
+        ...
+
+    def drain(self) -> None:
+        """Let long calls end well, and take no more of them."""
+        ...
+
+    def close(self) -> None:
+        """All calls are over."""
+        ...
+
+
 class GrpcServer:
     """All services on one port. Made and used on the event loop."""
 
     def __init__(
         self,
-        config: ServerConfig,
-        engine: Engine,
-        store: Store,
+        config: ServingConfig,
+        services: Services,
+        stats: Stats,
         counts: AccessCounts,
         calls: CallCounts,
     ) -> None:
         """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
         `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
         self._drain_seconds = config.drain_seconds
-        age = ConnectionAge(config.max_connection_age_seconds)
-        self._routing = RoutingService(engine, config.limits, age)
-        self._signals = SignalService(engine, store, config.limits, age)
+        self._services = services
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
         self._audit = AuditLog(config.audit_log)
         tokens = open_tokens(config.tokens, "tokens", counts) if config.tokens else None
         self._server = grpc.aio.server(
             interceptors=[
                 Counting(calls),
-                Admission(config.limits, engine.stats),
+                Admission(config.limits, stats),
                 BoundedRequests(config.limits),
                 Authorization(tokens, self._audit, counts),
             ],
-            options=channel_options(config.limits, age),
+            options=channel_options(config.limits, ConnectionAge(config.max_connection_age_seconds)),
         )
-        routing_pb2_grpc.add_RoutingServiceServicer_to_server(self._routing, self._server)
-        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine, config.limits), self._server)
-        signal_pb2_grpc.add_SignalServiceServicer_to_server(self._signals, self._server)
+        services.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
@@ -87,13 +90,12 @@ class GrpcServer:
     async def drain(self) -> None:
         """Say NOT_SERVING, let streams end with all they sent acknowledged, then take no more calls."""
         await self._health.enter_graceful_shutdown()
-        self._routing.drain()
-        self._signals.drain()
+        self._services.drain()
         await self._server.stop(self._drain_seconds)
-        self._routing.close()
+        self._services.close()
         self._audit.close()
 
-    def _bind(self, config: ServerConfig, counts: AccessCounts) -> str:
+    def _bind(self, config: ServingConfig, counts: AccessCounts) -> str:
         host, _ = split_address(config.listen)
         try:
             if config.tls is None:

@@ -2,12 +2,15 @@
 
 from pathwatch.server.config.access import access_warnings
 from pathwatch.server.config.addresses import AddressError, is_loopback, split_address
+from pathwatch.server.config.checking import check
 from pathwatch.server.config.limits import Limits, Meaning, Past, meanings, parse_limits
 from pathwatch.server.config.otlp import otlp_url
 from pathwatch.server.config.redis import RedisOptions, is_redis_url
 from pathwatch.server.config.secrets import Secret, SecretError
-from pathwatch.server.config.server import ServerConfig, check
+from pathwatch.server.config.server import ServerConfig
+from pathwatch.server.config.serving import ServingConfig
 from pathwatch.server.config.tls import TlsFiles, server_context
+from pathwatch.server.config.upstream import RelayConfig
 from pathwatch.server.config.webhook_file import WebhookTable, read_webhooks, webhook_warnings
 from pathwatch.server.config.webhooks import Event, Format, Webhook, WebhooksError
 
@@ -19,9 +22,11 @@ __all__ = [
     "Meaning",
     "Past",
     "RedisOptions",
+    "RelayConfig",
     "Secret",
     "SecretError",
     "ServerConfig",
+    "ServingConfig",
     "TlsFiles",
     "Webhook",
     "WebhookTable",

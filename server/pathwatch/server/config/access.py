@@ -9,10 +9,10 @@ from pathwatch.server.access.tokens import TokensError, read_tokens
 from pathwatch.server.config.addresses import is_loopback, split_address
 
 if TYPE_CHECKING:
-    from pathwatch.server.config.server import ServerConfig
+    from pathwatch.server.config.serving import ServingConfig
 
 
-def access_problems(config: ServerConfig) -> list[str]:
+def access_problems(config: ServingConfig) -> list[str]:
     """What is wrong with addresses, files of tokens and the audit log, each one line."""
     problems = []
     for name, address, secured, remedy in (
@@ -38,7 +38,7 @@ def access_problems(config: ServerConfig) -> list[str]:
     return problems
 
 
-def access_warnings(config: ServerConfig) -> list[str]:
+def access_warnings(config: ServingConfig) -> list[str]:
     """What whoever runs the server should know is open, each one line."""
     warnings = []
     if _is_reachable(config.listen) and config.tokens is None:

@@ -5,38 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pathwatch.server.config.access import access_problems
-from pathwatch.server.config.limits import Limits, limit_problems
 from pathwatch.server.config.notifications import notification_problems
 from pathwatch.server.config.otlp import otlp_problems
 from pathwatch.server.config.redis import RedisOptions, is_redis_url, redis_problems
-from pathwatch.server.config.tls import TlsFiles, tls_problems
-
-MAX_AGE_SECONDS = 7 * 86400
+from pathwatch.server.config.serving import ServingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
+class ServerConfig(ServingConfig):
     """Configuration of one server process."""
 
     data: Path
     """Folder for everything durable; made if it is not there. One server at a time may use it."""
-    listen: str = "127.0.0.1:50051"
-    """HOST:PORT for gRPC; port 0 = a free one."""
-    http: str = "127.0.0.1:9464"
-    """HOST:PORT for /metrics, /healthz, the status page and its API; port 0 = a free one."""
-    insecure: bool = False
-    """Allow plaintext on addresses that other machines reach."""
-    tls: TlsFiles | None = None
-    """Serve gRPC with TLS. The files are read again when they change."""
-    http_tls: bool = False
-    """Serve HTTPS, with the certificate of `tls`."""
-    tokens: Path | None = None
-    """YAML file of the tokens that open gRPC calls; None = calls need none. Read again when it changes."""
-    http_tokens: Path | None = None
-    """YAML file of tokens; /metrics and /api/ need one with the scope read that is bound to no runs."""
-    audit_log: Path | None = None
-    """File that calls which finish or delete runs, and refused ones, are appended to; None = the log."""
     webhooks: Path | None = None
     """YAML file of whom to tell what changes; None = nobody. Read again when it changes."""
     public_url: str = ""
@@ -54,18 +34,12 @@ class ServerConfig:
     """How often a snapshot of the database is taken beside it, where anything changed; 0 = never."""
     compute_threads: int = 2
     """Threads that compute metrics; ingest and signals have threads of their own."""
-    max_connection_age_seconds: float = 3600.0
-    """How long a connection lasts before its clients come again, give or take a tenth; 0 = for ever."""
-    drain_seconds: float = 5.0
-    """How long a stop waits for open calls to end."""
     finished_series_seconds: float = 3600.0
     """How long /metrics still has a finished run, from its last data."""
     otlp_endpoint: str | None = None
     """URL of an OpenTelemetry collector that metrics are pushed to, by OTLP over HTTP; None = nobody."""
     otlp_interval_seconds: float = 60.0
     """How often they are."""
-    limits: Limits = field(default_factory=Limits)
-    """Bounds."""
 
     @property
     def takes_snapshots(self) -> bool:
@@ -73,15 +47,12 @@ class ServerConfig:
         return self.snapshot_minutes > 0 and not is_redis_url(self.store)
 
 
-def check(config: ServerConfig) -> list[str]:
-    """All problems of a configuration, each one line; empty when the server could start."""
+def server_problems(config: ServerConfig) -> list[str]:
+    """What is wrong with what is kept, computed and told, each one line."""
     return [
-        *access_problems(config),
         *_store_problems(config),
-        *tls_problems(config.tls),
         *notification_problems(config.webhooks, config.public_url),
         *otlp_problems(config.otlp_endpoint, config.otlp_interval_seconds),
-        *limit_problems(config.limits),
         *_number_problems(config),
     ]
 
@@ -107,10 +78,6 @@ def _number_problems(config: ServerConfig) -> list[str]:
         problems.append("compute_threads: must be at least 1")
     if not 0 <= config.snapshot_minutes < float("inf"):
         problems.append("snapshot_minutes: must be a number of minutes, 0 or more (0 = never)")
-    if not 0 <= config.max_connection_age_seconds <= MAX_AGE_SECONDS:
-        problems.append("max_connection_age_seconds: must be at most 7 days, 604800, or 0 (= for ever)")
     if not 0 <= config.finished_series_seconds < float("inf"):
         problems.append("finished_series_seconds: must be a number of seconds, 0 or more")
-    if not 0 <= config.drain_seconds < float("inf"):
-        problems.append("drain_seconds: must be a number of seconds, 0 or more")
     return problems

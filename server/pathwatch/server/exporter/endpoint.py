@@ -11,9 +11,11 @@ from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.config import ServerConfig
 from pathwatch.server.engine.engine import Engine
+from pathwatch.server.engine.stats import Stats
 from pathwatch.server.exporter.access_collector import AccessCollector
 from pathwatch.server.exporter.grpc_collector import GrpcCollector
 from pathwatch.server.exporter.ingest_collector import IngestCollector
+from pathwatch.server.exporter.limit_collector import LimitCollector
 from pathwatch.server.exporter.scrapes import BusyError, Scrapes
 from pathwatch.server.exporter.state_collector import StateCollector
 from pathwatch.server.exporter.storage_collector import StorageCollector
@@ -40,11 +42,19 @@ def metrics_registry(
     registry.register(
         StorageCollector(store, engine.now, config.snapshot_minutes if config.takes_snapshots else 0)
     )
+    register_serving(registry, engine.stats, counts, calls)
+    return registry
+
+
+def register_serving(
+    registry: CollectorRegistry, stats: Stats, counts: AccessCounts, calls: CallCounts
+) -> None:
+    """What every process that serves calls publishes of itself."""
+    registry.register(LimitCollector(stats))
     registry.register(AccessCollector(counts))
     registry.register(GrpcCollector(calls))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    return registry
 
 
 def metrics_application(registry: CollectorRegistry) -> WSGIApplication:

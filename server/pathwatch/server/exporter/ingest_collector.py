@@ -1,4 +1,4 @@
-"""What the process received, refused and made durable, all runs together."""
+"""What the process received and made durable, all runs together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pathwatch.server.config import meanings
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.exporter.buckets import buckets_of
 from pathwatch.server.exporter.names import PREFIX
@@ -27,14 +26,6 @@ class IngestCollector(Collector):
             "Bytes of all messages received on streams, as serialized.",
             value=stats.bytes,
         )
-        limits = CounterMetricFamily(
-            PREFIX + "limit_refusals",
-            "Refusals past a limit, by the limit (docs/operations.md); lower = better.",
-            labels=["limit"],
-        )
-        for limit in meanings():  # at 0 too: a counter that appears with its first refusals hides these
-            limits.add_metric([limit], stats.limits_hit.get(limit, 0))
-        yield limits
         yield CounterMetricFamily(
             PREFIX + "commit_failures",
             "Transactions that could not be written; nothing is acknowledged meanwhile. 0 = good.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pathwatch.server.access.counts import AccessCounts
 from pathwatch.server.access.reloading import Reloaded
 from pathwatch.server.access.token_file import open_tokens
-from pathwatch.server.config import AddressError, ServerConfig, server_context, split_address
+from pathwatch.server.config import AddressError, ServingConfig, server_context, split_address
 from pathwatch.server.web.answers import answer_text
 from pathwatch.server.web.listener import Listener
 from pathwatch.server.web.readers import Readers
@@ -38,7 +38,7 @@ class Route:
 class HttpServer:
     """Serves from a thread of its own."""
 
-    def __init__(self, config: ServerConfig, routes: Sequence[Route], counts: AccessCounts) -> None:
+    def __init__(self, config: ServingConfig, routes: Sequence[Route], counts: AccessCounts) -> None:
         """Of the routes the first that takes a path answers. Raises AddressError where `config.http` cannot
         be had; OSError or ValueError where a file of `config.tls` or `config.http_tokens` cannot be used."""
         host, port = split_address(config.http)
