@@ -20,7 +20,8 @@ from pathwatch.server.config.redis import parse_redis_url
 from pathwatch.server.engine.committing import commit as commit_all
 from pathwatch.server.store import redis_log
 from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
-from pathwatch.server.store.redis import Fence, RedisStore
+from pathwatch.server.store.redis import RedisStore
+from pathwatch.server.store.redis_fence import Fence
 from pathwatch.server.store.redis_keys import RUNS, key, keys
 from pathwatch.server.store.rows import BatchRow, DeleteRun, PutBatch, PutRun, RunRow, Write
 
@@ -142,24 +143,78 @@ def test_runs_that_a_commit_stored_are_not_stored_again_with_the_others(
 def test_a_paused_former_owner_is_fenced_off(
     stores: Callable[..., RedisStore], redis_server: RedisProcess
 ) -> None:
-    epochs = {"old": 1, "new": 2}
-    lease = key("run", "lease")
     with redis_server.client() as client:
-        client.hset(lease, "epoch", 1)
-        old = stores(fence=lambda run: Fence(epoch=epochs["old"]))
+        client.hset(key("run", "lease"), mapping={"epoch": "1-old", "owner": "old:1"})
+        old = stores(fence=lambda run: Fence("1-old", "old:1", 1000))
         old.commit([put_run("run"), batch(b"old")])
-        client.hset(lease, "epoch", 2)
+        client.hset(key("run", "lease"), mapping={"epoch": "2-new", "owner": "new:1"})
         # Nothing of the new owner is written yet: the lease alone tells.
-        with pytest.raises(FencedError, match="its lease has epoch 2"):
+        with pytest.raises(FencedError, match="its lease has epoch 2-new, of new:1") as refused:
             old.commit([batch(b"too late")])
-        new = stores(fence=lambda run: Fence(epoch=epochs["new"]))
+        assert refused.value.owner == "new:1"
+        new = stores(fence=lambda run: Fence("2-new", "new:1", 1000))
         new.commit([batch(b"new")])
         with pytest.raises(FencedError):
             old.commit([batch(b"too late")])
         assert batches(new) == [b"old", b"new"]
-        client.delete(lease)
-        with pytest.raises(FencedError, match="epoch 0"):
-            new.commit([batch(b"no lease")])
+
+
+def test_of_two_that_took_one_number_one_writes(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess
+) -> None:
+    """As when Redis lost the first taking."""
+    with redis_server.client() as client:
+        client.hset(key("run", "lease"), mapping={"epoch": "7-b", "owner": "", "until": 0})
+    other = stores(fence=lambda run: Fence("7-a", "a:1", 1000))
+    with pytest.raises(FencedError, match=r"its lease has epoch 7-b$"):
+        other.commit([put_run("run")])
+    assert other.runs() == []
+
+
+@pytest.mark.parametrize("left", [{}, {"epoch": "9-former", "owner": "former:1", "until": 1}])
+def test_a_lease_that_redis_has_lost_is_put_back_by_a_write(
+    stores: Callable[..., RedisStore], redis_server: RedisProcess, left: dict[str, str | int]
+) -> None:
+    store = stores(fence=lambda run: Fence("10-own", "own:1", 60_000))
+    with redis_server.client() as client:
+        if left:
+            client.hset(key("run", "lease"), mapping=left)
+        store.commit([put_run("run"), batch(b"a")])
+        lease = client.hgetall(key("run", "lease"))
+        seconds, _ = client.time()
+    assert (lease[b"epoch"], lease[b"owner"]) == (b"10-own", b"own:1")
+    assert 0 < int(lease[b"until"]) / 1000 - seconds <= 61
+    assert batches(store) == [b"a"]
+
+
+def test_a_run_without_a_fence_is_not_written_where_others_have_one(
+    stores: Callable[..., RedisStore],
+) -> None:
+    fences = {"run": Fence("1-a", "a:1", 1000)}
+    store = stores(fence=fences.get)
+    refused = commit_all(store, [put_run("run"), put_run("other")], ())
+    assert refused.keys() == {"other"}
+    assert isinstance(refused["other"], FencedError)
+    assert [row.name for row in store.runs()] == ["run"]
+    del fences["run"]
+    assert commit_all(store, [batch(b"a")], ()).keys() == {"run"}
+    assert batches(store) == []
+
+
+def test_a_run_that_was_let_go_is_taken_up_as_the_other_left_it(stores: Callable[..., RedisStore]) -> None:
+    ours = {"run": Fence("1-a", "a:1", 1000)}
+    first = stores(fence=ours.get)
+    second = stores(fence=lambda run: Fence("2-b", "b:1", 1000))
+    first.commit([put_run("run"), batch(b"a")])
+    second.take_up("run")
+    second.commit([batch(b"b")])
+    assert commit_all(first, [batch(b"too late")], ()).keys() == {"run"}
+    first.let_go("run")
+    second.let_go("run")
+    ours["run"] = Fence("3-a", "a:1", 1000)
+    first.take_up("run")
+    first.commit([batch(b"c")])
+    assert batches(first) == [b"a", b"b", b"c"]
 
 
 def test_two_servers_do_not_mix(stores: Callable[..., RedisStore]) -> None:

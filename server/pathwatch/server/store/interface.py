@@ -36,6 +36,11 @@ class UnstorableError(StoreError):
 class FencedError(UnstorableError):
     """The run is another server's now: what this one has made of it may not be stored any more."""
 
+    def __init__(self, message: str, owner: str = "") -> None:
+        """`owner` is HOST:PORT at which that server is reached; empty = not known."""
+        super().__init__(message)
+        self.owner = owner
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:

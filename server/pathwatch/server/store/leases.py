@@ -39,13 +39,20 @@ class Leases(Protocol):
         ...
 
     def take(self, run: str) -> Held | None:
-        """Make the run this server's; None = it is. Raises StoreError."""
+        """Make the run this server's; None = it is, and at once where it is held. Raises StoreError."""
         ...
 
     def renew(self) -> Mapping[str, Held]:
-        """Renew all; those that are lost, with who has them now. Raises StoreError, then none is known to be."""
+        """Renew all; those that are lost, with who has them now: they are not held any more.
+
+        Raises StoreError, then none is known to be lost.
+        """
         ...
 
     def release(self, runs: Iterable[str]) -> None:
-        """Let go of the runs: whoever asks next has them. Of those that are not held, nothing. Raises StoreError."""
+        """Let go of the runs: whoever asks next has them. Of those that are not held, nothing.
+
+        Also of a run that turned out to be another server's when it was written (FencedError), and of one
+        that was deleted. They are not held any more, whatever is raised: StoreError, then they run out.
+        """
         ...

@@ -4,16 +4,16 @@ returns."""
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pathwatch.server.config.redis import RedisAddress, RedisOptions, Topology
 from pathwatch.server.failpoints import reach
 from pathwatch.server.store.interface import FencedError, StorageInfo, StoreError, UnstorableError
 from pathwatch.server.store.redis_connection import RedisConnection
+from pathwatch.server.store.redis_fence import Fences
 from pathwatch.server.store.redis_keys import RUNS, key, keys
+from pathwatch.server.store.redis_listing import RunListing
 from pathwatch.server.store.redis_log import Commit, CommitLog
 from pathwatch.server.store.redis_reads import RedisReader
 from pathwatch.server.store.redis_state import check_servers, storage_info
@@ -22,43 +22,28 @@ from pathwatch.server.store.rows import DeleteRun, PutRun, Write, run_of
 
 log = logging.getLogger("pathwatch.server")
 
-_LIST_SECONDS = 5.0
-"""How often a run is put among the runs again: a server that holds that set may lose its newest, too."""
-
 _DONE = (b"APPLIED", b"AGAIN")
 """What a script says of a commit that is applied."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """A run is written while its lease (hash at the key `lease` of the run) has this epoch."""
-
-    epoch: int
 
 
 class RedisStore(RedisReader):
     """`Store` on Redis 6.2 or later, or Valkey."""
 
-    def __init__(
-        self,
-        address: RedisAddress,
-        options: RedisOptions,
-        *,
-        fence: Callable[[str], Fence | None] = lambda run: None,
-    ) -> None:
-        """`fence` gives that of a run; None = its writes are not held to any lease. Raises StoreError."""
+    def __init__(self, address: RedisAddress, options: RedisOptions, *, fence: Fences | None = None) -> None:
+        """Writes no run for which there is no `fence`; None = no other server writes. Raises StoreError."""
         super().__init__(RedisConnection(address, options))
         self._options = options
         self._fence = fence
         self._commits = CommitLog()
         self._refused: dict[str, UnstorableError] = {}
         """Runs that are not as this server left them: nothing is written before they are taken up."""
-        self._listed: dict[str, float] = {}
+        self._listing = RunListing(self._connection)
         self._seen_connections = 0
         try:
             check_servers(self._connection, is_cluster=address.topology is Topology.CLUSTER)
-            # Whatever else writes to them from now on is noticed.
-            self._begin(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
+            if fence is None:
+                # Whatever else writes to them from now on is noticed.
+                self._begin(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
         except BaseException:
             self._connection.close()
             raise
@@ -80,7 +65,9 @@ class RedisStore(RedisReader):
             reach("commit.before")
         except OSError as error:
             raise self._connection.failure("write to", error) from error
-        self._list(run for run, own in by_run.items() if any(isinstance(write, PutRun) for write in own))
+        self._listing.put(
+            run for run, own in by_run.items() if any(isinstance(write, PutRun) for write in own)
+        )
         self._apply(commits)
         if (connections := self._connection.connections) != self._seen_connections:
             self._look_after_others(commits)
@@ -89,18 +76,18 @@ class RedisStore(RedisReader):
         for run, own in by_run.items():
             self._commits.applied(run)
             if isinstance(own[-1], DeleteRun):
-                self._unlist(run)
+                self._listing.remove(run)
         self._commits.drop_old()
 
     def take_up(self, run: str) -> None:
-        if run in self._refused:
+        if run in self._refused or not self._commits.knows(run):
             self._begin([run])
-            del self._refused[run]
+            self._refused.pop(run, None)
 
     def let_go(self, run: str) -> None:
         self._commits.forget(run)
         self._refused.pop(run, None)
-        self._listed.pop(run, None)
+        self._listing.forget(run)
 
     def storage(self) -> StorageInfo:
         return storage_info(self._connection)
@@ -155,8 +142,7 @@ class RedisStore(RedisReader):
                 self._connection.address,
                 ", ".join(sorted(lost)),
             )
-            self._listed.clear()
-            self._list(lost)
+            self._listing.put_again(lost)
             self._apply(lost, again=True)
 
     def _problem(self, run: str, answer: Any) -> StoreError:
@@ -168,8 +154,11 @@ class RedisStore(RedisReader):
         error: UnstorableError
         where = f"run {run!r} in Redis at {self._connection.address}"
         if _status(answer) == b"FENCED":
-            epoch = answer[1].decode() or 0
-            error = FencedError(f"{where} is another server's now: its lease has epoch {epoch}")
+            epoch, owner = answer[1].decode(), answer[2].decode()
+            of_whom = f", of {owner}" if owner else ""
+            error = FencedError(
+                f"{where} is another server's now: its lease has epoch {epoch}{of_whom}", owner
+            )
         elif self._commits.is_older(run, answer[1].decode()):
             error = self._never(f"{where} was set back, by more than is kept to be written again")
         else:
@@ -185,32 +174,26 @@ class RedisStore(RedisReader):
                 try:
                     self._apply({run: [commit]})
                     if commit.deletes:
-                        self._unlist(run)
+                        self._listing.remove(run)
                 except UnstorableError as error:
                     log.error("%s", error)
 
     def _call(self, run: str, commit: Commit) -> list[bytes | str | int]:
         names = keys(run)
-        fence = self._fence(run)
         return [
-            *("EVAL", SCRIPT, len(names), *names, "" if fence is None else fence.epoch),
+            *("EVAL", SCRIPT, len(names)),
+            *names,
+            *self._fencing(run),
             *(commit.mark, len(commit.accepts), *commit.accepts, *commit.arguments),
         ]
 
-    def _list(self, runs: Iterable[str]) -> None:
-        """A run is listed before there is anything of it, so that nothing is ever there unlisted."""
-        now = time.monotonic()
-        due = [run for run in runs if now - self._listed.get(run, -_LIST_SECONDS) >= _LIST_SECONDS]
-        if due:
-            self._connection.change("SADD", RUNS, *due)
-            self._listed |= dict.fromkeys(due, now)
-
-    def _unlist(self, run: str) -> None:
-        self._listed.pop(run, None)
-        try:
-            self._connection.change("SREM", RUNS, run)
-        except StoreError as error:  # a name without a run is passed over
-            log.info("%s", error)
+    def _fencing(self, run: str) -> tuple[str, str, int]:
+        """Epoch, owner and milliseconds; without epoch, the run is held to no lease."""
+        if self._fence is None:
+            return "", "", 0
+        if fence := self._fence(run):
+            return fence.epoch, fence.owner, fence.milliseconds
+        raise FencedError(f"run {run!r} in Redis at {self._connection.address} is not this server's now")
 
 
 def _status(answer: Any) -> bytes | None:

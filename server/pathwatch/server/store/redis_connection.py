@@ -84,15 +84,21 @@ class RedisConnection:
     def send(self, calls: Mapping[str, Sequence[Call]], replicas: int) -> dict[str, list[Any]]:
         """Bring calls to the nodes that hold their runs: those of a run in order, all of a node at once.
 
-        Gives the replies of each run; an error that is a reply is among them. Raises StoreError where a node
-        cannot be talked to, or fewer than `replicas` replicas have what was written: what became of the calls
-        is not known then.
+        Gives the replies of each run; errors are among them. Where a node cannot be talked to, or fewer than
+        `replicas` replicas have what was written, that is the reply to all of its calls: what became of them
+        is not known. Raises StoreError where it is not known either which nodes there are.
         """
         with self._failures("write to"):
-            replies: dict[str, list[Any]] = {}
-            for node, runs in self._by_node(calls):
-                replies |= self._send(node, {run: calls[run] for run in runs}, replicas)
-            return replies
+            nodes = self._by_node(calls)
+        replies: dict[str, list[Any]] = {}
+        for node, runs in nodes:
+            own = {run: calls[run] for run in runs}
+            try:
+                replies |= self._send(node, own, replicas)
+            except ERRORS as error:
+                self._stale = True
+                replies |= {run: [error] * len(calls) for run, calls in own.items()}
+        return replies
 
     def each_node(self, ask: Callable[[Any], Any]) -> list[Any]:
         """What `ask` finds at each server that takes writes. Raises StoreError."""

@@ -24,7 +24,8 @@ same as `GROUP NUL STEP`; turns: those whose phase is not that of the group's wi
 observed: kept rounds as `ATTEMPT:STEP:PIECES`, by step; observations: hash of pieces by that and a
 number.
 signals: hash by revision; revisions, signal_steps: the revisions by themselves and by step.
-lease: hash with `epoch`, which a fence is compared with; nothing here changes it.
+lease: hash of whose the run is: `epoch` (NUMBER-TOKEN), `owner` (HOST:PORT; empty = nobody's) and `until`
+(milliseconds since 1970, by Redis's clock); see redis_lease.lua.
 """
 STEP_DIGITS = 16
 """Steps are below 2^53; with as many digits their text sorts as they do."""

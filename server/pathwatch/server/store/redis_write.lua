@@ -1,6 +1,7 @@
 -- Applies one commit of one run, whole or not at all. KEYS: those of redis_keys.KINDS.
--- ARGV: epoch of the fence or '', mark of the commit, how many marks it may follow, those, and its writes.
--- Answers APPLIED, AGAIN (it was applied already), AT and the mark found, or FENCED and the epoch found.
+-- ARGV: epoch, owner and milliseconds of the lease that is held ('' = no lease is looked at), mark of the commit,
+-- how many marks it may follow, those, and its writes.
+-- Answers APPLIED, AGAIN (it was applied already), AT and the mark found, or FENCED and epoch and owner found.
 local commits, run, ranks, sessions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local batches, batch_steps, geometries, partial_rounds = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local windows, timeline, turns, rows, layers, remains = KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
@@ -8,10 +9,18 @@ local observations, observed, checkpoints = KEYS[15], KEYS[16], KEYS[17]
 local signals, revisions, signal_steps, lease = KEYS[18], KEYS[19], KEYS[20], KEYS[21]
 local call, sub, match = redis.call, string.sub, string.match
 
-local epoch, mark = ARGV[1], ARGV[2]
+local epoch, owner, lasts, mark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if epoch ~= '' then
+  local function number(of) return tonumber(match(of, '^%d+')) or 0 end
   local held = call('HGET', lease, 'epoch') or ''
-  if held ~= epoch then return {'FENCED', held} end
+  if number(held) < number(epoch) then
+    -- Numbers only grow: Redis has lost its newest, this lease among them.
+    local time = call('TIME')
+    local ends = time[1] * 1000 + math.floor(time[2] / 1000) + lasts
+    call('HSET', lease, 'epoch', epoch, 'owner', owner, 'until', string.format('%.0f', ends))
+  elseif held ~= epoch then
+    return {'FENCED', held, call('HGET', lease, 'owner') or ''}
+  end
 end
 local found = call('GET', commits) or ''
 if found == mark then
@@ -19,8 +28,8 @@ if found == mark then
   call('SET', commits, mark, 'KEEPTTL')
   return {'AGAIN', mark}
 end
-local at, fits = 4 + tonumber(ARGV[3]), false
-for i = 4, at - 1 do fits = fits or ARGV[i] == found end
+local at, fits = 6 + tonumber(ARGV[5]), false
+for i = 6, at - 1 do fits = fits or ARGV[i] == found end
 if not fits then return {'AT', found} end
 
 local function take()
