@@ -88,6 +88,7 @@ def run_view(
         groups=tuple(group.name for group in groups),
         checkpoints=checkpoints,
         registrations=registrations,
+        inherited_revision=0,
         updated_at=updated_at,
         patience=60.0,
         health=health,

@@ -87,8 +87,11 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
 
 def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
     """Everything from the store up; `closing` takes it down again in the right order."""
-    store = open_store(config, closing).store
-    engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads)
+    opened = open_store(config, closing)
+    store = opened.store
+    engine = Engine(
+        store, limits=config.limits, compute_threads=config.compute_threads, leases=opened.leases
+    )
     counts = AccessCounts()
     notifier = None
     if config.webhooks is not None:

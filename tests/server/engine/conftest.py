@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from pathwatch.server.engine.streams import (
 )
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.leases import Leases
 from pathwatch.server.store.rows import Write
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.v1 import routing_pb2, run_pb2
@@ -114,13 +116,15 @@ class Bench:
     limits: Limits = field(default_factory=Limits)
     wall: float = 1_700_000_000.0
     steady: float = 0.0
-    store: FailingStore = field(init=False)
+    open_store: Callable[[Path], Any] = FailingStore
+    leases: Leases | None = None
+    store: Any = field(init=False)
     engine: Engine = field(init=False)
 
     def start(self) -> None:
-        self.store = FailingStore(self.folder)
+        self.store = self.open_store(self.folder)
         clock = Clock(wall=lambda: self.wall, steady=lambda: self.steady)
-        self.engine = Engine(self.store, limits=self.limits, clock=clock)
+        self.engine = Engine(self.store, limits=self.limits, clock=clock, leases=self.leases)
         self.engine.start()
 
     def stop(self) -> None:

@@ -192,7 +192,7 @@ def test_a_run_that_cannot_be_read_just_now_is_tried_again(
     rank, other = runs
     tries = 0
 
-    def lost() -> Any:
+    def lost(_: str) -> Any:
         nonlocal tries
         tries += 1
         raise StoreError("the network is away")
@@ -202,7 +202,7 @@ def test_a_run_that_cannot_be_read_just_now_is_tried_again(
         return True
 
     with monkeypatch.context() as away:
-        away.setattr(bench.store, "runs", lost)
+        away.setattr(bench.store, "run", lost)
         poison(rank, make_batch, 20)
         eventually(lambda: later() and tries > MAX_FAULTS + 2)
         assert rank.ended.code == Code.INTERNAL

@@ -10,10 +10,12 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 
-from pathwatch.server.engine.refusal import LATER, Code, LimitError, RefusedError
+from pathwatch.server.engine.refusal import LATER, Code, LimitError, MovedError, RefusedError
 
 T = TypeVar("T")
 
+OWNER = "pathwatch-owner"
+"""Trailing metadata: HOST:PORT of the server that has the run."""
 JITTER = 0.5
 """Delays are lengthened by up to this part, so that the ranks of a job do not come back at once."""
 
@@ -22,9 +24,11 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: RefusedError) -> NoReturn:
     """End a call with a refusal."""
-    metadata = []
+    metadata: list[tuple[str, str | bytes]] = []
     if refusal.code is Code.RESOURCE_EXHAUSTED:
         metadata.append(("grpc-status-details-bin", _status_details(refusal)))
+    if isinstance(refusal, MovedError) and refusal.owner:
+        metadata.append((OWNER, refusal.owner))
     await context.abort(_STATUS[refusal.code], str(refusal), tuple(metadata))
     raise AssertionError("abort returns to nobody")
 

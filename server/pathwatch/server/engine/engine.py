@@ -10,42 +10,39 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pathwatch.server import plugins
 from pathwatch.server.config import Limits
-from pathwatch.server.engine.attempt import check_next_attempt
+from pathwatch.server.engine.adoption import Adoption
 from pathwatch.server.engine.clock import Clock
 from pathwatch.server.engine.commands import Command, CommandQueue
 from pathwatch.server.engine.committing import commit
 from pathwatch.server.engine.compute_pool import ComputePool
+from pathwatch.server.engine.creation import check_new, check_same, first_row, refusal_of
+from pathwatch.server.engine.in_hand import RunsInHand
 from pathwatch.server.engine.kept_bytes import KeptBytes
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.outbox import Outbox, settle
-from pathwatch.server.engine.quarantine import Quarantine
-from pathwatch.server.engine.recovery import recover
-from pathwatch.server.engine.refusal import Code, LimitError, RefusedError
-from pathwatch.server.engine.run_config import (
-    check_limits,
-    hosts_nothing,
-    plugin_violations,
-    violations,
-    with_defaults,
-)
+from pathwatch.server.engine.refusal import Code, RefusedError, no_run
+from pathwatch.server.engine.renewal import Renewal
+from pathwatch.server.engine.run_config import hosts_nothing, plugin_violations, violations, with_defaults
 from pathwatch.server.engine.shared import Shared
 from pathwatch.server.engine.stats import Stats
 from pathwatch.server.engine.streams import Message, RankStream
 from pathwatch.server.engine.view import RunView
 from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
-from pathwatch.server.store.interface import DamagedError, Store, StoreError
-from pathwatch.server.store.rows import DeleteRun, RunRow
+from pathwatch.server.store.interface import FencedError, Store, StoreError
+from pathwatch.server.store.leases import Held, Leases
+from pathwatch.server.store.rows import DeleteRun
 from pathwatch.v1 import run_pb2
 
 T = TypeVar("T")
+Action: TypeAlias = Callable[[LiveRun], None]
 
 log = logging.getLogger("pathwatch.server")
 
@@ -54,7 +51,10 @@ RETRY_SECONDS = 1.0
 
 
 class Engine:
-    """State of all runs. Every method may be called from any thread; answers come as futures."""
+    """State of all runs, or of those that are this server's where several share a store.
+
+    Every method may be called from any thread; answers come as futures.
+    """
 
     def __init__(
         self,
@@ -64,8 +64,12 @@ class Engine:
         compute_threads: int = 2,
         clock: Clock | None = None,
         pool: Executor | None = None,
+        leases: Leases | None = None,
     ) -> None:
-        """`clock` and `pool` are for tests that hold time and the computing in hand."""
+        """`leases` say which runs are whose where the store is shared; None = all are this server's.
+
+        `clock` and `pool` are for tests that hold time and the computing in hand.
+        """
         self.stats = Stats()
         self._store = store
         self._limits = limits
@@ -76,8 +80,13 @@ class Engine:
         self._pool = ComputePool(compute_threads, pool)
         self._ahead = False
         """Whether something is done for a round that has not closed."""
-        self._runs: dict[str, LiveRun] = {}
-        self._quarantine = Quarantine(self._clock.steady)
+        self._runs = RunsInHand(self._shared)
+        self._quarantine = self._runs.quarantine
+        self._adoption: Adoption | None = None
+        self._renewal: Renewal | None = None
+        if leases is not None:
+            self._adoption = Adoption(self._runs, self._shared, leases)
+            self._renewal = Renewal(leases, self._renewed)
         self._touched: set[str] = set()
         """Runs that changed since the last commit."""
         self._ready: set[str] = set()
@@ -91,27 +100,43 @@ class Engine:
         self._thread = threading.Thread(target=self._write_until_stopped, name="pathwatch-writer")
 
     def start(self) -> None:
-        """Recover all runs from the store and begin. Raises StoreError."""
+        """Recover all runs from the store and begin; from a shared one each when it is asked for.
+
+        Raises StoreError.
+        """
         plugins.look_again()
-        for row in self._store.runs():
-            self._runs[row.name] = recover(row, self._shared)
-        self._views = {name: run.view() for name, run in self._runs.items()}
-        self._touched.update(self._runs)
+        if self._renewal is None:
+            self._runs.take_up_all()
+        else:
+            self._renewal.start()
+        self._views = {name: run.view() for name, run in self._runs.live.items()}
+        self._touched.update(self._runs.live)
         self._thread.start()
         self._pool.submit(_warm_up)
 
     def stop(self) -> None:
-        """Apply and commit what was submitted, then end; unfinished rounds are judged after a restart."""
+        """Apply and commit what was submitted, then end; unfinished rounds are judged after a restart.
+
+        Or by whoever has the run next: nothing is written here any more.
+        """
         self._commands.close()
         self._thread.join()
-        for run in self._runs.values():
-            run.judging.close()
+        if self._renewal is not None:
+            self._renewal.stop()
+        if self._adoption is not None:
+            self._adoption.release_all()
+        self._runs.close()
         self._pool.shutdown()
 
     @property
     def views(self) -> Mapping[str, RunView]:
-        """All runs as of the last commit, by name; never changed, replaced as a whole."""
+        """All runs in hand as of the last commit, by name; never changed, replaced as a whole."""
         return self._views
+
+    @property
+    def shares_store(self) -> bool:
+        """Whether there may be runs that are other servers'."""
+        return self._adoption is not None
 
     def now(self) -> float:
         """Seconds since the epoch, by the engine's clock."""
@@ -130,13 +155,22 @@ class Engine:
     def ingest(self, message: Message) -> None:
         """Apply a message of an open stream; the answer comes through the stream."""
         run = message.stream.run
-        self._submit(run, partial(self._with_run, run, lambda run: run.ingest(message)), message.stored_bytes)
+        ingest = partial(self._on_open, run, lambda run: run.ingest(message))
+        self._submit(run, ingest, message.stored_bytes)
 
     def leave(self, stream: RankStream) -> Future[RunView]:
         """A stream has ended; the future is done when nothing of it is held any more."""
-        return self._call(stream.run, lambda run: run.leave(stream))
+        return self._call(stream.run, lambda run: run.leave(stream), self._on_open)
 
     # Runs.
+
+    def adopt(self, name: str) -> Future[RunView]:
+        """The run, whether or not it was in hand before. Or a RefusedError: a MovedError says whose it is."""
+        future: Future[RunView] = Future()
+        if self.shares_store:
+            return self._call(name, lambda run: None)
+        settle(future, self._views.get(name) or no_run(name))
+        return future
 
     def create_run(
         self, name: str, config: run_pb2.RunConfig, attempt: int
@@ -155,7 +189,7 @@ class Engine:
                 settle(future, error)
                 return
             if problems:
-                settle(future, _refusal(problems))
+                settle(future, refusal_of(problems))
             else:
                 self._submit(name, create)
 
@@ -168,7 +202,8 @@ class Engine:
     def finish_run(self, name: str) -> Future[run_pb2.Run]:
         """Close and judge everything open; the future gets the finished run."""
         future: Future[run_pb2.Run] = Future()
-        self._submit(name, partial(self._on_run, future, name, lambda run: run.finish(future)))
+        finish = partial(self._with_run, name, lambda run: run.finish(future))
+        self._submit(name, partial(self._answering, future, finish))
         return future
 
     def delete_run(self, name: str) -> Future[None]:
@@ -184,10 +219,8 @@ class Engine:
     def rank_checkpoints(self, name: str, group: str | None, limit: int) -> Future[list[RankedCheckpoint]]:
         """Checkpoints best first (None = overall), at most `limit` (0 = all)."""
         future: Future[list[RankedCheckpoint]] = Future()
-        self._submit(
-            name,
-            partial(self._on_run, future, name, lambda run: run.judging.add_ranking(group, limit, future)),
-        )
+        rank = partial(self._with_run, name, lambda run: run.judging.add_ranking(group, limit, future))
+        self._submit(name, partial(self._answering, future, rank))
         return future
 
     def _submit(self, run: str, command: Command, size: int = 0) -> None:
@@ -196,18 +229,18 @@ class Engine:
 
     # The writer thread.
 
-    def _call(self, name: str, action: Callable[[LiveRun], None]) -> Future[RunView]:
+    def _call(
+        self, name: str, action: Action, on: Callable[[str, Action], None] | None = None
+    ) -> Future[RunView]:
+        """The run after the action; `on` finds it, `_with_run` unless given."""
         future: Future[RunView] = Future()
 
         def act(run: LiveRun) -> None:
             action(run)
             self._outbox.effects.append(lambda: settle(future, run.dropped or run.view()))
 
-        self._submit(name, partial(self._on_run, future, name, act))
+        self._submit(name, partial(self._answering, future, partial(on or self._with_run, name, act)))
         return future
-
-    def _on_run(self, future: Future[T], name: str, action: Callable[[LiveRun], None]) -> None:
-        self._answering(future, partial(self._with_run, name, action))
 
     def _answering(self, future: Future[T], command: Callable[[], None]) -> None:
         """Whoever waits for the command hears of its failure."""
@@ -220,13 +253,23 @@ class Engine:
             log.exception("a fault of the service")
             settle(future, error)
 
-    def _with_run(self, name: str, action: Callable[[LiveRun], None]) -> None:
-        self._quarantine.check(name)
-        run = self._runs.get(name)
+    def _with_run(self, name: str, action: Action) -> None:
+        self._act(name, self._find(name), action)
+
+    def _on_open(self, name: str, action: Action) -> None:
+        """As `_with_run`, for what comes of an open stream: there is none of a run that is not in hand."""
+        self._act(name, self._runs.get(name), action)
+
+    def _act(self, name: str, run: LiveRun | None, action: Action) -> None:
         if run is None:
-            raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}; create it first")
+            raise no_run(name)
         self._touched.add(name)
         self._changing(name, partial(action, run))
+
+    def _find(self, name: str) -> LiveRun | None:
+        """The run, from now on in hand; None = there is none. Raises RefusedError."""
+        run = self._runs.get(name)
+        return self._adoption.adopt(name) if run is None and self._adoption is not None else run
 
     def _changing(self, name: str, change: Callable[[], None]) -> None:
         """Change a run; if that fails in the middle, the run is taken up again from the store."""
@@ -246,57 +289,31 @@ class Engine:
         config: run_pb2.RunConfig,
         attempt: int,
     ) -> None:
-        self._quarantine.check(name)
-        created = self._create_or_find(name, config, attempt)
+        run, created = self._create_or_find(name, config, attempt)
         self._touched.add(name)
-        run = self._runs[name]
         self._outbox.effects.append(lambda: settle(future, run.dropped or (run.view().run, created)))
 
-    def _create_or_find(self, name: str, config: run_pb2.RunConfig, attempt: int) -> bool:
-        if run := self._runs.get(name):
-            if run.config != config:
-                fields = ", ".join(_differing_fields(run.config, config))
-                raise RefusedError(
-                    Code.ALREADY_EXISTS, f"run {name!r} exists with another configuration: {fields} differ"
-                )
-            if attempt > run.row.attempt:
-                run.start_attempt(attempt)
-            return False
-        check_next_attempt(attempt, -1)
-        check_limits(config, self._limits)
-        problems = violations(name, config, self._limits)
-        if not problems and hosts_nothing(config):
-            problems = plugin_violations(config)
-        if problems:
-            raise _refusal(problems)
-        if len(self._runs) >= self._limits.runs:
-            raise LimitError("runs", f"there are {len(self._runs)} runs, as many as are kept; delete some")
-        now = self._clock.wall()
-        row = RunRow(
-            name=name,
-            config=config.SerializeToString(deterministic=True),
-            finished=False,
-            attempt=attempt,
-            first_step=-1,
-            step=-1,
-            closed_step=-1,
-            world_size=0,
-            groups=(),
-            created_at=now,
-            updated_at=now,
-        )
-        self._runs[name] = LiveRun.create(row, self._shared)
-        return True
+    def _create_or_find(self, name: str, config: run_pb2.RunConfig, attempt: int) -> tuple[LiveRun, bool]:
+        run = self._find(name)
+        if run is None:
+            check_new(name, config, attempt, self._limits, len(self._runs.live))
+            run = self._adoption.begin(name) if self._adoption is not None else None
+        if run is None:
+            row = first_row(name, config, attempt, self._clock.wall())
+            run = self._runs.live[name] = LiveRun.create(row, self._shared)
+            return run, True
+        check_same(name, run.config, config)
+        if attempt > run.row.attempt:
+            run.start_attempt(attempt)
+        return run, False
 
     def _delete(self, future: Future[None], name: str) -> None:
-        run = self._runs.pop(name, None)
-        if run is None and name not in self._quarantine.closed:
-            self._quarantine.check(name)
-            raise RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
-        if run is not None:
-            run.drop(RefusedError(Code.NOT_FOUND, f"run {name!r} was deleted"))
+        if name not in self._runs.live and name not in self._quarantine.closed and self._find(name) is None:
+            raise no_run(name)
+        self._runs.drop(name, RefusedError(Code.NOT_FOUND, f"run {name!r} was deleted"))
         self._quarantine.forget(name)
-        self._shared.kept.set(name, 0)
+        if self._adoption is not None:
+            self._adoption.deleting(name)
         self._touched.add(name)
         self._outbox.writes.append(DeleteRun(run=name))
         reach("delete.begun")
@@ -304,17 +321,29 @@ class Engine:
 
     def _deleted(self, future: Future[None], name: str) -> None:
         """Answer, when it is committed; a run that the store has refused is there again."""
-        if name in self._unstored and (name in self._runs or self._quarantine.holds(name)):
+        if self._adoption is not None:
+            self._adoption.deleted(name)
+        if self._adoption is not None and name in self._adoption.lost:
+            settle(future, self._adoption.lost[name])
+        elif name in self._unstored and (name in self._runs.live or self._quarantine.holds(name)):
             problem = f"run {name!r} is not deleted: the store refuses what is made of it here; try again"
             settle(future, RefusedError(Code.UNAVAILABLE, problem))
         else:
             settle(future, None)
 
+    def _renewed(self, lost: Mapping[str, Held]) -> None:
+        """In the thread that renews leases: bring it to the writer."""
+        self._commands.put_urgent(partial(self._take_renewed, lost))
+
+    def _take_renewed(self, lost: Mapping[str, Held]) -> None:
+        if self._adoption is not None:
+            self._touched |= self._adoption.renewed(lost)
+
     def _write_until_stopped(self) -> None:
         while not self._commands.finished:
             for command in self._commands.take(self._timeout()):
                 self._apply(command)
-            for name, run in self._trusted_runs():
+            for name, run in self._runs.trusted():
                 deadline = run.next_deadline()
                 if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):
                     self._touched.add(name)
@@ -323,13 +352,10 @@ class Engine:
             if not self._commands.closed:
                 self._hand_out_jobs()
 
-    def _trusted_runs(self) -> list[tuple[str, LiveRun]]:
-        return [(name, run) for name, run in self._runs.items() if name not in self._quarantine.hit]
-
     def _timeout(self) -> float | None:
         if self._touched and not self._failing:
             return 0.0
-        deadlines = [d for _, run in self._trusted_runs() if (d := run.next_deadline()) is not None]
+        deadlines = [d for _, run in self._runs.trusted() if (d := run.next_deadline()) is not None]
         waits = [max(0.0, min(deadlines) - self._clock.steady())] if deadlines else []
         if self._failing or self._quarantine.hit:
             waits.append(RETRY_SECONDS)
@@ -345,7 +371,7 @@ class Engine:
 
     def _commit(self) -> None:
         """Make everything durable, then let everyone know; on failure nobody hears and it is tried again."""
-        for name, run in self._trusted_runs():
+        for name, run in self._runs.trusted():
             if name in self._touched:
                 self._apply(partial(self._changing, name, run.flush))
         self._unstored = ()
@@ -363,13 +389,17 @@ class Engine:
                 self._failing = False
             self._unstored = unstorable.keys()
             for name, reason in unstorable.items():
-                self._quarantine.unstorable(name, reason)
+                if self._adoption is not None and isinstance(reason, FencedError):
+                    self._adoption.fenced(name, reason.owner)
+                    self._touched.add(name)
+                else:
+                    self._quarantine.unstorable(name, reason)
         touched = self._touched
-        self._touched = self._take_up_again()
+        self._touched = self._runs.take_up_again(RETRY_SECONDS)
         views = dict(self._views)
         for name in touched:
-            if name in self._runs:
-                views[name] = self._runs[name].view()
+            if name in self._runs.live:
+                views[name] = self._runs.live[name].view()
             elif not self._quarantine.holds(name):
                 views.pop(name, None)
             elif name in views:
@@ -379,48 +409,21 @@ class Engine:
         self._outbox.effects.clear()
         for effect in effects:
             self._apply(effect)
+        if self._adoption is not None:
+            self._adoption.lost.clear()
         for name in touched:
             for listener in self._listeners:
                 self._apply(partial(listener, name))
         self._ready |= touched - self._touched
 
-    def _take_up_again(self) -> set[str]:
-        """Runs that were hit, as at a start; the runs that are there again.
-
-        Those that cannot be read just now are tried again, in a second.
-        """
-        again = set()
-        for name, refusal in self._quarantine.due(RETRY_SECONDS):
-            if run := self._runs.pop(name, None):
-                run.drop(refusal)
-            self._shared.kept.set(name, 0)
-            try:
-                self._store.take_up(name)
-                row = next((row for row in self._store.runs() if row.name == name), None)
-                if row is None:
-                    pass
-                elif self._quarantine.may_go_on(name):
-                    self._runs[name] = recover(row, self._shared)
-                    again.add(name)
-                    log.warning("run %r is taken up again from the store", name, extra={"run": name})
-                else:
-                    self._quarantine.close(name, "a fault of the service came again and again")
-            except Exception as error:
-                if isinstance(error, StoreError) and not isinstance(error, DamagedError):
-                    self._quarantine.wait(name, error)
-                    continue
-                log.exception("run %r cannot be taken up again", name, extra={"run": name})
-                self._quarantine.close(name, str(error))
-            self._quarantine.settled(name)
-        return again
-
     def _hand_out_jobs(self) -> None:
         if self._failing:
             return
-        for name in self._ready & self._runs.keys():
-            self._apply(partial(self._changing, name, partial(self._hand_out_job, name, self._runs[name])))
-        for name in self._ready & self._runs.keys():
-            self._work_ahead(name, self._runs[name])
+        ready = {name: run for name, run in self._runs.live.items() if name in self._ready}
+        for name, run in ready.items():
+            self._apply(partial(self._changing, name, partial(self._hand_out_job, name, run)))
+        for name, run in ready.items():
+            self._work_ahead(name, run)
         self._ready = set()
 
     def _hand_out_job(self, name: str, run: LiveRun) -> None:
@@ -446,7 +449,7 @@ class Engine:
 
     def _take_ahead(self, name: str, run: LiveRun) -> None:
         self._ahead = False
-        if self._runs.get(name) is run and not self._failing:
+        if self._runs.live.get(name) is run and not self._failing:
             self._work_ahead(name, run)
 
     def _job_done(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
@@ -454,7 +457,7 @@ class Engine:
         self._commands.put_urgent(partial(self._take_result, name, run, done))
 
     def _take_result(self, name: str, run: LiveRun, done: Future[Callable[[], None]]) -> None:
-        if done.cancelled() or self._runs.get(name) is not run or name in self._quarantine.hit:
+        if done.cancelled() or self._runs.live.get(name) is not run or name in self._quarantine.hit:
             return
         self._touched.add(name)
         error = done.exception()
@@ -472,17 +475,3 @@ def _warm_up() -> None:
 
     with contextlib.suppress(plugins.PluginError):
         plugins.load_detector(plugins.DEFAULT_DETECTOR)
-
-
-def _refusal(problems: Sequence[run_pb2.Violation]) -> RefusedError:
-    first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return RefusedError(Code.INVALID_ARGUMENT, first.message + more, first.field)
-
-
-def _differing_fields(a: run_pb2.RunConfig, b: run_pb2.RunConfig) -> list[str]:
-    return [
-        field.name
-        for field in run_pb2.RunConfig.DESCRIPTOR.fields
-        if getattr(a, field.name) != getattr(b, field.name)
-    ]

@@ -86,6 +86,8 @@ class LiveRun:
             on_rebuilt=self._rebuilt,
             on_broken=self._broken,
         )
+        self.inherited_revision = 0
+        """Of the newest signal that another server has given, and told of; 0 = there is none."""
         self._row = row
         self._shared = shared
         self._row_changed = False
@@ -576,6 +578,7 @@ class LiveRun:
             self.standing,
             checkpoints=len(self.checkpoints),
             registrations=self._registrations,
+            inherited_revision=self.inherited_revision,
             patience=patience,
             health=health,
         )

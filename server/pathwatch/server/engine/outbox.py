@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pathwatch.server.store.rows import Write
+from pathwatch.server.store.rows import Write, run_of
 
 T = TypeVar("T")
 
@@ -18,6 +18,10 @@ class Outbox:
 
     writes: list[Write] = field(default_factory=list)
     effects: list[Callable[[], None]] = field(default_factory=list)
+
+    def forget(self, run: str) -> None:
+        """Nothing of the run is to be written any more. What was to happen after it is told so by the run."""
+        self.writes[:] = [write for write in self.writes if run_of(write) != run]
 
 
 def settle(future: Future[T], value: T | Exception) -> None:

@@ -94,3 +94,9 @@ class Quarantine:
         """The run is deleted."""
         self.closed.pop(run, None)
         self._faults.pop(run, None)
+
+    def release(self, run: str) -> None:
+        """The run is another server's now, whose faults are its own."""
+        self.forget(run)
+        self.hit.pop(run, None)
+        self._waiting.pop(run, None)

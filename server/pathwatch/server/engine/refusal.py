@@ -78,6 +78,11 @@ class MovedError(RefusedError):
         self.owner = owner
 
 
+def no_run(name: str) -> RefusedError:
+    """There is none of that name."""
+    return RefusedError(Code.NOT_FOUND, f"there is no run {name!r}")
+
+
 def one_line(text: str, most: int = MAX_MESSAGE) -> str:
     """The text's beginning, at most `most` characters, control characters escaped: fit for logs."""
     shown = text if len(text) <= most else f"{text[: most - 1]}…"

@@ -45,6 +45,8 @@ class Stats:
     """Serialized size of all messages of streams."""
     commit_failures: int = 0
     """Transactions that could not be written."""
+    lease_losses: int = 0
+    """Runs that another server took while this one had them."""
     window_close: Histogram = field(default_factory=Histogram)
     """Seconds from the close of a round to its durable verdict."""
     limits_hit: dict[str, int] = field(default_factory=dict)

@@ -30,6 +30,8 @@ class RunView:
     """Registered checkpoints that are not superseded."""
     registrations: int
     """How often one was registered since the server started, again under another tag included."""
+    inherited_revision: int
+    """Of the newest signal that another server has given, and told of; 0 = there is none."""
     updated_at: float
     """When data last came, seconds since the epoch."""
     patience: float
@@ -65,10 +67,28 @@ def view_of(
     *,
     checkpoints: int,
     registrations: int,
+    inherited_revision: int,
     patience: float,
     health: RunHealth,
 ) -> RunView:
     """What readers are to see from now on."""
+    return RunView(
+        run=run_message(row, config),
+        last_signal=standing.signal,
+        windows=standing.windows,
+        phase_changes=standing.phase_changes,
+        groups=row.groups,
+        checkpoints=checkpoints,
+        registrations=registrations,
+        inherited_revision=inherited_revision,
+        updated_at=row.updated_at,
+        patience=patience,
+        health=health,
+    )
+
+
+def run_message(row: RunRow, config: run_pb2.RunConfig) -> run_pb2.Run:
+    """What callers are told of a run that is stored."""
     run = run_pb2.Run(
         name=row.name,
         config=config,
@@ -81,15 +101,4 @@ def view_of(
     )
     for stamp, seconds in ((run.created_at, row.created_at), (run.updated_at, row.updated_at)):
         stamp.FromDatetime(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
-    return RunView(
-        run=run,
-        last_signal=standing.signal,
-        windows=standing.windows,
-        phase_changes=standing.phase_changes,
-        groups=row.groups,
-        checkpoints=checkpoints,
-        registrations=registrations,
-        updated_at=row.updated_at,
-        patience=patience,
-        health=health,
-    )
+    return run

@@ -1,0 +1,331 @@
+"""Several engines over one store: a run is one's at a time, and what others make of it does not count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_leases import LeasedStore, LeaseTable, MemoryLeases
+
+from pathwatch.server.engine.refusal import Code, MovedError, RefusedError
+from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.store.interface import DamagedError, StoreError
+from pathwatch.server.store.sqlite import SqliteStore
+from pathwatch.v1 import run_pb2
+
+A, B = "a.example:1", "b.example:2"
+Eventually = Callable[[Callable[[], Any]], Any]
+
+
+class Shards:
+    """Any number of engines over one store."""
+
+    def __init__(self, folder: Path, make_bench: Callable[..., Any]) -> None:
+        self.table = LeaseTable()
+        self.stored = SqliteStore(folder)
+        self._make_bench = make_bench
+
+    def start(self, own: str, *, lease_seconds: float = 3600.0) -> Any:
+        return self._make_bench(
+            leases=MemoryLeases(self.table, own, seconds=lease_seconds),
+            open_store=lambda _: LeasedStore(self.stored, self.table, own),
+        )
+
+
+@pytest.fixture
+def stored_folder(tmp_path: Path) -> Path:
+    return tmp_path / "shared"
+
+
+@pytest.fixture
+def shared(stored_folder: Path) -> Iterator[list[SqliteStore]]:
+    opened: list[SqliteStore] = []
+    yield opened
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def shards(shared: list[SqliteStore], stored_folder: Path, make_bench: Callable[..., Any]) -> Shards:
+    made = Shards(stored_folder, make_bench)
+    shared.append(made.stored)
+    return made
+
+
+def moved(call: Callable[[], Any]) -> str:
+    """To whom a call was sent on."""
+    with pytest.raises(MovedError) as refused:
+        call()
+    assert refused.value.code == Code.UNAVAILABLE
+    return refused.value.owner
+
+
+def asks(shard: Any, run: str = "run") -> dict[str, Callable[[], Any]]:
+    """Everything that may be asked of a run."""
+    engine = shard.engine
+    return {
+        "read": lambda: engine.adopt(run).result(30),
+        "hello": lambda: shard.join(run=run, session="other"),
+        "create": lambda: shard.create(run),
+        "finish": lambda: engine.finish_run(run).result(30),
+        "register": lambda: engine.register_checkpoint(run, Checkpoint(step=1, tag="", attempt=0)).result(30),
+        "rank": lambda: engine.rank_checkpoints(run, None, 0).result(30),
+        "delete": lambda: engine.delete_run(run).result(30),
+    }
+
+
+def test_whoever_is_asked_for_another_s_run_names_its_owner(shards: Shards) -> None:
+    first, second = shards.start(A), shards.start(B)
+    first.create()
+    for name, ask in asks(second).items():
+        assert (name, moved(ask)) == (name, A)
+    assert second.engine.views == {}
+    assert first.view().run.name == "run"
+
+
+def test_a_drained_server_s_run_is_served_by_the_next_as_if_nothing_had_happened(
+    shards: Shards, make_batch: Any, eventually: Eventually
+) -> None:
+    first, second = shards.start(A), shards.start(B)
+    first.create()
+    rank = first.join()
+    for step in (10, 20):
+        rank.observe(make_batch(step))
+        rank.watermark(step)
+    rank.observe(make_batch(30))
+    eventually(lambda: rank.acked == 5 and first.view().run.closed_step == 20)
+    before = first.view()
+    assert moved(lambda: second.join()) == A
+    first.engine.stop()
+    assert shards.table.owners == {}
+
+    again = second.join()
+    assert again.stream.acked == 5
+    view = second.view()
+    assert (view.run, view.last_signal, view.windows) == (before.run, before.last_signal, before.windows)
+    assert view.inherited_revision == before.last_signal.revision
+    again.sequence = 5
+    last = again.watermark(30)
+    eventually(lambda: again.acked == last and second.view().run.closed_step == 30)
+    steps = [(row.step, row.metrics["window_samples"]) for row in shards.stored.windows("run")]
+    assert steps == [(10, 8), (20, 8), (30, 8)]
+
+
+def test_a_name_without_a_run_is_nobody_s(shards: Shards) -> None:
+    shard = shards.start(A)
+    for name, ask in asks(shard, "nobody").items():
+        if name == "create":
+            continue
+        with pytest.raises(RefusedError, match="there is no run 'nobody'") as refused:
+            ask()
+        assert refused.value.code == Code.NOT_FOUND, name
+    with pytest.raises(RefusedError, match="topology"):
+        shard.create("bad", topology=run_pb2.Topology(layers=0, experts=0))
+    assert shard.leases.asked == []
+    assert shards.table.owners == {}
+
+
+def test_of_a_run_that_is_lost_nothing_is_written_and_nobody_is_told_more(
+    shards: Shards, make_batch: Any, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+    for run in ("run", "kept"):
+        shard.create(run)
+    rank, other = shard.join(), shard.join(run="kept")
+    rank.observe(make_batch(10))
+    eventually(lambda: rank.acked == 1)
+    heard: list[str] = []
+    shard.engine.listen(heard.append)
+    shards.table.steal("run", B)
+    eventually(lambda: rank.ended)
+    assert isinstance(rank.ended, MovedError)
+    assert rank.ended.owner == B
+    eventually(lambda: "run" not in shard.engine.views and "run" in heard)
+    assert shard.store.let_go_of == ["run"]
+    assert shard.engine.stats.lease_losses == 1
+    assert "run 'run' is lost to b.example:2" in caplog.text
+    # What was under way is not taken, nor is the run asked for on its behalf.
+    del shards.table.owners["run"]
+    asked = len(shard.leases.asked)
+    rank.observe(make_batch(20))
+    last = other.watermark(10)
+    eventually(lambda: other.acked == last)
+    assert (rank.acked, len(shard.leases.asked)) == (1, asked)
+    assert [batch.step for batch in shards.stored.batches("run")] == [10]
+
+
+def test_what_was_not_stored_when_the_run_was_lost_is_not_acknowledged(
+    shards: Shards, make_batch: Any, eventually: Eventually
+) -> None:
+    """Lost in the middle of a commit, in which another run's part goes through."""
+    shard = shards.start(A)
+    for run in ("run", "kept"):
+        shard.create(run)
+    rank, other = shard.join(), shard.join(run="kept")
+    shard.store.full = True
+    rank.observe(make_batch(10))
+    lost = shard.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0))
+    last = other.observe(make_batch(10))
+    kept = shard.engine.register_checkpoint("kept", Checkpoint(step=1, tag="", attempt=0))
+    eventually(lambda: shard.engine.stats.commit_failures)
+    shards.table.steal("run", B)
+    shard.store.full = False
+    assert kept.result(30).run.name == "kept"
+    assert moved(lambda: lost.result(30)) == B
+    eventually(lambda: other.acked == last and rank.ended)
+    assert (rank.acked, moved(lambda: _raise(rank.ended))) == (0, B)
+    assert shards.stored.checkpoints("run") == []
+    assert list(shards.stored.batches("run")) == []
+    assert moved(lambda: shard.join(session="other")) == B
+    assert "run" not in shard.leases.held
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("noticed", ["renewing", "writing"])
+def test_a_deletion_of_a_run_that_was_lost_meanwhile_is_not_said_to_be_done(
+    shards: Shards, eventually: Eventually, noticed: str
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1 if noticed == "renewing" else 3600)
+    shard.create()
+    shard.store.full = True
+    deleted = shard.engine.delete_run("run")
+    eventually(lambda: shard.engine.stats.commit_failures)
+    shards.table.steal("run", B)
+    if noticed == "renewing":
+        eventually(lambda: "run" not in shard.leases.held)
+    shard.store.full = False
+    assert moved(lambda: deleted.result(30)) == B
+    assert [row.name for row in shards.stored.runs()] == ["run"]
+
+
+def test_a_run_that_is_deleted_and_made_anew_at_once_begins_anew(
+    shards: Shards, make_batch: Any, eventually: Eventually
+) -> None:
+    """Before the deletion is stored, the store still has what is gone."""
+    shard = shards.start(A)
+    shard.create()
+    rank = shard.join()
+    rank.observe(make_batch(10))
+    eventually(lambda: rank.acked == 1)
+    shard.store.full = True
+    deleted = shard.engine.delete_run("run")
+    gone = shard.engine.adopt("run")
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
+    made = shard.engine.create_run("run", config, 0)
+    eventually(lambda: shard.engine.stats.commit_failures)
+    shard.store.full = False
+    assert deleted.result(30) is None
+    with pytest.raises(RefusedError, match="there is no run 'run'"):
+        gone.result(30)
+    run, created = made.result(30)
+    assert (created, run.step) == (True, -1)
+    assert list(shards.stored.batches("run")) == []
+
+
+def test_the_name_of_a_deleted_run_is_free_for_others_after_a_while(
+    shards: Shards, eventually: Eventually
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+    shard.create("gone")
+    shard.create("again")
+    for run in ("gone", "again"):
+        shard.engine.delete_run(run).result(30)
+    shard.create("again")
+    assert shards.table.owners == {"gone": A, "again": A}
+    shard.steady += 0.2
+    eventually(lambda: shards.table.owners == {"again": A})
+    assert shard.create("again").name == "again"
+
+
+def test_while_the_store_is_away_it_is_asked_once_a_second(
+    shards: Shards, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards.start(A).create()
+    shard = shards.start(B)
+    shard.leases.away = True
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="the store does not answer") as refused:
+            shard.join()
+        assert refused.value.code == Code.UNAVAILABLE
+    assert len(shard.leases.asked) == 1
+    shard.steady += 1.5
+    with pytest.raises(RefusedError, match="the store does not answer"):
+        shard.join()
+    assert caplog.text.count("runs cannot be taken up") == 1
+    shard.leases.away = False
+    shard.steady += 1.5
+    assert moved(lambda: shard.join()) == A
+
+
+def test_leases_are_renewed_again_when_the_store_is_back(
+    shards: Shards, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = shards.start(A, lease_seconds=0.05)
+    shard.create()
+    shard.leases.away = True
+    before = shard.leases.renewals
+    eventually(lambda: shard.leases.renewals > before + 3)
+    assert "run" in shard.engine.views
+    shard.leases.away = False
+    eventually(lambda: "leases are renewed again" in caplog.text)
+    assert caplog.text.count("leases cannot be renewed") == 1
+    assert "run" in shard.engine.views
+
+
+def test_misdirected_calls_do_not_read_the_store(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards.start(A).create()
+    shard = shards.start(B)
+    assert moved(lambda: shard.join()) == A
+    monkeypatch.setattr(shards.stored, "run", lambda _: pytest.fail("it was read"))
+    assert moved(lambda: shard.join()) == A
+
+
+def test_a_damaged_run_is_closed_and_holds_up_no_other(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = shards.start(A)
+    for run in ("run", "good"):
+        first.create(run)
+    first.engine.stop()
+    shard = shards.start(B)
+    newest = shards.stored.newest_windows
+
+    def damaged(run: str) -> Any:
+        if run == "run":
+            raise DamagedError("bytes that nobody can read")
+        return newest(run)
+
+    monkeypatch.setattr(shards.stored, "newest_windows", damaged)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="takes nothing before the server is restarted") as refused:
+            shard.engine.adopt("run").result(30)
+        assert refused.value.code == Code.INTERNAL
+    assert shard.engine.adopt("good").result(30).run.name == "good"
+    assert [r.levelno for r in caplog.records if "takes nothing" in r.getMessage()] == [logging.ERROR]
+    shard.engine.delete_run("run").result(30)
+    assert [row.name for row in shards.stored.runs()] == ["good"]
+
+
+def test_a_run_that_could_not_be_read_while_it_was_taken_is_taken_the_next_time(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shards.start(A)
+    first.create()
+    first.engine.stop()
+    shard = shards.start(B)
+    with monkeypatch.context() as away:
+        away.setattr(shards.stored, "checkpoints", _away)
+        with pytest.raises(RefusedError, match="the store does not answer"):
+            shard.join()
+    shard.steady += 1.5
+    assert shard.join().stream.acked == 0
+
+
+def _away(_: str) -> None:
+    raise StoreError("the network is away")
