@@ -22,7 +22,7 @@ _COPIED_AT_ONCE = 32 << 10
 
 
 class HeldGroup:
-    """Shape letters: S rows held, one for each observation; N observations that come.
+    """Shape letters: S rows held, one for each observation; T of them taken; N observations that come.
 
     A rank's own bottom-k is enough: a sample that `capacity` others of the same rank precede is never kept.
     Of a sample that was observed again at a later step the older observation is of no use.
@@ -31,9 +31,8 @@ class HeldGroup:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._hashes_S = np.zeros(0, np.uint64)
-        self._steps_S = np.zeros(0, np.int64)
-        self._block_S = np.zeros(0, np.int64)  # never falls
-        self._row_S = np.zeros(0, np.int64)
+        self._place_3S = np.zeros((3, 0), np.int64)
+        """Step, number of the block (which never falls) and row in it: one array is put together sooner."""
         self._blocks: dict[int, Observations] = {}
         self._blocks_made = 0
         self._rows = 0  # of all blocks
@@ -67,7 +66,7 @@ class HeldGroup:
         known = bool(known_S.any())
         self.repeated |= known or not self._sent.isdisjoint(hashes_N.tolist())
         if known:
-            self._keep(~known_S | (self._steps_S >= observations.step))
+            self._keep(~known_S | (self._place_3S[0] >= observations.step))
         wanted_N = _below(hashes_N, self._limit)
         now_N = wanted_N & _below(hashes_N, 0 if self.late else self.through + 1)
         self._hold(observations, hashes_N, np.flatnonzero(wanted_N & ~now_N))
@@ -87,8 +86,9 @@ class HeldGroup:
     def take(self, most: int) -> list[Observations]:
         """Up to `most` observations that are asked for; they are no longer held."""
         taken_S = np.flatnonzero(_below(self._hashes_S, self.through + 1))[:most]
-        numbers, firsts = _blocks_of(self._block_S[taken_S])
-        of_block = np.split(self._row_S[taken_S], firsts[1:])
+        _, block_T, row_T = self._place_3S[:, taken_S]
+        numbers, firsts = _blocks_of(block_T)
+        of_block = np.split(row_T, firsts[1:])
         taken = [
             self._blocks[number].select(rows_S) for number, rows_S in zip(numbers, of_block, strict=False)
         ]
@@ -111,16 +111,15 @@ class HeldGroup:
         block, self._blocks_made = self._blocks_made, self._blocks_made + 1
         self._set_block(block, observations.select(rows_N))
         n = rows_N.size
+        place_3N = np.empty((3, n), np.int64)
+        place_3N[0], place_3N[1], place_3N[2] = observations.step, block, np.arange(n)
         self._hashes_S = np.concatenate([self._hashes_S, hashes_N[rows_N]])
-        self._steps_S = np.concatenate([self._steps_S, np.full(n, observations.step)])
-        self._block_S = np.concatenate([self._block_S, np.full(n, block)])
-        self._row_S = np.concatenate([self._row_S, np.arange(n)])
+        self._place_3S = np.concatenate([self._place_3S, place_3N], axis=1)
 
     def _keep(self, keep_S: NDArray[np.bool_]) -> None:
         if keep_S.all():
             return
-        self._hashes_S, self._steps_S = self._hashes_S[keep_S], self._steps_S[keep_S]
-        self._block_S, self._row_S = self._block_S[keep_S], self._row_S[keep_S]
+        self._hashes_S, self._place_3S = self._hashes_S[keep_S], self._place_3S[:, keep_S]
 
     def _give_back(self) -> None:
         """Let go of rows of no use, where they are many: of whole blocks, and by copying sparse ones.
@@ -129,7 +128,8 @@ class HeldGroup:
         """
         if _SPARSE * len(self) >= self._rows:
             return
-        numbers, firsts = _blocks_of(self._block_S)
+        _, block_S, row_S = self._place_3S
+        numbers, firsts = _blocks_of(block_S)
         dead = self._blocks.keys() - set(numbers)
         for number in list(itertools.islice(dead, _DROPPED_AT_ONCE)):
             self._drop_block(number)
@@ -142,8 +142,8 @@ class HeldGroup:
             block = self._blocks[number]
             if _SPARSE * (end - first) < block.samples:
                 self._drop_block(number)
-                self._set_block(number, block.select(self._row_S[first:end]))
-                self._row_S[first:end] = np.arange(end - first)
+                self._set_block(number, block.select(row_S[first:end]))
+                row_S[first:end] = np.arange(end - first)
                 copied += _bytes_held(self._blocks[number])
 
     def _set_block(self, number: int, block: Observations) -> None:
@@ -170,6 +170,6 @@ def _bytes_held(block: Observations) -> int:
 
 def _below(hashes_S: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:
     """Whether each is below a limit in 0 … 2**64, which uint64 cannot hold."""
-    if limit > ALL:
-        return np.ones(hashes_S.size, np.bool_)
-    return hashes_S < np.uint64(max(0, limit))
+    if limit <= 0:
+        return np.zeros(hashes_S.size, np.bool_)
+    return hashes_S <= np.uint64(limit - 1)

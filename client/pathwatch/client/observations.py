@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pathwatch.client.tensors import fill_tensor
+from pathwatch.client.tensors import dtype_name, fill_tensor
 from pathwatch.v1 import routing_pb2
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def _floats(name: str, values: ArrayLike, dtypes: Sequence[str], ndim: int) -> N
     array = np.asarray(values)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, not shape {array.shape}")
-    if array.dtype.name in dtypes:
+    if dtype_name(array.dtype) in dtypes:
         return _copy(array)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must be {', '.join(dtypes)}, not {array.dtype}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ _DTYPES = {
 _ARRAY_DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+@functools.lru_cache(maxsize=32)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which NumPy puts together anew each time: longer than it takes to copy a sample."""
+    return dtype.name
+
+
 def to_tensor(array: NDArray[np.generic]) -> tensor_pb2.Tensor:
     """The array's elements, row-major and little-endian; uint16 is taken as the bits of bfloat16.
 
@@ -41,7 +48,7 @@ def fill_tensor(tensor: tensor_pb2.Tensor, array: NDArray[np.generic]) -> None:
     Raises:
         TypeError: an element type that pathwatch.v1 does not have.
     """
-    dtype = _DTYPES.get(array.dtype.name)
+    dtype = _DTYPES.get(dtype_name(array.dtype))
     if dtype is None:
         names = ", ".join(_DTYPES)
         raise TypeError(

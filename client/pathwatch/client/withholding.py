@@ -165,10 +165,11 @@ class Withholding:
 
     def _bound(self, held: HeldWindows) -> None:
         """Let go of everything where memory is short or the server says nothing."""
-        if held.nbytes > self._most_bytes or held.passed_windows > _MOST_PASSED:
+        nbytes = held.nbytes
+        if nbytes > self._most_bytes or held.passed_windows > _MOST_PASSED:
             held.release()
             self._buffer.nudge()
-        self._buffer.reserve(held.nbytes)
+        self._buffer.reserve(nbytes)
 
     def _hand_over(self) -> None:
         """Move all that is asked for into the buffer, a little at a time, and the watermark behind it."""

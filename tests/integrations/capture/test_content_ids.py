@@ -67,7 +67,7 @@ def test_ids_come_to_the_host_whole(ids: list[int]) -> None:
     recording = Recording(TokenSelection.of_batch(rows=2, length=3), [None], [None])
     recording.take(0, torch.full((6, 4), 0.25))
     reading = reduce_reading(recording, None, sample_ids_BM=torch.tensor(ids)[:, None])
-    arrays = unpack(reading, reading.packed_NX)
+    arrays = unpack(reading, reading.packed_NX.numpy())
     assert arrays.sample_ids_N is not None
     assert arrays.sample_ids_N.tolist() == ids
     assert arrays.weights_NLK.tolist() == [[[0.25] * 4]] * 2

@@ -17,7 +17,7 @@ def read(selection: TokenSelection, layers: list[torch.Tensor], logits: torch.Te
     for layer, weights_TK in enumerate(layers):
         recording.take(layer, weights_TK)
     reading = reduce_reading(recording, logits)
-    return unpack(reading, reading.packed_NX)
+    return unpack(reading, reading.packed_NX.numpy())
 
 
 @settings(max_examples=50, deadline=None)

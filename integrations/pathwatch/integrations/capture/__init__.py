@@ -1,4 +1,4 @@
-"""Reading the routers of a mixture-of-experts model: pure PyTorch, nothing is sent from here."""
+"""Reading the routers of a mixture-of-experts model: PyTorch and NumPy, nothing is sent from here."""
 
 from pathwatch.integrations.capture.compilation import uncompiled
 from pathwatch.integrations.capture.content_ids import content_ids

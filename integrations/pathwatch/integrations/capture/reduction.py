@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pathwatch.integrations.capture.losses import recomputed_losses
@@ -17,6 +19,7 @@ _SCALARS = 6
 _ID_BITS = 16
 _ID_COLUMNS = 64 // _ID_BITS
 """A sample id comes in so many columns more, each a whole number that float32 holds exactly."""
+_ID_SHIFTS_C = np.arange(_ID_COLUMNS) * _ID_BITS
 
 
 class SilentRoutersError(ValueError):
@@ -41,19 +44,19 @@ class Reading:
 class HostReading:
     """A reading on the host; float32, counts and targets int32, ids int64."""
 
-    weights_NLK: Tensor
+    weights_NLK: NDArray[np.float32]
     """Mean routing weights over real tokens."""
-    target_weights_NLK: Tensor | None
+    target_weights_NLK: NDArray[np.float32] | None
     """The same over target tokens; None where they are the same tokens."""
-    losses_N: Tensor | None
+    losses_N: NDArray[np.float32] | None
     """Mean loss over target tokens, nats."""
-    tokens_N: Tensor
-    target_tokens_N: Tensor
-    targets_N: Tensor | None
+    tokens_N: NDArray[np.int32]
+    target_tokens_N: NDArray[np.int32]
+    targets_N: NDArray[np.int32] | None
     """Label of the samples' only target token; -1 where there are several."""
-    surplus_N: Tensor
+    surplus_N: NDArray[np.int32]
     """Packed samples in the sample's row beyond those told: unless 0, the row was not divided as told."""
-    sample_ids_N: Tensor | None
+    sample_ids_N: NDArray[np.int64] | None
     """Ids that were not known on the host."""
 
 
@@ -122,37 +125,39 @@ def reduce_reading(
     )
 
 
-def unpack(reading: Reading, packed_NX: Tensor) -> HostReading:
-    """A reading from the host copy of its packed tensor (or from some of its rows)."""
+def unpack(reading: Reading, packed_NX: NDArray[np.float32]) -> HostReading:
+    """A reading from the host copy of its packed tensor (or from some of its rows).
+
+    In NumPy, which takes a fifth as long as PyTorch where it is but a sample or two.
+    """
     size = reading.layers * reading.experts
     start = _SCALARS + _ID_COLUMNS * reading.has_sample_ids
     shape = (len(packed_NX), reading.layers, reading.experts)
-    tokens_N = packed_NX[:, 1].int()
-    target_tokens_N = packed_NX[:, 2].int()
+    whole_NC = packed_NX[:, 1:5].astype(np.int32)
     plain_N = packed_NX[:, 5] > 0
     weights_NLK = packed_NX[:, start : start + size].reshape(shape)
     target_weights_NLK = None
     if reading.has_targets and not plain_N.all():
         # What a plain sample gives must not depend on those that happen to be in its batch.
-        target_weights_NLK = weights_NLK.where(
-            plain_N[:, None, None], packed_NX[:, start + size :].reshape(shape)
+        target_weights_NLK = np.where(
+            plain_N[:, None, None], weights_NLK, packed_NX[:, start + size :].reshape(shape)
         )
     return HostReading(
         weights_NLK=weights_NLK,
         target_weights_NLK=target_weights_NLK,
         losses_N=packed_NX[:, 0] if reading.has_losses else None,
-        tokens_N=tokens_N,
-        target_tokens_N=target_tokens_N,
-        targets_N=packed_NX[:, 3].int() if reading.has_targets else None,
-        surplus_N=packed_NX[:, 4].int(),
+        tokens_N=whole_NC[:, 0],
+        target_tokens_N=whole_NC[:, 1],
+        targets_N=whole_NC[:, 2] if reading.has_targets else None,
+        surplus_N=whole_NC[:, 3],
         sample_ids_N=_joined(packed_NX[:, _SCALARS:start]) if reading.has_sample_ids else None,
     )
 
 
-def _joined(columns_NC: Tensor) -> Tensor:
-    """[N] int64 ids from their columns, lowest bits first."""
-    shifts_C = torch.arange(_ID_COLUMNS) * _ID_BITS
-    return (columns_NC.long() << shifts_C).sum(dim=1)
+def _joined(columns_NC: NDArray[np.float32]) -> NDArray[np.int64]:
+    """[N] ids from their columns, lowest bits first."""
+    joined_N: NDArray[np.int64] = (columns_NC.astype(np.int64) << _ID_SHIFTS_C).sum(axis=1)
+    return joined_N
 
 
 def _plain(selection: TokenSelection) -> Tensor:

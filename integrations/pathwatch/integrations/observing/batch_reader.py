@@ -193,7 +193,7 @@ class BatchReader:
         self, sender: Sender, step: int, batch: TrainingBatch, reading: Reading, packed_NX: Floats
     ) -> None:
         with self._losing(step):
-            arrays = unpack(reading, torch.from_numpy(packed_NX))
+            arrays = unpack(reading, packed_NX)
             surplus = int(arrays.surplus_N.max())
             if surplus:
                 told = len(batch.groups) // len(batch.selection.real_BMS)
@@ -202,18 +202,18 @@ class BatchReader:
                     f"Stream(samples_per_row={told + surplus}), "
                     "or groups and ids for every sample of every row"
                 )
-            if arrays.losses_N is not None and not arrays.losses_N.isfinite().all():
+            if arrays.losses_N is not None and not np.isfinite(arrays.losses_N).all():
                 raise ValueError(
                     "no loss that the model computed had the labels that were told, or losses are not finite"
                 )
-            ids = batch.sample_ids if arrays.sample_ids_N is None else arrays.sample_ids_N
+            ids_N = batch.sample_ids.numpy() if arrays.sample_ids_N is None else arrays.sample_ids_N
             send_reading(
                 sender,
                 step=step,
                 reading=reading,
                 packed_NX=packed_NX,
                 rows_by_group=_rows_by_group(batch),
-                sample_ids_N=ids.numpy(),
+                sample_ids_N=ids_N,
                 visits_N=None if batch.visits is None else batch.visits.numpy(),
             )
             self._losing.worked()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,11 +57,11 @@ def send_reading(
     all of them.
     """
     for group, rows in rows_by_group.items():
-        arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
-        useful = ((arrays.tokens_N > 0) & (arrays.target_tokens_N > 0)).numpy()
+        arrays = unpack(reading, packed_NX[rows])
+        useful = (arrays.tokens_N > 0) & (arrays.target_tokens_N > 0)
         if sender.token_parts == 1 and not useful.all():
             rows = rows[useful]
-            arrays = unpack(reading, torch.from_numpy(packed_NX[rows]))
+            arrays = unpack(reading, packed_NX[rows])
         if len(rows):
             visits = None if visits_N is None else visits_N[rows]
             sender.observe(
