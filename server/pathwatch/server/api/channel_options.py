@@ -15,6 +15,7 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 
 def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int], ...]:
     """Options of the gRPC server."""
+    calls = limits.streams + limits.watchers + limits.calls + limits.health_calls
     options = (
         # Somewhat larger messages are read, refused, and the stream goes on. Compressed ones count unpacked.
         ("grpc.max_receive_message_length", 2 * limits.message_bytes),
@@ -23,10 +24,10 @@ def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int]
         # Before anything is known of who connects.
         ("grpc.max_allowed_incoming_connections", limits.connections),
         # What all connections together may have open, one need not exceed.
-        (
-            "grpc.max_concurrent_streams",
-            limits.streams + limits.watchers + limits.calls + limits.health_calls,
-        ),
+        ("grpc.max_concurrent_streams", calls),
+        # Else gRPC cancels some of a thousand calls that come at once, as after a restart or a takeover.
+        ("grpc.server.max_pending_requests", calls),
+        ("grpc.server.max_pending_requests_hard_limit", calls),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
