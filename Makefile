@@ -10,7 +10,7 @@ export DS_ACCELERATOR ?= cpu
 # Tests start hundreds of processes; without compiled modules each compiles ours anew, and pytest all its tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick tools robustness fuzz bench bench-check bench-signal bench-overhead bench-overload bench-scrape bench-page screenshots soak proto lint format debian help
+.PHONY: demo test quick tools robustness fuzz bench bench-check bench-signal bench-overhead bench-overload bench-scrape bench-page bench-scale screenshots soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,11 +31,11 @@ SEED := $(if $(PATHWATCH_SEED),--hypothesis-seed=$(PATHWATCH_SEED))
 test: $(READY) debian ## All tests but those of `make tools` and `make robustness`
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness' $(SEED)
 
-# Whose tests import PyTorch, most of them a whole training framework, or render charts.
-HEAVY := bench/overhead client/test_data_loader.py examples helm integrations
+# Whose tests import PyTorch, most of them a whole training framework, render charts, or measure.
+HEAVY := bench client/test_data_loader.py examples helm integrations server/report
 
-quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch or render charts: under 90 seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not tools and not robustness' $(HEAVY:%=--ignore=tests/%) $(SEED)
+quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch, render charts or measure: under 90 seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=quick -m 'not slow and not tools and not robustness' $(HEAVY:%=--ignore=tests/%) $(SEED)
 
 tools: $(READY) debian ## The status page in a real browser; rules, dashboards and notifications with a real Prometheus and Alertmanager
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m tools
@@ -84,6 +84,9 @@ bench-scrape: $(READY) ## Measures what a scrape of 100 runs takes, and what it 
 
 bench-page: $(READY) debian ## Measures how long one waits for the status page with 50 runs: about a minute
 	$(BIN)/python bench/page
+
+bench-scale: $(READY) debian ## Measures shards over one Redis, takeovers and a relay, and what fits a shard: about 6 minutes
+	$(BIN)/python bench/scale
 
 screenshots: $(READY) debian ## Takes the pictures of the status page in docs/images anew
 	$(BIN)/python tests/support/screenshots.py docs/images

@@ -18,6 +18,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pathwatch")
+# `make quick`; tests that say themselves how many they need draw as many.
+settings.register_profile("quick", settings.get_profile("pathwatch"), max_examples=20)
 
 
 @pytest.fixture(autouse=True)

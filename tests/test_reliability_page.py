@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ def named() -> Iterator[tuple[str, str | None]]:
             yield path, function or None
 
 
+@functools.cache
 def definitions(path: str) -> set[str]:
     """Functions and classes of a file, and what it gives a name, hypothesis state machines among them."""
     found = set()

@@ -133,6 +133,7 @@ def test_another_service_is_recognised():
     other.stop(None).wait()
 
 
+@pytest.mark.slow
 def test_wait_ready_waits_for_a_server_that_comes_later(sidecar):
     sidecar.stop()
     with Client(sidecar.address) as client:

@@ -21,6 +21,9 @@ NAMES = {0.5: "path_distance_tau_0_5", 0.6: "path_distance_tau_0_6", 0.7: "path_
 NAMES[0.8] = "path_distance_tau_0_8"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def study() -> tuple[GroupStudy, ...]:
     return cohort_study(load_trace(TRACES / "ol_pair_s0.npz"), StudySettings(every=2))
@@ -84,7 +87,6 @@ def test_entropy_is_held_against_distance(study: tuple[GroupStudy, ...]) -> None
         assert found.spearman.n_effective < found.points
 
 
-@pytest.mark.slow
 def test_one_group_is_the_same_alone_as_among_all(study: tuple[GroupStudy, ...]) -> None:
     (alone,) = cohort_study(
         load_trace(TRACES / "ol_pair_s0.npz"), StudySettings(groups=("sub:0.6",), every=2)

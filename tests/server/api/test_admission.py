@@ -39,6 +39,7 @@ def write_tokens(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_strangers_hold_no_calls_open(serve: Any, call_silently: Any, tmp_path: Path) -> None:
     service = serve(Limits(calls=8, hello_seconds=3600), tokens=write_tokens(tmp_path / "tokens.yaml"))
     for _ in range(20):

@@ -178,6 +178,7 @@ def test_messages_of_a_run_that_floods_are_in_nobody_elses_way() -> None:
     run(main)
 
 
+@pytest.mark.slow
 def test_who_is_crowded_out_is_sent_away_but_not_who_has_messages_under_way() -> None:
     limits = Limits(
         unacked_bytes_per_stream=100, unacked_bytes_per_run=150, unacked_bytes=200, waiting_seconds=1

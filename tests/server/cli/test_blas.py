@@ -54,6 +54,7 @@ def test_a_server_of_the_commands_own(arguments: list[str], tmp_path: Path) -> N
     assert told([*arguments, str(tmp_path / "missing.npz")]) == ["told 1"]
 
 
+@pytest.mark.slow
 def test_the_sidecar(taken_port: int, tmp_path: Path) -> None:
     serve = ["serve", "--data", str(tmp_path / "data"), "--listen", f"127.0.0.1:{taken_port}"]
     assert told(serve) == ["told 1"]

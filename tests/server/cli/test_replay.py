@@ -200,6 +200,7 @@ def test_order_and_repetition_change_nothing(trace_file: Callable[..., Path], se
         assert told(trace, server.grpc_address, f"disordered-{seed}", batches=disordered(seed)) == plain
 
 
+@pytest.mark.slow
 def test_no_step_uses_what_comes_after_it(
     command: Callable[..., Result], trace_file: Callable[..., Path]
 ) -> None:

@@ -59,6 +59,7 @@ def test_replay_through_it_from_another_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_linear_algebra_runs_in_the_threads_of_the_pool_alone(tmp_path: Path) -> None:
     """Threads of OpenBLAS's own wait for each other on a machine that others use, too."""
     program = f"""

@@ -17,6 +17,7 @@ from pathwatch.server.cli.told_history import told_history
 from pathwatch.server.config import Limits, ServerConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("windows", "said"), [(60, ""), (45, "one window in 2 is used\n")])
 def test_a_thinned_history_is_called_so(
     windows: int,

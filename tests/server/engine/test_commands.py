@@ -75,6 +75,7 @@ def test_runs_share_by_bytes_whatever_the_size_of_their_messages(sizes: list[int
         assert abs(costs["flood"] - costs["steady"]) <= 2 * (MEBIBYTE + COMMAND_COST)
 
 
+@pytest.mark.slow
 def test_a_batch_ends_soon_so_that_nobody_waits_long() -> None:
     queue, _ = queue_of([("a", 0)] * 10_000)
     assert len(queue.take(0)) == BATCH_COST // COMMAND_COST

@@ -283,6 +283,7 @@ def trained(fleet: Fleet, windows: int, per_step: int) -> tuple[list[Piece], lis
     return pieces, list(np.diff(sent, prepend=0))
 
 
+@pytest.mark.slow
 def test_what_is_sent_does_not_grow_with_what_is_observed() -> None:
     few, many = Fleet(4), Fleet(4)
     _, sent_of_few = trained(few, 6, per_step=10)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def rules_of(file: str) -> list[dict[str, Any]]:
 ALERTS = {rule["alert"]: rule for rule in rules_of("alerts.yaml")}
 
 
-def all_cases() -> Iterator[dict[str, Any]]:
-    for case in CASES:
-        yield from yaml.safe_load(case.read_text())["tests"]
+@functools.cache
+def all_cases() -> Sequence[dict[str, Any]]:
+    return [test for case in CASES for test in yaml.safe_load(case.read_text())["tests"]]
 
 
 def promtool(*arguments: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ class Told:
             }
 
 
+told_once = functools.cache(Told)
+"""Of runs of which nothing more comes."""
+
+
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
     """A recorded run whose groups change their phases."""
@@ -58,7 +63,7 @@ def asked(request: pytest.FixtureRequest) -> tuple[str, str, Told]:
     """Address of the API and name of a run there, and what gRPC says of it."""
     name = request.param
     server = request.getfixturevalue("replayed" if name == "replayed" else "made_up_server")
-    return server.http_address, name, Told(server.grpc_address, name)
+    return server.http_address, name, told_once(server.grpc_address, name)
 
 
 def get(address: str, path: str) -> Any:

@@ -73,6 +73,7 @@ def _is_overflow(whole: bytes, page: int) -> bool:
     return page > 0 and whole[page * PAGE] not in (2, 5, 10, 13)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_bytes_anywhere_never_more_than_refused(copy: Callable[[], Path], data: st.DataObject) -> None:

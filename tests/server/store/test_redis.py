@@ -91,6 +91,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_what_comes_late_is_applied_once(
     stores: Callable[..., RedisStore], redis_server: RedisProcess
 ) -> None:
@@ -109,6 +110,7 @@ def test_what_comes_late_is_applied_once(
     assert [row.name for row in store.runs()] == ["run"]
 
 
+@pytest.mark.slow
 def test_what_was_given_up_does_not_come_after_all(
     stores: Callable[..., RedisStore], redis_server: RedisProcess
 ) -> None:
