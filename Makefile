@@ -10,7 +10,7 @@ export DS_ACCELERATOR ?= cpu
 # Tests start hundreds of processes; without compiled modules each compiles ours anew, and pytest all its tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick tools robustness fuzz bench bench-check bench-signal bench-overhead bench-overload bench-scrape bench-page bench-scale screenshots soak proto lint format debian help
+.PHONY: demo test quick tools robustness scale fuzz bench bench-check bench-signal bench-overhead bench-overload bench-scrape bench-page bench-scale screenshots soak proto lint format debian help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,20 +28,24 @@ demo: $(READY) ## Trains a small MoE model with DeepSpeed, watched by the sideca
 # `PATHWATCH_SEED=n make test` draws other examples; the same for the same n.
 SEED := $(if $(PATHWATCH_SEED),--hypothesis-seed=$(PATHWATCH_SEED))
 
-test: $(READY) debian ## All tests but those of `make tools` and `make robustness`
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness' $(SEED)
+test: $(READY) debian ## All tests but those of `make tools`, `make robustness` and `make scale`
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not tools and not robustness and not scale' $(SEED)
 
 # Whose tests import PyTorch, most of them a whole training framework, render charts, or measure.
 HEAVY := bench client/test_data_loader.py examples helm integrations server/report
 
 quick: $(READY) debian ## The tests that take about a second at most, without those that import PyTorch, render charts or measure: under 90 seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=quick -m 'not slow and not tools and not robustness' $(HEAVY:%=--ignore=tests/%) $(SEED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=quick -m 'not slow and not tools and not robustness and not scale' $(HEAVY:%=--ignore=tests/%) $(SEED)
 
 tools: $(READY) debian ## The status page in a real browser; rules, dashboards and notifications with a real Prometheus and Alertmanager
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m tools
 
 robustness: $(READY) ## Faults injected at length: kills, cuts, full disks, hostile input
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m robustness $(SEED)
+
+# One test at a time: each has eight ranks, three servers and Redis of its own. What it did is printed.
+scale: $(READY) debian ## Several servers over a Redis: killed, frozen, cut off, replaced; against one that lived
+	$(BIN)/python -m pytest -s -m scale
 
 FUZZ_SECONDS ?= 60
 
