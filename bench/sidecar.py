@@ -9,14 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from bench.processes import cpu_seconds
+
 
 class Sidecar:
     """A context manager: serving when entered, stopped by SIGTERM when left."""
 
-    def __init__(self, data: Path, *, limits: Sequence[str] = ()) -> None:
-        """`limits` are NAME=VALUE."""
-        self._command = [sys.executable, "-m", "pathwatch.server.cli", "serve", "--data", str(data)]
-        self._command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    def __init__(
+        self,
+        data: Path,
+        *,
+        limits: Sequence[str] = (),
+        options: Sequence[str] = (),
+        listen: str = "127.0.0.1:0",
+        core: int | None = None,
+        keeps_data: bool = True,
+    ) -> None:
+        """`limits` are NAME=VALUE, `options` further ones of the command line; it uses `core` and no other.
+
+        Without `keeps_data`, as of a relay, `data` only names the log beside it.
+        """
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        self._command = [*pinned, sys.executable, "-m", "pathwatch.server.cli", "serve"]
+        self._command += ["--data", str(data)] if keeps_data else []
+        self._command += ["--listen", listen, "--http", "127.0.0.1:0", *options]
         for limit in limits:
             self._command += ["--limit", limit]
         self._log = data.parent / f"{data.name}.log"
@@ -47,6 +63,11 @@ class Sidecar:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self._process.kill()
+        self._process.wait()
+
     @property
     def pid(self) -> int:
         """Its process."""
@@ -55,8 +76,7 @@ class Sidecar:
     @property
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     @property
     def resident_bytes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.ingest.generator import Block, Sent
 from bench.ingest.workloads import Workload
 from bench.overload.messages import topology
+from bench.processes import cpu_seconds
 from bench.sidecar import Sidecar
 from pathwatch.v1 import run_pb2, run_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +122,11 @@ def echo_server(*arguments: str) -> Iterator[tuple[str, int]]:
 
 
 def _pace(block: Block, pid: int) -> tuple[Pace, Sent]:
-    before = _cpu_seconds(pid)
+    before = cpu_seconds(pid)
     command = [sys.executable, "-m", "bench.ingest.generator", json.dumps(asdict(block))]
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     sent = Sent(**json.loads(result.stdout))
-    cpu = _cpu_seconds(pid) - before
+    cpu = cpu_seconds(pid) - before
     return Pace(messages=sent.messages / sent.seconds, cpu=cpu / sent.all_messages), sent
 
 
@@ -139,11 +138,6 @@ def _create(address: str, run: str, workload: Workload) -> None:
     )
     with grpc.insecure_channel(address) as channel:
         run_pb2_grpc.RunServiceStub(channel).CreateRun(run_pb2.CreateRunRequest(name=run, config=config))
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _closing_seconds(http: str) -> float:

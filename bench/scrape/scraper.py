@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import os
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
@@ -43,15 +41,9 @@ def fetch(address: str, *, compressed: bool = True) -> bytes:
 
 def scrape(server: Sidecar, *, compressed: bool = True) -> Taken:
     """From connecting to the last byte; CPU time is that of the server, whatever it does meanwhile."""
-    began, cpu = time.perf_counter(), _cpu_seconds(server.pid)
+    began, cpu = time.perf_counter(), server.cpu_seconds
     fetch(server.http, compressed=compressed)
-    return Taken(time.perf_counter() - began, _cpu_seconds(server.pid) - cpu)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process, threads that have ended included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Taken(time.perf_counter() - began, server.cpu_seconds - cpu)
 
 
 class Scraper:
