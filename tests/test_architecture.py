@@ -82,6 +82,17 @@ ALLOWED = {
         "pathwatch.server.store",
     },
     "pathwatch.server.monitoring": {"pathwatch.server.phases"},
+    "pathwatch.server.relay": {
+        "pathwatch.v1",
+        "pathwatch.client",
+        "pathwatch.server.access",
+        "pathwatch.server.api",
+        "pathwatch.server.config",
+        "pathwatch.server.engine",
+        "pathwatch.server.exporter",
+        "pathwatch.server.sketch",
+        "pathwatch.server.web",
+    },
     "pathwatch.server.web": {"pathwatch.server.access", "pathwatch.server.config"},
 }
 FOREIGN_TO = {
@@ -154,10 +165,11 @@ def test_rooms_stay_free_of_foreign_packages(room: str) -> None:
             assert not used & FOREIGN_TO[room], f"{path.relative_to(ROOT)}: {used & FOREIGN_TO[room]}"
 
 
-def test_only_the_command_line_uses_the_client() -> None:
+def test_only_the_command_line_and_relays_use_the_client() -> None:
     for path, tree in SOURCES.items():
         name = module_name(path)
-        if inside(name, "pathwatch.server") and not inside(name, "pathwatch.server.cli"):
+        uses = any(inside(name, f"pathwatch.server.{room}") for room in ("cli", "relay"))
+        if inside(name, "pathwatch.server") and not uses:
             assert not any(inside(m, "pathwatch.client") for m, _ in imports(tree)), path.relative_to(ROOT)
 
 

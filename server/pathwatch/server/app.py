@@ -18,7 +18,14 @@ from pathwatch.server.api.call_counts import CallCounts
 from pathwatch.server.api.run_services import RunServices
 from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.changes.feed import ChangeFeed
-from pathwatch.server.config import AddressError, ServerConfig, WebhooksError, access_warnings, check
+from pathwatch.server.config import (
+    AddressError,
+    RelayConfig,
+    ServerConfig,
+    WebhooksError,
+    access_warnings,
+    check,
+)
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.exporter.endpoint import metrics_application, metrics_registry
 from pathwatch.server.exporter.webhook_collector import WebhookCollector
@@ -48,7 +55,7 @@ class Addresses:
     http: str
 
 
-async def serve(config: ServerConfig, *, ready: Callable[[Addresses], None]) -> int:
+async def serve(config: ServerConfig | RelayConfig, *, ready: Callable[[Addresses], None]) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the process's exit code.
 
     `ready` is called once both addresses answer. Raises StartError.
@@ -65,7 +72,9 @@ async def serve(config: ServerConfig, *, ready: Callable[[Addresses], None]) -> 
     return 0
 
 
-async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None], stop: asyncio.Event) -> None:
+async def _serve_until(
+    config: ServerConfig | RelayConfig, ready: Callable[[Addresses], None], stop: asyncio.Event
+) -> None:
     if problems := check(config):
         raise StartError("; ".join(problems))
     for warning in access_warnings(config):
@@ -73,25 +82,35 @@ async def _serve_until(config: ServerConfig, ready: Callable[[Addresses], None],
     async with AsyncExitStack() as closing:
         try:
             http, grpc_server = _assemble(config, closing)
-        except (StoreError, AddressError, WebhooksError, OSError) as error:
+        except (StoreError, AddressError, WebhooksError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         closing.push_async_callback(grpc_server.drain)
         closing.callback(http.drain)
         await grpc_server.start()
         http.start()
         ready(Addresses(grpc=grpc_server.address, http=http.address))
-        log.info("status page: %s://%s/", "https" if config.http_tls else "http", http.address)
+        if isinstance(config, RelayConfig):
+            log.info("relay to %s", config.upstream)
+        else:
+            log.info("status page: %s://%s/", "https" if config.http_tls else "http", http.address)
         await stop.wait()
         log.info("draining")
 
 
-def _assemble(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
-    """Everything from the store up; `closing` takes it down again in the right order."""
+def _assemble(config: ServerConfig | RelayConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
+    """What is to be served; `closing` takes it down again in the right order."""
+    if isinstance(config, RelayConfig):
+        from pathwatch.server.relay.assembly import assemble_relay  # the client, which servers do not need
+
+        return assemble_relay(config, closing)
+    return _assemble_server(config, closing)
+
+
+def _assemble_server(config: ServerConfig, closing: AsyncExitStack) -> tuple[HttpServer, GrpcServer]:
+    """Everything from the store up."""
     opened = open_store(config, closing)
     store = opened.store
-    engine = Engine(
-        store, limits=config.limits, compute_threads=config.compute_threads, leases=opened.leases
-    )
+    engine = Engine(store, limits=config.limits, compute_threads=config.compute_threads, leases=opened.leases)
     counts = AccessCounts()
     notifier = None
     if config.webhooks is not None:
@@ -136,7 +155,7 @@ class BackgroundServer:
     A context manager: ready when entered, drained when left. Errors at the start are raised on entering.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig | RelayConfig) -> None:
         """`config` sets everything but the addresses."""
         self._config = replace(config, listen="127.0.0.1:0", http="127.0.0.1:0")
         self._started = threading.Event()

@@ -22,6 +22,8 @@ SURFACE = {
         *["--redis-password", "--redis-password-file", "--redis-sentinel-password-file"],
         *["--redis-ca", "--redis-cert", "--redis-key"],
         *["--redis-wait-replicas", "--redis-timeout-seconds", "--shard", "--lease-seconds"],
+        *["--upstream", "--upstream-ca", "--upstream-cert", "--upstream-key"],
+        *["--upstream-token-file", "--upstream-insecure"],
         "--snapshot-minutes",
         *["--tls-cert", "--tls-key", "--tls-client-ca", "--http-tls", "--tokens", "--http-tokens"],
         *[

@@ -16,6 +16,8 @@ from pathwatch.server.app import BackgroundServer
 from pathwatch.server.exporter.names import METRIC_HELP, PREFIX, is_metric_name
 from pathwatch.server.exporter.webhook_collector import WebhookCollector
 from pathwatch.server.notify.counts import DeliveryCounts
+from pathwatch.server.relay.collector import RelayCollector
+from pathwatch.server.relay.counts import RelayCounts
 
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
 THRESHOLDS = re.compile(r"path_distance_tau_\d_\d")
@@ -54,12 +56,13 @@ def row(family: Metric) -> Row:
 
 @pytest.fixture(scope="module")
 def families(replayed: BackgroundServer) -> list[Metric]:
-    """Ours, as they are scraped, and those of webhooks, which the server has none of."""
+    """Ours, as they are scraped, and those of relays, webhooks, which the server has none of."""
     with urllib.request.urlopen(f"http://{replayed.http_address}/metrics", timeout=30) as response:
         scraped = text_string_to_metric_families(response.read().decode())
         return [
             *(family for family in scraped if family.name.startswith((PREFIX, "grpc_"))),
             *WebhookCollector(DeliveryCounts()).collect(),
+            *RelayCollector(RelayCounts()).collect(),
         ]
 
 

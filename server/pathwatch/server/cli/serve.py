@@ -12,15 +12,15 @@ from pathwatch.server.cli.blas import one_blas_thread
 from pathwatch.server.cli.options import Assignments, Command, fail, require
 from pathwatch.server.cli.redis_options import redis_options, to_redis_options
 from pathwatch.server.cli.shard_options import shard_options
+from pathwatch.server.cli.upstream_options import to_relay_config, upstream_options
 
 
 @click.command("serve", cls=Command)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    required=True,
     metavar="DIR",
-    help="Folder for everything durable; made if it is not there.",
+    help="Folder for everything durable; made if it is not there. Only a relay needs none.",
 )
 @click.option(
     "--listen",
@@ -45,6 +45,7 @@ from pathwatch.server.cli.shard_options import shard_options
 )
 @redis_options
 @shard_options
+@upstream_options
 @click.option(
     "--snapshot-minutes",
     type=click.FloatRange(min=0),
@@ -138,7 +139,7 @@ from pathwatch.server.cli.shard_options import shard_options
 )
 @click.option("--check", is_flag=True, help="Validate the configuration, list the limits and exit.")
 def command(
-    data: Path,
+    data: Path | None,
     listen: str,
     http: str,
     store: str,
@@ -163,9 +164,9 @@ def command(
     log_format: str,
     log_level: str,
     check: bool,
-    **redis: Any,
+    **more: Any,
 ) -> None:
-    """Run the sidecar until SIGTERM or Ctrl-C.
+    """Run the sidecar until SIGTERM or Ctrl-C; with --upstream, a relay to one.
 
     The first line printed is `grpc=HOST:PORT http=HOST:PORT`, once both answer.
     """
@@ -180,32 +181,43 @@ def command(
         tls = configuration.TlsFiles(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
     try:
         limits = configuration.parse_limits(limit)
-        of_redis = to_redis_options(**redis)
+        of_redis = to_redis_options(**{k: v for k, v in more.items() if k.startswith("redis_")})
     except ValueError as error:
         fail(error)
-    config = configuration.ServerConfig(
-        data=data,
-        listen=listen,
-        http=http,
-        store=store,
-        redis=of_redis,
-        shard=shard,
-        lease_seconds=lease_seconds,
-        snapshot_minutes=snapshot_minutes,
-        insecure=insecure,
-        tls=tls,
-        http_tls=http_tls,
-        tokens=tokens,
-        http_tokens=http_tokens,
-        audit_log=audit_log,
-        webhooks=webhooks,
-        public_url=public_url,
-        max_connection_age_seconds=max_connection_age,
-        finished_series_seconds=finished_series_seconds,
-        otlp_endpoint=otlp_endpoint,
-        otlp_interval_seconds=otlp_interval_seconds,
-        limits=limits,
-    )
+    serving: dict[str, Any] = {
+        "listen": listen,
+        "http": http,
+        "insecure": insecure,
+        "tls": tls,
+        "http_tls": http_tls,
+        "tokens": tokens,
+        "http_tokens": http_tokens,
+        "audit_log": audit_log,
+        "max_connection_age_seconds": max_connection_age,
+        "limits": limits,
+    }
+    upstream = {k: v for k, v in more.items() if k.startswith("upstream")}
+    relay = to_relay_config(click.get_current_context(), serving, **upstream)
+    config: configuration.ServerConfig | configuration.RelayConfig
+    if relay is not None:
+        config = relay
+    elif data is None:
+        fail("Missing option '--data': the folder for everything durable")
+    else:
+        config = configuration.ServerConfig(
+            **serving,
+            data=data,
+            store=store,
+            redis=of_redis,
+            shard=shard,
+            lease_seconds=lease_seconds,
+            snapshot_minutes=snapshot_minutes,
+            webhooks=webhooks,
+            public_url=public_url,
+            finished_series_seconds=finished_series_seconds,
+            otlp_endpoint=otlp_endpoint,
+            otlp_interval_seconds=otlp_interval_seconds,
+        )
     problems = configuration.check(config)
     if problems:
         fail("; ".join(problems))

@@ -68,6 +68,7 @@ _TAKEN = frozenset(
         *("partial_rounds", "unjudged_rounds", "ingest_observations", "ingest_bytes", "other_groups"),
         *("data_folder_free_bytes", "data_folder_size_bytes", "database_bytes"),
         *("snapshot_age_seconds", "snapshot_interval_seconds"),
+        *("relay_observations", "relay_bytes"),
         *("commit_failures", "limit_refusals", "refused_calls", "reload_failures", "reload_failing"),
         *("webhook_deliveries", "webhook_pending"),
     }
