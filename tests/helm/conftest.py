@@ -46,6 +46,13 @@ def secrets() -> Mapping[str, Mapping[str, str]]:
             "tls.crt": (TLS / "client.pem").read_text(),
             "tls.key": (TLS / "client.key").read_text(),
         },
+        "pathwatch-ca": {"ca.crt": (TLS / "ca.pem").read_text()},
+        "pathwatch-token": {"token": "x" * 43},
+        "pathwatch-relay": {
+            "tls.crt": (TLS / "client.pem").read_text(),
+            "tls.key": (TLS / "client.key").read_text(),
+        },
+        "relay-tls": certificate,
         "pathwatch-webhooks": {
             "webhooks.yaml": yaml.safe_dump([webhook]),
             "url": "https://hooks.example.org/x",

@@ -8,7 +8,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, Manifest, rendered, rendered_example
+from charts import CHART, Manifest, distributed_example, rendered, rendered_example
 
 VERSIONS = ("1.29", "1.37")
 """The oldest that the chart is for, and the newest whose schemas there are."""
@@ -34,8 +34,8 @@ def test_a_cluster_takes_every_manifest(release: list[Manifest], version: str) -
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_cluster_takes_the_example(tmp_path: Path, version: str) -> None:
-    for manifest in rendered_example(tmp_path):
+def test_a_cluster_takes_the_examples(tmp_path: Path, version: str) -> None:
+    for manifest in [*rendered_example(tmp_path), *distributed_example()]:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 

@@ -6,7 +6,24 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import SERVICES, Manifest, is_selected, of_kind, pods, rendered, the, the_container, values_of
+from charts import (
+    RELAYS,
+    SERVICES,
+    Manifest,
+    is_selected,
+    of_kind,
+    pods,
+    rendered,
+    the,
+    the_container,
+    values_of,
+)
+
+
+@pytest.fixture(params=[*SERVICES, *RELAYS])
+def any_release(request: pytest.FixtureRequest) -> list[Manifest]:
+    """Of each values file whose pods are the chart's own."""
+    return rendered(values_of(request.param))
 
 
 @pytest.fixture(params=SERVICES)
@@ -21,13 +38,17 @@ def labels_of_the_pod(release: list[Manifest]) -> dict[str, str]:
     return labels
 
 
-def test_whatever_selects_the_pod_selects_it(service_release: list[Manifest]) -> None:
-    labels = labels_of_the_pod(service_release)
+def test_whatever_selects_the_pod_selects_it(any_release: list[Manifest]) -> None:
+    labels = labels_of_the_pod(any_release)
     selectors: list[dict[str, str]] = [
-        the(service_release, "StatefulSet")["spec"]["selector"]["matchLabels"],
-        *(service["spec"]["selector"] for service in of_kind(service_release, "Service")),
-        *(m["spec"]["podSelector"]["matchLabels"] for m in of_kind(service_release, "NetworkPolicy")),
-        *(m["spec"]["selector"]["matchLabels"] for m in of_kind(service_release, "PodDisruptionBudget")),
+        *(
+            owner["spec"]["selector"]["matchLabels"]
+            for kind in ("StatefulSet", "DaemonSet")
+            for owner in of_kind(any_release, kind)
+        ),
+        *(service["spec"]["selector"] for service in of_kind(any_release, "Service")),
+        *(m["spec"]["podSelector"]["matchLabels"] for m in of_kind(any_release, "NetworkPolicy")),
+        *(m["spec"]["selector"]["matchLabels"] for m in of_kind(any_release, "PodDisruptionBudget")),
     ]
     assert len(selectors) >= 3
     for selector in selectors:
@@ -49,14 +70,14 @@ def test_two_releases_in_a_namespace_do_not_select_each_others_pods() -> None:
         assert not is_selected(other, service["spec"]["selector"])
 
 
-def test_services_lead_to_ports_of_the_container(service_release: list[Manifest]) -> None:
-    (pod,) = pods(service_release)
+def test_services_lead_to_ports_of_the_container(any_release: list[Manifest]) -> None:
+    (pod,) = pods(any_release)
     ports = {port["name"]: port["containerPort"] for port in the_container(pod)["ports"]}
-    config = yaml.safe_load(the(service_release, "ConfigMap", "-config")["data"]["serve.yaml"])
+    config = yaml.safe_load(the(any_release, "ConfigMap", "-config")["data"]["serve.yaml"])
     assert ports == {
         key: int(config[what].rpartition(":")[2]) for key, what in (("grpc", "listen"), ("http", "http"))
     }
-    for service in of_kind(service_release, "Service"):
+    for service in of_kind(any_release, "Service"):
         assert {port["targetPort"] for port in service["spec"]["ports"]} == {"grpc", "http"}
 
 

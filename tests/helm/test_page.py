@@ -48,7 +48,7 @@ def test_values_that_commands_set_are_there(page: Path) -> None:
 def test_values_that_the_page_shows_are_taken() -> None:
     blocks = [dedent(block) for block in re.findall(r"(?:^ {4,}.*\n)+", PAGE.read_text(), re.MULTILINE)]
     shown = [block for block in blocks if block.partition(":")[0] in DEFAULTS]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for text in shown:
         assert rendered({**values_of("plaintext"), **yaml.safe_load(text)})
 

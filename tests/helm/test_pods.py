@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from charts import (
+    RELAYS,
     SERVICES,
     Manifest,
     containers,
+    distributed_example,
     pods,
     rendered,
     rendered_example,
@@ -20,11 +22,14 @@ from charts import (
 )
 
 
-@pytest.fixture(params=[*SERVICES, "example"])
+@pytest.fixture(params=[*SERVICES, *RELAYS, "example", "distributed example"])
 def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Manifest:
-    """Of each values file that makes one, and of the example."""
-    example = request.param == "example"
-    (found,) = pods(rendered_example(tmp_path) if example else rendered(values_of(request.param)))
+    """Of each values file that makes one, and of the examples."""
+    release = {
+        "example": lambda: rendered_example(tmp_path),
+        "distributed example": distributed_example,
+    }.get(request.param, lambda: rendered(values_of(request.param)))()
+    (found,) = pods(release)
     return found
 
 
@@ -63,12 +68,12 @@ def test_every_mount_of_the_example_has_its_volume(tmp_path: Path) -> None:
     assert mounted == set(volumes)
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_mount_of_a_service_has_its_volume_or_its_claim(name: str) -> None:
-    stateful = the(rendered(values_of(name)), "StatefulSet")["spec"]
-    volumes = [volume["name"] for volume in stateful["template"]["spec"]["volumes"]]
-    claims = [claim["metadata"]["name"] for claim in stateful.get("volumeClaimTemplates", [])]
-    mounted = [mount["name"] for mount in the_container(stateful["template"])["volumeMounts"]]
+@pytest.mark.parametrize("name", [*SERVICES, *RELAYS])
+def test_every_mount_has_its_volume_or_its_claim(name: str) -> None:
+    (owner,) = (m["spec"] for m in rendered(values_of(name)) if m["kind"] in ("StatefulSet", "DaemonSet"))
+    volumes = [volume["name"] for volume in owner["template"]["spec"]["volumes"]]
+    claims = [claim["metadata"]["name"] for claim in owner.get("volumeClaimTemplates", [])]
+    mounted = [mount["name"] for mount in the_container(owner["template"])["volumeMounts"]]
     assert sorted(mounted) == sorted([*volumes, *claims])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from charts import Manifest, pods, rendered, rendered_example, the_container, values_of
+from charts import RELAYS, Manifest, pods, rendered, rendered_example, the_container, values_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mounting import environment, mount
 
@@ -30,12 +30,19 @@ PROCESS_BYTES = 400 << 20
 SIZES = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 
+# One that has the volumes of a sidecar, a relay or not.
+POD_LIKE_A_SIDECAR: Mapping[bool, Mapping[str, object]] = {
+    False: {"mode": "service"},
+    True: {"mode": "relay", "networkPolicy": {"enabled": False}},
+}
+
+
 def pod_of(release: list[Manifest], values: Mapping[str, object]) -> Manifest:
     """The pod, for mode sidecar one that holds what the templates for jobs say."""
     if values.get("mode") != "sidecar":
         (pod,) = pods(release)
         return pod
-    (pod,) = pods(rendered({**values, "mode": "service"}))
+    (pod,) = pods(rendered({**values, **POD_LIKE_A_SIDECAR[bool(values.get("relay"))]}))
     return pod
 
 
@@ -105,7 +112,7 @@ def answer(probe: Mapping[str, Mapping[str, object]], addresses: Mapping[str, st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plaintext", "tls", "example"])
+@pytest.mark.parametrize("name", ["plaintext", "tls", "relay", "relay-tls", "example"])
 def test_what_it_starts_answers_its_probes_and_stops_in_time(
     name: str, secrets: Secrets, tmp_path: Path
 ) -> None:
@@ -117,6 +124,7 @@ def test_what_it_starts_answers_its_probes_and_stops_in_time(
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             if kind in container:
                 assert answer(container[kind], addresses), kind
-    assert (tmp_path / "var/lib/pathwatch/data/pathwatch.sqlite3").stat().st_mode & 0o077 == 0
+    if name not in RELAYS:  # which keep nothing
+        assert (tmp_path / "var/lib/pathwatch/data/pathwatch.sqlite3").stat().st_mode & 0o077 == 0
     lines = (tmp_path / "log").read_text().splitlines()
     assert all(json.loads(line)["event"] for line in lines)

@@ -25,8 +25,20 @@ SHARDS: Mapping[str, Any] = {
     "redis": {"url": "redis://h"},
     "networkPolicy": {"egress": [{"to": [{"podSelector": {}}]}]},
 }
+RELAY: Mapping[str, Any] = {
+    **GOOD,
+    "mode": "relay",
+    "relay": {"upstream": "dns:///watch-headless.pathwatch.svc:50051"},
+    "networkPolicy": SHARDS["networkPolicy"],
+}
+SIDECAR_RELAY: Mapping[str, Any] = {**GOOD, "mode": "sidecar", "relay": RELAY["relay"]}
 OTLP_PUSH_SECONDS = 5
 """Longest wait of a stop for the last push (docs/operations.md)."""
+
+
+def with_relay(values: Mapping[str, Any] = RELAY, **relay: object) -> Mapping[str, Any]:
+    """With that said of the relay besides."""
+    return {**values, "relay": {**values["relay"], **relay}}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +49,7 @@ OTLP_PUSH_SECONDS = 5
         ({**GOOD, "replica": 1}, "additional properties 'replica' not allowed"),
         ({**GOOD, "image": {"repository": "r", "tags": "1"}}, "additional properties 'tags' not allowed"),
         ({**GOOD, "image": {"repository": "r", "digest": "sha256:12"}}, "at '/image/digest'"),
-        ({**GOOD, "mode": "relay"}, "value must be one of 'service', 'sidecar'"),
+        ({**GOOD, "mode": "shard"}, "value must be one of 'service', 'relay', 'sidecar'"),
         ({**GOOD, "replicas": 2}, "replicas is 2: several pods share their runs in a Redis"),
         ({**SHARDS, "persistence": {"existingClaim": "c"}}, "persistence.existingClaim is one claim"),
         ({**SHARDS, "server": {"leaseSeconds": 1}}, "at '/server/leaseSeconds': minimum"),
@@ -107,8 +119,34 @@ OTLP_PUSH_SECONDS = 5
         ({**SIDECAR, "persistence": {"enabled": True}}, "mode sidecar: the job's pod brings no claim"),
         (
             {**SIDECAR, "insecure": False, "tls": {"enabled": True, "existingSecret": "s"}},
-            "tls.enabled is for mode service",
+            "tls.enabled is for modes service and relay",
         ),
+        ({**GOOD, "mode": "relay"}, "relay.upstream is empty: name the service"),
+        ({**GOOD, "relay": {"upstream": "h:1"}}, "relay.upstream is for modes relay and sidecar"),
+        ({**GOOD, "relay": {"tokenSecret": "s"}}, "of no use without relay.upstream"),
+        ({**GOOD, "relay": {"hostPort": 50051}}, "relay.hostPort is for mode relay: mode service has no pod"),
+        (with_relay(upstream="h"), "at '/relay/upstream'"),
+        (with_relay(upstream="file:///endpoints"), "at '/relay/upstream'"),
+        (with_relay(insecure=True, caSecret="s"), "relay.insecure is plaintext to the upstream"),
+        (with_relay(hostPort=70000), "at '/relay/hostPort': maximum"),
+        ({**RELAY, "insecure": False}, "mode relay would carry plaintext between pods"),
+        ({**RELAY, "networkPolicy": {}}, "networkPolicy.egress is empty"),
+        ({**RELAY, "redis": {"url": "redis://h"}}, "a relay keeps nothing and tells nobody"),
+        ({**RELAY, "webhooks": {"existingSecret": "w"}}, "a relay keeps nothing and tells nobody"),
+        (
+            {**RELAY, "server": {"otlp": {"endpoint": "http://c:4318"}}},
+            "a relay keeps nothing and tells nobody",
+        ),
+        ({**RELAY, "persistence": {"existingClaim": "c"}}, "a relay keeps nothing and tells nobody"),
+        (
+            {**RELAY, "service": {"type": "LoadBalancer"}},
+            "service.type is LoadBalancer: a relay is",
+        ),
+        (
+            {**RELAY, "replicas": 3},
+            "mode relay has no number of its own; there is one on each node",
+        ),
+        (with_relay(SIDECAR_RELAY, hostPort=1), "relay.hostPort is for mode relay: mode sidecar has no pod"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -118,7 +156,7 @@ def test_what_is_wrong_is_named(values: Mapping[str, Any], message: str) -> None
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("values", [GOOD, SIDECAR, SHARDS])
+@pytest.mark.parametrize("values", [GOOD, SIDECAR, SHARDS, RELAY, SIDECAR_RELAY])
 def test_the_rest_goes(values: Mapping[str, Any]) -> None:
     """What the refusals above differ from by one thing."""
     assert rendered(values)

@@ -25,12 +25,13 @@ def values_of(name: str) -> dict[str, Any]:
     return loaded
 
 
-SERVICES = [
-    name
-    for name in (path.stem.removesuffix("-values") for path in CI_VALUES)
-    if values_of(name).get("mode") != "sidecar"
-]
-"""Values files in mode service."""
+def names_of(mode: str) -> list[str]:
+    """Of the values files in that mode."""
+    names = (path.stem.removesuffix("-values") for path in CI_VALUES)
+    return [name for name in names if values_of(name).get("mode", "service") == mode]
+
+
+SERVICES, RELAYS = names_of("service"), names_of("relay")
 
 
 def rendered(values: Mapping[str, Any], chart: Path = CHART, name: str = "demo") -> list[Manifest]:
@@ -46,12 +47,20 @@ def rendered(values: Mapping[str, Any], chart: Path = CHART, name: str = "demo")
     ]
 
 
-def rendered_example(folder: Path) -> list[Manifest]:
-    """Of examples/kubernetes/training-job, with the chart that it depends on put where Helm looks for it."""
+def rendered_example(folder: Path, **pathwatch: object) -> list[Manifest]:
+    """Of examples/kubernetes/training-job, with the chart that it depends on put where Helm looks for it.
+
+    `pathwatch` is what is said to that chart.
+    """
     chart = folder / "training-job"
     shutil.copytree(EXAMPLE / "training-job", chart)
     shutil.copytree(CHART, chart / "charts" / "pathwatch")
-    return rendered({}, chart)
+    return rendered({"pathwatch": pathwatch}, chart)
+
+
+def distributed_example() -> list[Manifest]:
+    """Of examples/kubernetes/distributed-job.yaml."""
+    return list(yaml.safe_load_all((EXAMPLE / "distributed-job.yaml").read_text()))
 
 
 def of_kind(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:

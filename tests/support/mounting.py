@@ -1,4 +1,4 @@
-"""What a kubelet does before it starts a container: environment, and files of volumes, in a folder, not at /."""
+"""What a kubelet does before it starts a container: environment, and files of volumes, in a folder for /."""
 
 from __future__ import annotations
 

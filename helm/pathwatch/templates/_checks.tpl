@@ -6,7 +6,7 @@
 {{- end -}}
 {{- if gt (int .replicas) 1 -}}
 {{- if ne .mode "service" -}}
-{{- fail (printf "replicas is %d: mode %s has no number of its own, there is one with each pod of the job" (int .replicas) .mode) -}}
+{{- fail (printf "replicas is %d: mode %s has no number of its own; there is one %s" (int .replicas) .mode (ternary "on each node" "in each pod of the job" (eq .mode "relay"))) -}}
 {{- end -}}
 {{- if not .redis.url -}}
 {{- fail (printf "replicas is %d: several pods share their runs in a Redis; name it in redis.url, or set replicas=1" (int .replicas)) -}}
@@ -21,19 +21,20 @@
 {{- if and (not .redis.url) (or .redis.passwordSecret .redis.sentinelPasswordSecret .redis.caSecret .redis.clientSecret) -}}
 {{- fail "the secrets of redis are of no use without redis.url" -}}
 {{- end -}}
+{{- include "pathwatch.relayChecks" $ -}}
 {{- if eq .mode "sidecar" -}}
 {{- if .tls.enabled -}}
-{{- fail "tls.enabled is for mode service: a sidecar listens for its own pod alone, on 127.0.0.1" -}}
+{{- fail "tls.enabled is for modes service and relay: a sidecar listens for its own pod alone, on 127.0.0.1" -}}
 {{- end -}}
 {{- if not .insecure -}}
 {{- fail "mode sidecar: metrics and status page are plaintext on the address of the job's pod, where the kubelet and Prometheus reach them; set insecure=true if the network is trusted" -}}
 {{- end -}}
-{{- if and .persistence.enabled (not .persistence.existingClaim) -}}
+{{- if and .persistence.enabled (not .persistence.existingClaim) (not .relay.upstream) -}}
 {{- fail "mode sidecar: the job's pod brings no claim; name one in persistence.existingClaim, or set persistence.enabled=false to forget the run with the pod" -}}
 {{- end -}}
 {{- else -}}
 {{- if not (or .tls.enabled .insecure) -}}
-{{- fail "the service would carry plaintext between pods: set tls.enabled=true with tls.existingSecret or tls.certManager.enabled, or insecure=true if the network is trusted" -}}
+{{- fail (printf "mode %s would carry plaintext between pods: set tls.enabled=true with tls.existingSecret or tls.certManager.enabled, or insecure=true if the network is trusted" .mode) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .tls.enabled .tls.certManager.enabled .tls.existingSecret -}}
@@ -51,8 +52,37 @@
 {{- if and .monitoring.scrape.enabled .httpTokens.existingSecret (not .monitoring.scrape.tokenSecret) -}}
 {{- fail "monitoring.scrape.tokenSecret is empty, but httpTokens asks Prometheus for a token: name a secret whose key token holds one with the scope read" -}}
 {{- end -}}
-{{- if and (eq .mode "service") .networkPolicy.enabled (not .networkPolicy.egress) (or .redis.url .webhooks.existingSecret .server.otlp.endpoint) -}}
-{{- fail "networkPolicy.egress is empty, but redis.url, webhooks or server.otlp.endpoint need a way out: allow where it leads, name server included" -}}
+{{- if and (ne .mode "sidecar") .networkPolicy.enabled (not .networkPolicy.egress) (or .redis.url .relay.upstream .webhooks.existingSecret .server.otlp.endpoint) -}}
+{{- fail "networkPolicy.egress is empty, but redis.url, relay.upstream, webhooks or server.otlp.endpoint need a way out: allow where it leads, name server included" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pathwatch.relayChecks" -}}
+{{- with .Values -}}
+{{- if .relay.upstream -}}
+{{- if eq .mode "service" -}}
+{{- fail "relay.upstream is for modes relay and sidecar: a service keeps what it is sent" -}}
+{{- end -}}
+{{- if and .relay.insecure (or .relay.caSecret .relay.clientSecret) -}}
+{{- fail "relay.insecure is plaintext to the upstream, for which relay.caSecret and relay.clientSecret are of no use; choose one" -}}
+{{- end -}}
+{{- if or .redis.url .webhooks.existingSecret .server.otlp.endpoint .persistence.existingClaim -}}
+{{- fail "a relay keeps nothing and tells nobody: redis.url, webhooks.existingSecret, server.otlp.endpoint and persistence.existingClaim are for the service at relay.upstream" -}}
+{{- end -}}
+{{- else -}}
+{{- if eq .mode "relay" -}}
+{{- fail "relay.upstream is empty: name the service as clients are given it, such as dns:///watch-pathwatch-headless.pathwatch.svc:50051" -}}
+{{- end -}}
+{{- if or .relay.insecure .relay.caSecret .relay.clientSecret .relay.tokenSecret -}}
+{{- fail "relay.insecure and the secrets of relay are of no use without relay.upstream" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .relay.hostPort (ne .mode "relay") -}}
+{{- fail (printf "relay.hostPort is for mode relay: mode %s has no pod on each node" .mode) -}}
+{{- end -}}
+{{- if and (eq .mode "relay") (ne .service.type "ClusterIP") -}}
+{{- fail (printf "service.type is %s: a relay is for the pods of its own node, which reach it by a ClusterIP" .service.type) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -18,8 +18,8 @@ env:
   {{- end }}
 {{- end }}
 ports:
-  {{- if eq .Values.mode "service" }}
-  - {name: grpc, containerPort: 50051, protocol: TCP}
+  {{- if ne .Values.mode "sidecar" }}
+  - {name: grpc, containerPort: 50051, {{ with .Values.relay.hostPort }}hostPort: {{ . }}, {{ end }}protocol: TCP}
   {{- end }}
   - {name: http, containerPort: 9464, protocol: TCP}
 startupProbe:
@@ -27,7 +27,7 @@ startupProbe:
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: {{ div (add (int .Values.startupSeconds) 1) 2 }}
-{{- if eq .Values.mode "service" }}
+{{- if ne .Values.mode "sidecar" }}
 readinessProbe:
   {{- include "pathwatch.probe" . | nindent 2 }}
   periodSeconds: 5
@@ -50,7 +50,9 @@ securityContext:
   capabilities: {drop: [ALL]}
   seccompProfile: {type: RuntimeDefault}
 volumeMounts:
+  {{- if not .Values.relay.upstream }}
   - {name: pathwatch-data, mountPath: /var/lib/pathwatch}
+  {{- end }}
   - {name: pathwatch-tmp, mountPath: /tmp}
   - {name: pathwatch-config, mountPath: /etc/pathwatch/config, readOnly: true}
   {{- range include "pathwatch.secrets" . | fromYamlArray }}
@@ -67,8 +69,9 @@ grpc: {port: 50051}
 {{- end -}}
 {{- end -}}
 
-{{/* Its volumes but that of the data of mode service, which is a claim of the StatefulSet. */}}
+{{/* Its volumes but a StatefulSet's claim for data. A relay has none. */}}
 {{- define "pathwatch.volumes" -}}
+{{- if not .Values.relay.upstream }}
 {{- with .Values.persistence }}
 {{- if not .enabled }}
 - name: pathwatch-data
@@ -76,6 +79,7 @@ grpc: {port: 50051}
 {{- else if .existingClaim }}
 - name: pathwatch-data
   persistentVolumeClaim: {claimName: {{ .existingClaim }}}
+{{- end }}
 {{- end }}
 {{- end }}
 # SQLite sorts there what is too much for memory.
@@ -129,6 +133,17 @@ grpc: {port: 50051}
 {{- end }}
 {{- if .clientSecret }}
 - {folder: redis-client, secret: {{ .clientSecret }}, keys: [tls.crt, tls.key]}
+{{- end }}
+{{- end }}
+{{- with .relay }}
+{{- if .caSecret }}
+- {folder: upstream-ca, secret: {{ .caSecret }}, keys: [ca.crt]}
+{{- end }}
+{{- if .clientSecret }}
+- {folder: upstream-client, secret: {{ .clientSecret }}, keys: [tls.crt, tls.key]}
+{{- end }}
+{{- if .tokenSecret }}
+- {folder: upstream-token, secret: {{ .tokenSecret }}, keys: [token]}
 {{- end }}
 {{- end }}
 {{- with .webhooks.existingSecret }}
