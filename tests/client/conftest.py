@@ -14,6 +14,7 @@ import pytest
 from ports import lasting_port
 
 from pathwatch.client import RoutingStream, reconnect
+from pathwatch.client.endpoints import Endpoints
 from pathwatch.v1 import (
     routing_pb2,
     routing_pb2_grpc,
@@ -45,6 +46,8 @@ class Sidecar(
         """What is answered to messages of a kind."""
         self.advice: list[routing_pb2.SamplingAdvice] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.owner = ""
+        """Another server, to which every call about a run is sent."""
         self.refused_sessions: set[str] = set()
         """Sessions whose hello is refused for ever."""
         self.refusal_metadata: tuple[tuple[str, bytes], ...] = ()
@@ -103,6 +106,12 @@ class Sidecar(
             self.signals.append(signal)
             self._changed.notify_all()
 
+    def move(self, owner: str) -> None:
+        """The run is another server's from now on."""
+        with self._changed:
+            self.owner = owner
+            self._changed.notify_all()
+
     def sequences(self) -> list[int]:
         return [message.sequence for message in self.messages]
 
@@ -119,6 +128,7 @@ class Sidecar(
     def StreamRouting(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         down = self._down
         self.metadata.append(dict(context.invocation_metadata()))
+        self._point_to_owner(context)
         if self.refusal is not None:
             self.hello_times.append(time.monotonic())
             context.set_trailing_metadata(self.refusal_metadata)
@@ -134,6 +144,7 @@ class Sidecar(
         for count, message in enumerate(requests, start=1):
             if down.is_set():
                 return
+            self._point_to_owner(context)
             kind = message.WhichOneof("payload")
             self.messages.append(message)
             self._newest[hello.session] = max(self._newest.get(hello.session, 0), message.sequence)
@@ -154,6 +165,12 @@ class Sidecar(
     def _answer(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
+        self._point_to_owner(context)
+
+    def _point_to_owner(self, context: grpc.ServicerContext) -> None:
+        if self.owner:
+            context.set_trailing_metadata((("pathwatch-owner", self.owner),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"run 'run' is served by {self.owner}; connect there")
 
     def _run(self, name: str, context: grpc.ServicerContext) -> run_pb2.Run:
         if name not in self.runs:
@@ -225,8 +242,11 @@ class Sidecar(
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda sent=sent: len(self.signals) > sent or down.is_set() or not context.is_active()
+                    lambda sent=sent: (
+                        len(self.signals) > sent or down.is_set() or self.owner or not context.is_active()
+                    )
                 )
+            self._point_to_owner(context)
             if down.is_set() or not context.is_active():
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
             signal = self.signals[sent]
@@ -260,6 +280,18 @@ def sidecar() -> Iterator[Sidecar]:
 
 
 @pytest.fixture
+def sidecars() -> Iterator[list[Sidecar]]:
+    """Three in the order in which clients of run "run" ask them; all run."""
+    servers = [Sidecar() for _ in range(3)]
+    for server in servers:
+        server.start()
+    by_address = {server.address: server for server in servers}
+    yield [by_address[address] for address in Endpoints(",".join(by_address), "run").candidates()]
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
 def eventually() -> Eventually:
     """Waits until a condition holds and returns its value; fails after a minute."""
 
@@ -278,7 +310,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """Every wait between two attempts, as (failures in a row, refused); none of them takes time."""
     asked = []
 
-    def delay(failures: int, refused: bool) -> float:
+    def delay(failures: int, refused: bool, several: bool) -> float:
         asked.append((failures, refused))
         return 0.0
 

@@ -7,7 +7,7 @@ import pytest
 from chaos_proxy import ChaosProxy
 from server_process import ServerProcess
 
-from pathwatch.client import Client, RoutingStream, channel, from_tensor, reconnect
+from pathwatch.client import Client, RoutingStream, attempts, channel, from_tensor, reconnect
 from pathwatch.v1 import run_pb2
 
 LAYERS, EXPERTS, SAMPLES = 3, 8, 5
@@ -24,7 +24,7 @@ def impatient(monkeypatch):
     """Frozen peers are noticed within seconds, and waits end soon."""
     options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000}
     monkeypatch.setattr(channel, "_OPTIONS", tuple(options.items()))
-    monkeypatch.setattr(reconnect, "PING_SECONDS", 1.0)
+    monkeypatch.setattr(attempts, "PING_SECONDS", 1.0)
     monkeypatch.setattr(reconnect, "_LONGEST_DELAY", 1.0)
 
 

@@ -9,7 +9,7 @@ from chaos_proxy import ChaosProxy
 from name_server import NameServer
 from resets import RESET
 
-from pathwatch.client import Credentials, channel, reconnect
+from pathwatch.client import Credentials, attempts, channel, reconnect
 from pathwatch.client.uplink import Uplink
 
 
@@ -30,7 +30,7 @@ def quick_pings(monkeypatch):
     """A peer that is silent for a second is asked for a sign of life, and given another one."""
     options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000}
     monkeypatch.setattr(channel, "_OPTIONS", tuple(options.items()))
-    monkeypatch.setattr(reconnect, "PING_SECONDS", 1.0)
+    monkeypatch.setattr(attempts, "PING_SECONDS", 1.0)
 
 
 def warnings(caplog):
@@ -129,10 +129,20 @@ def test_a_server_that_ends_every_stream_at_once_is_asked_ever_more_seldom(
     assert [failures for failures, _ in waits[:5]] == [1, 2, 3, 4, 5]
 
 
-def test_after_a_refusal_waits_are_longer():
+@pytest.mark.parametrize("several", [False, True])
+def test_after_a_refusal_waits_are_longer(several):
     for failures in range(1, 20):
-        assert reconnect._delay(failures, refused=True) >= reconnect._delay(failures, refused=False)
-        assert reconnect._delay(failures, refused=True) > 0.5
+        refused = reconnect._delay(failures, refused=True, several=several)
+        assert refused >= reconnect._delay(failures, refused=False, several=several)
+        assert refused > 0.5
+
+
+def test_among_several_servers_waits_stay_short_and_apart():
+    """Of a run whose server goes all ranks go to the same one next."""
+    waits = sorted(reconnect._delay(30, refused=False, several=True) for _ in range(1000))
+    assert 0.1 <= waits[0] < 0.3
+    assert 0.8 < waits[-1] <= 1.0
+    assert reconnect._delay(30, refused=False, several=False) > 10
 
 
 @pytest.mark.slow

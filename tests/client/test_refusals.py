@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from pathwatch.client import RoutingStream, reconnect
+from pathwatch.client import RoutingStream, attempts
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import Limits, ServerConfig
 from pathwatch.v1 import run_pb2
@@ -18,13 +18,13 @@ CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
 def asked_to_wait(monkeypatch):
     """Seconds that servers asked to wait; they are not waited for."""
     asked = []
-    true = reconnect.retry_delay
+    true = attempts.retry_delay
 
     def read(error):
         asked.append(true(error))
         return 0.0
 
-    monkeypatch.setattr(reconnect, "retry_delay", read)
+    monkeypatch.setattr(attempts, "retry_delay", read)
     return asked
 
 

@@ -27,6 +27,17 @@ class Connection:
         self.signals = signal_pb2_grpc.SignalServiceStub(channel)
         self._channel = channel
 
+    def wait_ready(self, timeout: float) -> bool:
+        """Whether the server accepts it within so many seconds."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=timeout)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
+
     def close(self) -> None:
         """End all calls; from any thread, more than once."""
         self._channel.close()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import grpc
+
+from pathwatch.client.addresses import host_of
 
 # Our servers' words, and gRPC's own for servers and proxies that close connections by age.
 _AGE = re.compile(r"connection age|max_age")
 _LONGEST = 1000
 """Characters of what is taken over from a server."""
+_OWNER = "pathwatch-owner"
 _PREFIXES = ("failed to connect to all addresses; last error: ", "UNKNOWN: ", "UNAVAILABLE: ")
 
 
@@ -21,10 +25,16 @@ class PathwatchError(Exception):
         self.code = code
         """gRPC status code of the failure."""
 
+    def of_all(self, tried: Collection[str]) -> PathwatchError:
+        """This failure as the last of those with every server that was tried."""
+        return self if len(tried) < 2 else PathwatchError(self.code, f"{self}; tried {', '.join(tried)}")
+
 
 def explain(error: grpc.RpcError, address: str, timeout: float | None = None) -> PathwatchError:
     """The failure of a call to `address` that was given `timeout` seconds."""
     code, details = status_of(error)
+    if owner_of(error):
+        return PathwatchError(code, f"pathwatch server at {address}: {one_line(details)}")
     if ended_by_silence(error):
         return PathwatchError(
             code, f"pathwatch server at {address} does not answer pings: it is frozen, or the network is gone"
@@ -46,6 +56,19 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     if not isinstance(error, grpc.Call):
         return grpc.StatusCode.UNKNOWN, str(error)
     return error.code() or grpc.StatusCode.UNKNOWN, error.details() or ""
+
+
+def owner_of(error: grpc.RpcError) -> str:
+    """HOST:PORT of the server that has the run, where the one that was asked named another; else empty."""
+    if not isinstance(error, grpc.Call):
+        return ""
+    for key, value in error.trailing_metadata() or ():
+        if key == _OWNER and isinstance(value, str) and "/" not in value:
+            try:
+                return value if host_of(value) else ""
+            except ValueError:
+                return ""
+    return ""
 
 
 def ended_by_age(error: grpc.RpcError) -> bool:

@@ -17,6 +17,7 @@ from pathwatch.client.logs import QuietLogger
 from pathwatch.client.messages import Message
 from pathwatch.client.observations import Observations, RawScores, checked, checked_geometry
 from pathwatch.client.reconnect import Reconnecting
+from pathwatch.client.route import Route
 from pathwatch.client.session import Identity, Session
 from pathwatch.client.spool import Spool
 from pathwatch.client.uplink import Uplink
@@ -96,6 +97,7 @@ class RoutingStream:
     ) -> None:
         """Returns at once, whether or not there is a server.
 
+        `address` is HOST:PORT, or where the servers are of which one has the run (docs/scale.md).
         With a `config` the run is created on connecting unless it exists. With `watch` signals are
         followed too (one rank is enough). `session` names this life of this process, never to be
         used again by another; None = a random name. With a `spool` what memory cannot hold, and whatever
@@ -129,10 +131,16 @@ class RoutingStream:
         )
         self._uplink = Uplink(Session(identity, self._buffer), config, self._withholding, self._spooler)
         self._sender = Reconnecting(
-            "pathwatch-stream", address, credentials, self._uplink.attempt, on_end=self._buffer.close
+            "pathwatch-stream",
+            Route(address, run),
+            credentials,
+            self._uplink.attempt,
+            on_end=self._buffer.close,
         )
         self._follower = (
-            Reconnecting("pathwatch-signals", address, credentials, self._follow, tells_absence=False)
+            Reconnecting(
+                "pathwatch-signals", Route(address, run), credentials, self._follow, tells_absence=False
+            )
             if watch
             else None
         )
