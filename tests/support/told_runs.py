@@ -23,6 +23,7 @@ class ToldView:
     run: run_pb2.Run
     last_signal: signal_pb2.Signal
     updated_at: float
+    inherited_revision: int = 0
 
     def signal(self, now: float) -> signal_pb2.Signal:
         is_stale = self.run.state == run_pb2.RUN_STATE_ACTIVE and now > self.updated_at + PATIENCE_SECONDS
@@ -39,6 +40,8 @@ class ToldRuns:
         self.wall = 1_700_000_000.0
         self.steady = 0.0
         self.clock = Clock(wall=lambda: self.wall, steady=lambda: self.steady)
+        self.inherited: dict[str, int] = {}
+        """Up to which revision another server has told of a run that is here now."""
         self._listeners: list[Callable[[str], None]] = []
         self._created: dict[str, float] = {}
 
@@ -111,7 +114,7 @@ class ToldRuns:
         state = run_pb2.RUN_STATE_FINISHED if finished else run_pb2.RUN_STATE_ACTIVE
         shown = run_pb2.Run(name=run, state=state, step=signal.step)
         _stamp(shown.created_at, self._created[run])
-        self.views = self.views | {run: ToldView(shown, signal, self.wall)}
+        self.views = self.views | {run: ToldView(shown, signal, self.wall, self.inherited.get(run, 0))}
         self._notify(run)
 
     def _notify(self, run: str) -> None:

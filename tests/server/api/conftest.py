@@ -94,6 +94,8 @@ class Service:
     grpc_address: str
     http_address: str
     channel: grpc.Channel
+    drain: Callable[[], None]
+    """Ends the server, as SIGTERM does."""
 
     def __post_init__(self) -> None:
         self.routing = routing_pb2_grpc.RoutingServiceStub(self.channel)
@@ -118,12 +120,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     with ExitStack() as servers:
 
         def start(limits: Limits | None = None, **options: Any) -> Service:
-            config = ServerConfig(
-                data=tmp_path / "data", limits=limits or Limits(), drain_seconds=10, **options
-            )
-            server = servers.enter_context(BackgroundServer(config))
-            channel = servers.enter_context(grpc.insecure_channel(server.grpc_address))
-            return Service(server.grpc_address, server.http_address, channel)
+            options = {"data": tmp_path / "data", "drain_seconds": 10} | options
+            own = servers.enter_context(ExitStack())
+            server = own.enter_context(BackgroundServer(ServerConfig(limits=limits or Limits(), **options)))
+            channel = own.enter_context(grpc.insecure_channel(server.grpc_address))
+            return Service(server.grpc_address, server.http_address, channel, own.close)
 
         yield start
 

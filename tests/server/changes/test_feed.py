@@ -29,6 +29,8 @@ class House:
     views: dict[str, SimpleNamespace] = field(default_factory=dict)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     told: list[Change] = field(default_factory=list)
+    inherited: int = 0
+    """Up to which revision another server has told of what is put next."""
     lives: int = 0
     """How many runs were deleted."""
 
@@ -47,7 +49,9 @@ class House:
         self.store.commit([PutSignal(row=row)])
         run = run_pb2.Run(name=signal.run)
         run.created_at.FromSeconds(1_700_000_000 + self.lives)
-        self.views = self.views | {run.name: SimpleNamespace(run=run, last_signal=signal)}
+        self.views = self.views | {
+            run.name: SimpleNamespace(run=run, last_signal=signal, inherited_revision=self.inherited)
+        }
 
     def delete(self, run: str) -> None:
         self.lives += 1
@@ -111,6 +115,28 @@ def test_a_run_made_anew_under_an_old_name(house: House, revisions: int) -> None
     house.notify("run")
     told.close()
     assert house.steps("run") == [(revision, 50 + revision) for revision in range(1, revisions + 1)]
+
+
+def test_what_another_server_has_told_of_is_not_told_again(house: House) -> None:
+    """A run comes, goes, and comes again: in between it was said elsewhere how it went on."""
+    told = house.feed()
+    told.start()
+    for revision in (1, 2):
+        house.say("run", revision, revision)
+    house.inherited = 2
+    house.say("run", 3, 3)
+    house.notify("run")
+    told.close()
+    assert house.steps("run") == [(3, 3)]
+    house.told.clear()
+    told = house.feed()
+    for revision in (4, 5):
+        house.say("run", revision, revision)
+    house.inherited = 5
+    house.say("run", 6, 6)
+    told.start()
+    told.close()
+    assert house.steps("run") == [(6, 6)]
 
 
 def test_a_damaged_signal_does_not_end_the_telling(house: House, eventually: Eventually) -> None:

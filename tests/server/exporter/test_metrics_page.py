@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from memory_leases import LeaseTable, MemoryLeases
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pathwatch.server.app import BackgroundServer
+from pathwatch.server.engine.stats import Stats
+from pathwatch.server.exporter.lease_collector import LeaseCollector
 from pathwatch.server.exporter.names import METRIC_HELP, PREFIX, is_metric_name
 from pathwatch.server.exporter.webhook_collector import WebhookCollector
 from pathwatch.server.notify.counts import DeliveryCounts
@@ -56,13 +59,14 @@ def row(family: Metric) -> Row:
 
 @pytest.fixture(scope="module")
 def families(replayed: BackgroundServer) -> list[Metric]:
-    """Ours, as they are scraped, and those of relays, webhooks, which the server has none of."""
+    """Ours, as they are scraped, and those of relays, webhooks and leases, which the server has none of."""
     with urllib.request.urlopen(f"http://{replayed.http_address}/metrics", timeout=30) as response:
         scraped = text_string_to_metric_families(response.read().decode())
         return [
             *(family for family in scraped if family.name.startswith((PREFIX, "grpc_"))),
             *WebhookCollector(DeliveryCounts()).collect(),
             *RelayCollector(RelayCounts()).collect(),
+            *LeaseCollector(MemoryLeases(LeaseTable(), "shard:1"), Stats()).collect(),
         ]
 
 

@@ -288,6 +288,26 @@ def test_a_webhook_that_is_new_hears_of_what_changes_from_now_on(
     assert told(receiver) == [("a", 2, "phase", "MEMORIZED")]
 
 
+def test_what_another_server_has_told_of_is_not_told_again(
+    runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk
+) -> None:
+    """A run that was here before, and one that was not; a restart changes nothing."""
+    courier = hire(receiver.url)
+    runs.say("here", math="LEARNING")
+    walk(courier)
+    runs.inherited = {"here": 3, "new": 2}
+    for run in ("here", "new"):
+        for phase in ("MEMORIZED", "GENERALIZED", "OVERFITTING"):
+            runs.say(run, math=phase)
+    courier.finish()
+    walk(hire(receiver.url))
+    assert told(receiver) == [
+        ("here", 1, "phase", "LEARNING"),
+        ("here", 4, "phase", "OVERFITTING"),
+        ("new", 3, "phase", "OVERFITTING"),
+    ]
+
+
 def test_a_run_that_is_made_anew_is_another_run(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk
 ) -> None:

@@ -20,7 +20,7 @@ class RunServices:
     def __init__(self, config: ServerConfig, engine: Engine, store: Store) -> None:
         age = ConnectionAge(config.max_connection_age_seconds)
         self._routing = RoutingService(engine, config.limits, age)
-        self._runs = RunService(engine, config.limits)
+        self._runs = RunService(engine, store, config.limits)
         self._signals = SignalService(engine, store, config.limits, age)
 
     def add_to(self, server: grpc.aio.Server) -> None:

@@ -12,22 +12,35 @@ from pathwatch.server.config import Limits
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.run_config import plugin_violations, violations
-from pathwatch.server.engine.view import RunView
+from pathwatch.server.engine.view import RunView, run_message
 from pathwatch.server.phases.verdict import Checkpoint
+from pathwatch.server.store.interface import StoreError, StoreReader
 from pathwatch.v1 import run_pb2, run_pb2_grpc
 
 
-async def find_run(engine: Engine, name: str, context: grpc.aio.ServicerContext[Any, Any]) -> RunView:
-    """A run as of the last commit. NOT_FOUND ends the call, and so does another server that has it."""
+async def find_run(
+    engine: Engine, name: str, context: grpc.aio.ServicerContext[Any, Any], *, gone: str = ""
+) -> RunView:
+    """A run as of the last commit. NOT_FOUND ends the call, and so does another server that has it.
+
+    `gone` is what to say instead where there is none.
+    """
     view = engine.views.get(name)
-    return await answer(context, engine.adopt(name)) if view is None else view
+    if view is not None:
+        return view
+    try:
+        return await asyncio.wrap_future(engine.adopt(name))
+    except RefusedError as refusal:
+        is_gone = gone and refusal.code is Code.NOT_FOUND
+        await abort(context, RefusedError(Code.NOT_FOUND, gone) if is_gone else refusal)
 
 
 class RunService(run_pb2_grpc.RunServiceServicer):
     """The servicer; one instance, used on the event loop."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, store: StoreReader, limits: Limits) -> None:
         self._engine = engine
+        self._store = store
         self._limits = limits
 
     async def ValidateRun(
@@ -58,13 +71,24 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ListRunsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> run_pb2.ListRunsResponse:
         """See run.proto."""
-        runs = [
-            view.run
-            for view in self._engine.views.values()
-            if request.state in (run_pb2.RUN_STATE_UNSPECIFIED, view.run.state)
-        ]
+        found = [view.run for view in self._engine.views.values()]
+        if self._engine.leases is not None:
+            found += await self._runs_of_others(context)
+        runs = [run for run in found if request.state in (run_pb2.RUN_STATE_UNSPECIFIED, run.state)]
         runs.sort(key=lambda run: (-run.created_at.ToNanoseconds(), run.name))
         return run_pb2.ListRunsResponse(runs=runs)
+
+    async def _runs_of_others(self, context: grpc.aio.ServicerContext[Any, Any]) -> list[run_pb2.Run]:
+        """As they are stored."""
+        own = self._engine.views
+        try:
+            rows = await asyncio.to_thread(self._store.runs)
+        except StoreError:
+            away = "the runs of other servers cannot be read just now; try again"
+            await abort(context, RefusedError(Code.UNAVAILABLE, away))
+        return [
+            run_message(row, run_pb2.RunConfig.FromString(row.config)) for row in rows if row.name not in own
+        ]
 
     async def FinishRun(
         self, request: run_pb2.FinishRunRequest, context: grpc.aio.ServicerContext[Any, Any]

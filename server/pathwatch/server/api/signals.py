@@ -54,10 +54,8 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         with self._watchers.watch(request.run) as changed:
             while not self._draining:
                 changed.clear()
-                view = self._engine.views.get(request.run)
-                if view is None:
-                    gone = f"run {request.run!r} was deleted"
-                    await abort(context, RefusedError(Code.NOT_FOUND, gone))
+                gone = f"run {request.run!r} was deleted"
+                view = await find_run(self._engine, request.run, context, gone=gone)
                 now = self._engine.now()
                 signal = view.signal(now)
                 finished = view.run.state == run_pb2.RUN_STATE_FINISHED
@@ -140,7 +138,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         while row := await asyncio.to_thread(next, kept, None):
             round_ = await asyncio.to_thread(unpack_round, row.observations)
             yield signal_pb2.GetObservationsResponse(round=round_)
-        # Deleted meanwhile? Then what was sent is not the whole.
+        # Deleted meanwhile, or moved? Then what was sent is not the whole.
         await find_run(self._engine, request.run, context)
 
     def drain(self) -> None:

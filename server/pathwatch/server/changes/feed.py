@@ -81,6 +81,7 @@ class ChangeFeed:
         told_of, seen = self._told.get(run, (created, 0))
         if told_of != created:  # deleted, and made anew
             seen = 0
+        seen = max(seen, view.inherited_revision)
         if newest <= seen:
             return True
         try:

@@ -9,6 +9,7 @@ from pathwatch.server.config.notifications import notification_problems
 from pathwatch.server.config.otlp import otlp_problems
 from pathwatch.server.config.redis import RedisOptions, is_redis_url, redis_problems
 from pathwatch.server.config.serving import ServingConfig
+from pathwatch.server.config.shards import shard_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ def server_problems(config: ServerConfig) -> list[str]:
     """What is wrong with what is kept, computed and told, each one line."""
     return [
         *_store_problems(config),
+        *shard_problems(config.shard, config.store, config.lease_seconds),
         *notification_problems(config.webhooks, config.public_url),
         *otlp_problems(config.otlp_endpoint, config.otlp_interval_seconds),
         *_number_problems(config),

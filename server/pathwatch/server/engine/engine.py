@@ -82,6 +82,7 @@ class Engine:
         """Whether something is done for a round that has not closed."""
         self._runs = RunsInHand(self._shared)
         self._quarantine = self._runs.quarantine
+        self._leases = leases
         self._adoption: Adoption | None = None
         self._renewal: Renewal | None = None
         if leases is not None:
@@ -134,9 +135,9 @@ class Engine:
         return self._views
 
     @property
-    def shares_store(self) -> bool:
-        """Whether there may be runs that are other servers'."""
-        return self._adoption is not None
+    def leases(self) -> Leases | None:
+        """Of the runs that are this server's, beside which there may be others'; None = it has all."""
+        return self._leases
 
     def now(self) -> float:
         """Seconds since the epoch, by the engine's clock."""
@@ -167,7 +168,7 @@ class Engine:
     def adopt(self, name: str) -> Future[RunView]:
         """The run, whether or not it was in hand before. Or a RefusedError: a MovedError says whose it is."""
         future: Future[RunView] = Future()
-        if self.shares_store:
+        if self._leases is not None:
             return self._call(name, lambda run: None)
         settle(future, self._views.get(name) or no_run(name))
         return future

@@ -15,6 +15,7 @@ from pathwatch.server.engine.stats import Stats
 from pathwatch.server.exporter.access_collector import AccessCollector
 from pathwatch.server.exporter.grpc_collector import GrpcCollector
 from pathwatch.server.exporter.ingest_collector import IngestCollector
+from pathwatch.server.exporter.lease_collector import LeaseCollector
 from pathwatch.server.exporter.limit_collector import LimitCollector
 from pathwatch.server.exporter.scrapes import BusyError, Scrapes
 from pathwatch.server.exporter.state_collector import StateCollector
@@ -39,6 +40,8 @@ def metrics_registry(
         )
     )
     registry.register(IngestCollector(engine.stats))
+    if engine.leases is not None:
+        registry.register(LeaseCollector(engine.leases, engine.stats))
     registry.register(
         StorageCollector(store, engine.now, config.snapshot_minutes if config.takes_snapshots else 0)
     )

@@ -70,7 +70,7 @@ _TAKEN = frozenset(
         *("snapshot_age_seconds", "snapshot_interval_seconds"),
         *("relay_observations", "relay_bytes"),
         *("commit_failures", "limit_refusals", "refused_calls", "reload_failures", "reload_failing"),
-        *("webhook_deliveries", "webhook_pending"),
+        *("webhook_deliveries", "webhook_pending", "owned_runs", "lease_losses"),
     }
 )
 """Families that are no metrics of groups."""

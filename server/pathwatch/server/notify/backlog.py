@@ -117,6 +117,9 @@ class Backlog:
             at = self._read_to.get(run)
             if at is None or at.created != _created(view):
                 at = self._positions.get(run, _created(view))
+            if at.revision < view.inherited_revision:  # the server that had the run before has told of these
+                at = Position(at.created, view.inherited_revision)
+                self._advance(run, at)
             if view.last_signal.revision < at.revision:  # an older snapshot of the store was put back
                 log.warning(
                     "run %r is at an earlier signal than webhooks were told of", run, extra={"run": run}
