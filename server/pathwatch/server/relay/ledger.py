@@ -39,6 +39,11 @@ class Passed:
     """Nothing of it was sent."""
     rejected: bool = False
 
+    def answered(self) -> None:
+        """Observations of it are not under way any more."""
+        if self.rows is not None:
+            self.rows.window.answered(len(self.rows.sample_ids_N))
+
 
 class Ledger:
     """In the order of sending.

@@ -23,7 +23,8 @@ from pathwatch.server.engine.stats import Stats
 from pathwatch.server.relay.counts import RelayCounts
 from pathwatch.server.relay.failing import abort_as
 from pathwatch.server.relay.known import KnownRuns
-from pathwatch.server.relay.rank_stream import RankStream, Surroundings
+from pathwatch.server.relay.rank_stream import RankStream
+from pathwatch.server.relay.sieve import Sieve
 from pathwatch.server.relay.upstream import END, Metadata, Upstream
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2
 
@@ -104,15 +105,10 @@ class RelayedRouting(routing_pb2_grpc.RoutingServiceServicer):
                 run = await self._run(channel, hello.run, metadata)
                 shape = run.config.topology
                 with self._known.enter(run, hello.attempt) as known:
-                    around = Surroundings(
-                        run=known,
-                        topology=Topology(layers=shape.layers, experts=shape.experts, limits=self._limits),
-                        share=share,
-                        flow=Flow(hello.run, self._limits, self._in_flight),
-                        decoder=self._decoder,
-                        counts=self._counts,
-                    )
-                    stream = RankStream(requests, call, first, around)
+                    topology = Topology(layers=shape.layers, experts=shape.experts, limits=self._limits)
+                    sieve = Sieve(known, topology, share, self._decoder, applied=first.acked_sequence)
+                    flow = Flow(hello.run, self._limits, self._in_flight)
+                    stream = RankStream(requests, call, first, sieve, flow, self._counts)
                     self._open.add(stream)
                     retiring = self._retire_after(stream)
                     try:
