@@ -1,0 +1,92 @@
+"""Servers that share a Redis are killed, frozen and ended: the runs end as if one server had lived."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from job import persistently
+from redis_deployments import OneRedis
+from shard_cluster import LEASE_SECONDS, Shards
+from trace_ranks import TraceRanks, Undisturbed
+
+from pathwatch.v1 import run_pb2
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
+Configs = Mapping[str, run_pb2.RunConfig]
+End = Callable[[str], None]
+SLOW_MACHINE_SECONDS = 20.0
+
+
+def test_another_takes_over_when_the_owner_is_killed(
+    ranks: TraceRanks, configs: Configs, undisturbed: Undisturbed, the_end: End, tmp_path: Path
+) -> None:
+    with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
+        shards.create(configs)
+        ranks.begin([shards.address])
+        for run, share in ("text", 0.3), ("drift", 0.6):
+            ranks.wait_acked(share * undisturbed.acked[run], run)
+            former, epoch = shards.owner(run), shards.epoch(run)
+            assert former is not None
+            killed = shards.kill(former)
+            taker = shards.wait_taken(run, former)
+            assert shards.epoch(run) == epoch + 1
+            ranks.wait_acked(ranks.acked(run) + 1, run)
+            took = time.monotonic() - killed
+            print(
+                f"run {run}: killed {former.address}; acknowledged by {taker.address} after {took:.1f} s,"
+                f" with leases of {LEASE_SECONDS:g} s"
+            )
+            assert took < LEASE_SECONDS + 2 + SLOW_MACHINE_SECONDS
+            shards.start(former)
+        the_end(shards.address)
+        # It has none of what it had: it says who has.
+        assert persistently(former.address, lambda client: client.get_run("drift")).name == "drift"
+        assert shards.owner("drift") is taker
+
+
+def test_a_shard_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
+    ranks: TraceRanks, configs: Configs, undisturbed: Undisturbed, the_end: End, tmp_path: Path
+) -> None:
+    with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
+        shards.create(configs)
+        ranks.begin([shards.address])
+        ranks.wait_acked(0.3 * undisturbed.acked["text"], "text")
+        former = shards.owner("text")
+        assert former is not None
+        others = ",".join(shard.address for shard in shards.shards if shard is not former)
+        shards.freeze(former)
+        try:
+            # Somebody asks while the ranks still wait for the one that they know.
+            persistently(others, lambda client: client.get_run("text"))
+            taker = shards.wait_taken("text", former)
+        finally:
+            shards.thaw(former)
+        acked = ranks.acked("text")
+        ranks.wait_acked(acked + 1, "text")
+        the_end(shards.address)
+        assert shards.owner("text") is taker
+        losses = former.process.scrape("pathwatch_lease_losses_total")
+        print(f"frozen {former.address} noticed {losses:g} lost runs; {taker.address} has run text")
+        assert losses >= 1
+
+
+def test_a_rolling_restart_goes_unnoticed(
+    ranks: TraceRanks, configs: Configs, undisturbed: Undisturbed, the_end: End, tmp_path: Path
+) -> None:
+    with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
+        shards.create(configs)
+        ranks.begin([shards.address])
+        total = sum(undisturbed.acked.values())
+        for n, shard in enumerate(shards.shards):
+            ranks.wait_acked((0.2 + 0.2 * n) * total)
+            had = [run for run in configs if shards.owner(run) is shard]
+            asked = time.monotonic()
+            shards.end(shard)
+            for run in had:
+                shards.wait_taken(run, shard)
+            print(f"ended {shard.address}: others had its {had} after {time.monotonic() - asked:.1f} s")
+            shards.start(shard)
+        the_end(shards.address)
