@@ -20,7 +20,7 @@ from bench.scale.rank_costs import rank_costs
 from bench.scale.relaying import relayed
 from bench.scale.spreading import spread
 from bench.scale.takeover import takeovers
-from bench.window.windows import DEEPSEEK_V3, OLMOE
+from bench.window.windows import DEEPSEEK_V3, OLMOE, Model
 
 MAKER = "bench/scale"
 DESCRIPTION = """\
@@ -37,8 +37,8 @@ What shards over one Redis, ranks and relays cost, on one machine: everything ru
 class Plan:
     """How much is measured."""
 
-    runs: int
-    """Of OLMoE's size, that are open together."""
+    models: Sequence[tuple[Model, int]]
+    """With how many runs that are open together."""
     ranks: Sequence[tuple[int, int, float]]
     """Fleets: ranks, connections, seconds between watermarks."""
     steps: int
@@ -51,7 +51,7 @@ class Plan:
 
 
 FULL = Plan(
-    runs=20,
+    models=((OLMOE, 20), (DEEPSEEK_V3, 1)),
     ranks=((1024, 1024, 1.0), (4096, 64, 4.0)),
     steps=4,
     turns=3,
@@ -60,7 +60,7 @@ FULL = Plan(
     relay_seconds=4.0,
 )
 QUICK = Plan(
-    runs=5,
+    models=((OLMOE, 5),),
     ranks=((256, 256, 1.0),),
     steps=3,
     turns=1,
@@ -68,6 +68,10 @@ QUICK = Plan(
     kills=((2, 2),),
     relay_seconds=3.0,
 )
+
+
+_IDLE = 50
+"""Runs that nothing is sent to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _costs(folder: Path, plan: Plan) -> Part:
-    runs = [
-        run_costs(folder / model.name, model, runs=count, idle=plan.runs)
-        for model, count in ((OLMOE, plan.runs), (DEEPSEEK_V3, 1))
-    ]
+    runs = [run_costs(folder / model.name, model, runs=count, idle=_IDLE) for model, count in plan.models]
     ranks = [
         rank_costs(folder / f"{count}", ranks=count, connections=over, every_seconds=every, steps=plan.steps)
         for count, over, every in plan.ranks

@@ -36,6 +36,7 @@ def shard(
 
 
 def used_bytes(redis: RedisProcess) -> int:
-    """What Redis holds for its data and itself."""
+    """What Redis holds for its data and itself, without what it holds for connections and for its file."""
     with redis.client() as client:
-        return int(client.info("memory")["used_memory"])
+        memory = client.info("memory")
+    return int(memory["used_memory"] - memory["mem_clients_normal"] - memory["mem_aof_buffer"])

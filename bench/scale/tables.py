@@ -18,18 +18,18 @@ def run_table(runs: Sequence[RunCosts]) -> str:
     """What runs cost, a column per model."""
     header = ["a run with rounds of 8 groups × 512 samples", *map(_model, runs)]
     rows = [
-        ["a round as it is sent, float16", *(_megabytes(run.round_bytes) for run in runs)],
-        ["memory of a shard: a run that nothing was sent to", *(_megabytes(run.idle_bytes) for run in runs)],
-        ["…, one whose round is open, beyond that", *(_megabytes(run.open_bytes) for run in runs)],
-        ["…, one whose first round was judged", *(_megabytes(run.judged_bytes) for run in runs)],
+        ["a round as it is sent, float16", *(_size(run.round_bytes) for run in runs)],
+        ["memory of a shard: a run that nothing was sent to", *(_size(run.idle_bytes) for run in runs)],
+        ["…, one whose round is open, beyond that", *(_size(run.open_bytes) for run in runs)],
+        ["…, one whose first round was judged", *(_size(run.judged_bytes) for run in runs)],
         ["CPU of a shard: to take a round in", *(_seconds(run.take_seconds) for run in runs)],
         ["…, per MB", *(_seconds(run.take_seconds / (run.round_bytes / 1e6)) for run in runs)],
         ["CPU of a shard: to close and judge it", *(_seconds(run.close_seconds) for run in runs)],
         ["…, per window, of 8", *(_seconds(run.close_seconds / 8) for run in runs)],
         ["CPU of Redis for a round", *(_seconds(run.redis_seconds) for run in runs)],
-        ["in Redis: a run that nothing was sent to", *(_megabytes(run.redis_idle_bytes) for run in runs)],
-        ["…, while its round is open", *(_megabytes(run.redis_open_bytes) for run in runs)],
-        ["…, for each judged round, for good", *(_megabytes(run.redis_judged_bytes) for run in runs)],
+        ["in Redis: a run that nothing was sent to", *(_size(run.redis_idle_bytes) for run in runs)],
+        ["…, while its round is open", *(_size(run.redis_open_bytes) for run in runs)],
+        ["…, for each judged round, for good", *(_size(run.redis_judged_bytes) for run in runs)],
         ["measured with so many runs together", *(str(run.runs) for run in runs)],
     ]
     return _table(header, rows)
@@ -42,10 +42,10 @@ def rank_table(ranks: Sequence[RankCosts]) -> str:
         *(f"{of.ranks:,} over {of.connections:,} connections" for of in ranks),
     ]
     rows = [
-        ["memory of a shard, a stream", *(f"{of.stream_bytes / 1e3:.0f} KB" for of in ranks)],
+        ["memory of a shard, a stream", *(_size(of.stream_bytes) for of in ranks)],
         ["CPU of a shard, a watermark", *(_seconds(of.watermark_seconds) for of in ranks)],
         ["CPU of Redis, a watermark", *(_seconds(of.redis_watermark_seconds) for of in ranks)],
-        ["in Redis, a rank", *(f"{of.redis_bytes:.0f} B" for of in ranks)],
+        ["in Redis, a rank", *(_size(of.redis_bytes) for of in ranks)],
         ["a watermark of each rank every", *(f"{of.every_seconds:g} s" for of in ranks)],
         ["… of which pace was kept", *(f"{of.pace:.0%}" for of in ranks)],
         [
@@ -78,9 +78,9 @@ def capacity_table(runs: Sequence[RunCosts], rank: RankCosts) -> str:
                     f"{job.ranks:,}, {job.watermark_seconds:g} s",
                     f"{need.cores:.3f}",
                     _two_digits(need.runs_per_core),
-                    _megabytes(need.memory_bytes),
+                    _size(need.memory_bytes),
                     _two_digits(need.runs_per_gigabyte),
-                    _megabytes(need.redis_bytes),
+                    _size(need.redis_bytes),
                     _two_digits(need.runs_per_redis_gigabyte),
                     _two_digits(need.runs_per_redis_core),
                 ]
@@ -90,7 +90,7 @@ def capacity_table(runs: Sequence[RunCosts], rank: RankCosts) -> str:
 
 def spread_table(spread: Spread) -> str:
     """One shard and two, a line per way."""
-    header = [f"{spread.rounds} rounds of {RUNS} runs, {_megabytes(spread.round_bytes)} each"]
+    header = [f"{spread.rounds} rounds of {RUNS} runs, {_size(spread.round_bytes)} each"]
     header += ["seconds", "faster than one confined shard", "CPU, s: shards", "Redis", "sender"]
     rows = [
         _way("one shard, confined to one core", spread.one, spread.one),
@@ -170,9 +170,12 @@ def _model(run: RunCosts) -> str:
     return f"{run.model}: {run.layers} layers × {run.experts} experts"
 
 
-def _megabytes(nbytes: float) -> str:
-    """Of what is below 0.01 MB, kilobytes."""
-    return f"{nbytes / 1e6:,.3g} MB" if nbytes >= 1e4 else f"{max(0.0, nbytes) / 1e3:.1f} KB"
+def _size(nbytes: float) -> str:
+    """Three digits, in the unit that it has some of."""
+    unit, name = next(
+        (unit for unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")) if nbytes >= unit[0]), (1, "B")
+    )
+    return f"{nbytes / unit:.3g} {name}"
 
 
 def _seconds(seconds: float) -> str:
