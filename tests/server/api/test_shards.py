@@ -174,6 +174,22 @@ def test_who_has_lost_a_run_sends_its_ranks_and_watchers_on(
         assert client.get("pathwatch:{run}:commits") == mark, "nothing of it was written any more"
 
 
+def test_what_redis_holds_is_not_mended_as_a_data_folder_is(
+    shard: Callable[..., Any], redis: RedisProcess
+) -> None:
+    first = shard(A)
+    first.create()
+    first.drain()
+    with redis.client() as client:
+        client.hset("pathwatch:{run}:run", "config", b"\xff\xff")
+    with pytest.raises(grpc.RpcError) as error:
+        shard(B).get()
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert "run 'run' cannot be taken up again (DecodeError: " in error.value.details()
+    assert "restore a backup of what Redis keeps on disk" in error.value.details()
+    assert "fsck" not in error.value.details()
+
+
 def test_who_may_not_use_a_run_does_not_make_anybody_take_it(
     shard: Callable[..., Any], redis: RedisProcess, tmp_path: Path, make_stream: Callable[..., Any]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,33 @@ def test_a_damaged_run_is_closed_and_holds_up_no_other(
     assert [r.levelno for r in caplog.records if "takes nothing" in r.getMessage()] == [logging.ERROR]
     shard.engine.delete_run("run").result(30)
     assert [row.name for row in shards.stored.runs()] == ["good"]
+
+
+def test_nobody_waits_for_a_run_that_is_taken_up_after_theirs(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a server takes over all that another had: the calls about its runs come at once."""
+    runs = ("first", "second", "third")
+    former = shards.start(A)
+    for run in runs:
+        former.create(run)
+    former.engine.stop()
+    shard = shards.start(B)
+    newest, may_go_on = shards.stored.newest_windows, {run: threading.Event() for run in runs}
+
+    def slow(run: str) -> Any:
+        assert may_go_on[run].wait(30)
+        return newest(run)
+
+    monkeypatch.setattr(shards.stored, "newest_windows", slow)
+    asked = [shard.engine.adopt(run) for run in runs]
+    may_go_on["first"].set()
+    assert asked[0].result(30).run.name == "first"
+    may_go_on["second"].set()
+    assert asked[1].result(30).run.name == "second"
+    assert not asked[2].done()
+    may_go_on["third"].set()
+    assert asked[2].result(30).run.name == "third"
 
 
 def test_a_run_that_could_not_be_read_while_it_was_taken_is_taken_the_next_time(

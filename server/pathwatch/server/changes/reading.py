@@ -31,7 +31,7 @@ def changes_by_revision(rows: Sequence[SignalRow], seen: int) -> Iterator[tuple[
         except (DecodeError, ValueError) as error:  # ValueError: a phase or an action that there is not
             log.error(
                 "signal %d of run %r cannot be read (%s): its changes are told with the next one, or never; "
-                "with the server stopped, `pathwatch fsck` on the data folder says what else is damaged",
+                "more of what is stored may be damaged",
                 row.revision,
                 row.run,
                 error,

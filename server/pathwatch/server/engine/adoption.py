@@ -35,6 +35,7 @@ class Adoption:
         """Names that were runs when they were last looked for: their lease is asked for first."""
         self._deleted: dict[str, float] = {}
         """When runs were deleted whose lease is held, on the steady clock; infinite = not stored yet."""
+        self._has_taken = False
         self._failed_at: float | None = None
         """When the store could not be asked, on the steady clock; None = it could."""
 
@@ -79,6 +80,11 @@ class Adoption:
         self._release(name)
         self._lose(name, owner)
 
+    def has_taken(self) -> bool:
+        """Whether a run was taken up since this was asked last."""
+        has_taken, self._has_taken = self._has_taken, False
+        return has_taken
+
     def deleting(self, name: str) -> None:
         """The run is not there any more, whatever is stored of it for the moment."""
         self._known.discard(name)
@@ -92,7 +98,9 @@ class Adoption:
 
     def release_all(self) -> None:
         """Others may have all runs from now on."""
-        self._release(*self._leases.held)
+        if held := sorted(self._leases.held):
+            self._release(*held)
+            log.info("%d runs are let go of", len(held), extra={"runs": held})
 
     def _take(self, name: str) -> LiveRun | None:
         if (held := self._leases.take(name)) is not None:
@@ -103,6 +111,7 @@ class Adoption:
         if run is not None:
             self._know(name)
             run.inherited_revision = run.standing.signal.revision
+            self._has_taken = True
             log.info("run %r is taken up", name, extra={"run": name, "step": run.row.step})
         return run
 
@@ -135,8 +144,6 @@ class Adoption:
                 self._shared.store.let_go(name)
 
     def _release(self, *names: str) -> None:
-        if not names:
-            return
         try:
             self._leases.release(names)
         except StoreError as error:

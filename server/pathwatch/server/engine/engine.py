@@ -344,6 +344,8 @@ class Engine:
         while not self._commands.finished:
             for command in self._commands.take(self._timeout()):
                 self._apply(command)
+                if self._adoption is not None and self._adoption.has_taken():
+                    self._commit()  # who waits for this run need not wait for the next to be taken up
             for name, run in self._runs.trusted():
                 deadline = run.next_deadline()
                 if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):

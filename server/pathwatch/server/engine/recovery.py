@@ -27,8 +27,8 @@ def recover(row: RunRow, shared: Shared) -> LiveRun:
         raise
     except Exception as error:  # decoders raise anything at damaged bytes: protobuf, NumPy, ours
         raise DamagedError(
-            f"run {row.name!r} cannot be taken up again ({type(error).__name__}: {error}); with the server "
-            "stopped, `pathwatch fsck` on the data folder says what is damaged and restores a snapshot"
+            f"run {row.name!r} cannot be taken up again ({type(error).__name__}: {error}); "
+            f"{shared.store.remedy}"
         ) from error
 
 

@@ -172,6 +172,9 @@ class StoreReader(Protocol):
 class Store(StoreReader, Protocol):
     """Durable state. `commit` is called by one thread."""
 
+    remedy: str
+    """What to do where what is stored of a run is damaged, as the end of a sentence."""
+
     def commit(self, writes: Sequence[Write]) -> None:
         """Apply all writes in order, durably, or of each run none of them: then StoreError, and
         UnstorableError where one of them holds a value that the store can never take.

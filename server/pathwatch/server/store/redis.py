@@ -29,6 +29,8 @@ _DONE = (b"APPLIED", b"AGAIN")
 class RedisStore(RedisReader):
     """`Store` on Redis 6.2 or later, or Valkey."""
 
+    remedy = "delete the run, or restore a backup of what Redis keeps on disk"
+
     def __init__(self, address: RedisAddress, options: RedisOptions, *, fence: Fences | None = None) -> None:
         """Writes no run for which there is no `fence`; None = no other server writes. Raises StoreError."""
         super().__init__(RedisConnection(address, options))

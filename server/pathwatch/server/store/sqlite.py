@@ -30,6 +30,11 @@ _OF_A_VALUE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError
 class SqliteStore(SqliteReader):
     """`Store` on the standard library's sqlite3, write-ahead log, synchronous=FULL."""
 
+    remedy = (
+        "with the server stopped, `pathwatch fsck` on the data folder says what is damaged and restores a "
+        "snapshot"
+    )
+
     def __init__(self, folder: Path, *, snapshot_seconds: float = 0.0) -> None:
         """Takes the folder for itself, and a snapshot of the database every so often (0 = never).
 
