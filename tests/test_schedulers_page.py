@@ -86,7 +86,7 @@ def test_what_the_snippets_attach_is_let_in_like_what_asks(snippet: str) -> None
 
 def test_variables_of_the_page_are_read_somewhere() -> None:
     scripts = "".join(path.read_text() for path in (ROOT / "examples").glob("[sk]*/*.s*"))
-    for variable in ("ENDPOINT_SECONDS", "STOP_GRACE_SECONDS", "RETRY_SECONDS", "PATHWATCH_PORT"):
+    for variable in ("STOP_GRACE_SECONDS", "RETRY_SECONDS", "PATHWATCH_PORT"):
         (default,) = set(re.findall(rf"{variable}:-([^}}]+)}}", scripts))
         assert re.search(rf"`{variable}`[^.]*{default}|{default}[^.]*`{variable}`", PAGE), variable
 

@@ -7,10 +7,6 @@ set -euo pipefail
 
 run=$1 job=$2
 "$(dirname "$0")/gate.sh" "$run" --until generalized
-if [[ -n ${PATHWATCH_ENDPOINT:-} ]]; then
-  PATHWATCH_SERVER=$(< "$PATHWATCH_ENDPOINT")
-  export PATHWATCH_SERVER
-fi
 best=$(pathwatch checkpoints "$run" --limit 1 --json | sed -nE 's/.*"tag": "([^"]*)".*/\1/p')
 if [[ -z $best ]]; then
   echo "$run has generalized, but has no judged checkpoint with a tag: nothing is submitted" >&2

@@ -16,9 +16,10 @@ from typing import Any
 import ports
 import pytest
 import slurm_training
+from redis_process import RedisProcess
 from scripted_server import ScriptedServer, scripted_server
 
-from pathwatch.client import Client
+from pathwatch.client import Client, PathwatchError
 from pathwatch.v1 import run_pb2
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
@@ -53,10 +54,10 @@ class Cluster:
             "PATHWATCH_SCRIPTS": str(EXAMPLES),
             "PATHWATCH_DATA": str(folder / "data"),
             "PATHWATCH_ENDPOINT": str(self.endpoint),
+            "PATHWATCH_SERVER": f"file://{self.endpoint}",
             "PATHWATCH_HOST": "127.0.0.1",
             "PATHWATCH_PORT": str(ports.lasting_port()),
             "PATHWATCH_HTTP": "127.0.0.1:0",
-            "ENDPOINT_SECONDS": "1",
             "RETRY_SECONDS": "0.2",
             "STOP_GRACE_SECONDS": "0.1",
         }
@@ -160,6 +161,68 @@ def test_a_job_is_requeued_as_the_next_attempt_and_ended_when_the_run_is_to_stop
 
     server.send_signal(signal.SIGTERM)
     assert ends(server)[0] == 0
+
+
+def judged(address: str, run: str) -> int:
+    """Up to which step; -1 where nothing is."""
+    try:
+        with Client(address) as client:
+            return client.get_run(run).closed_step
+    except PathwatchError:
+        return -1
+
+
+def test_training_follows_a_server_that_starts_later_and_again_elsewhere(cluster: Cluster) -> None:
+    job = cluster.train(OVERFITS, STEPS)
+    assert job.stdout is not None
+    assert f"file of servers {cluster.endpoint}: No such file" in job.stdout.readline()
+    first = cluster.start("serve.sbatch")
+    eventually(cluster.endpoint.exists)
+    address = cluster.endpoint.read_text().strip()
+    eventually(lambda: judged(address, "moe-17") >= 0)
+    first.send_signal(signal.SIGTERM)
+    assert ends(first)[0] == 0
+    cluster.start("serve.sbatch", PATHWATCH_PORT=str(ports.lasting_port()))
+    code, said = ends(job)
+    assert code == 0, said
+    assert "moe-17: stop reached at step " in said
+    assert cluster.endpoint.read_text().strip() != address
+
+
+def test_the_runs_of_a_shard_that_is_gone_are_served_by_another(cluster: Cluster) -> None:
+    redis = RedisProcess(cluster.folder / "redis", appendfsync="no")
+    try:
+        addresses = [f"127.0.0.1:{ports.lasting_port()}" for _ in range(2)]
+        shards = {
+            address: cluster.start(
+                "serve.sbatch",
+                PATHWATCH_STORE=redis.url,
+                PATHWATCH_LEASE_SECONDS="2",
+                PATHWATCH_PORT=str(int(address.rpartition(":")[2]) - task),
+                SLURM_ARRAY_TASK_ID=str(task),
+                SLURM_JOB_ID=str(100 + task),
+            )
+            for task, address in enumerate(addresses)
+        }
+        eventually(lambda: told(cluster) == sorted(addresses))
+        job = cluster.train(OVERFITS, STEPS)
+        eventually(lambda: judged(",".join(addresses), "moe-17") >= 0)
+        with redis.client() as client:
+            owner = client.hget("pathwatch:{moe-17}:lease", "owner").decode()
+        os.killpg(shards[owner].pid, signal.SIGKILL)
+        code, said = ends(job)
+        assert code == 0, said
+        assert "moe-17: stop reached at step " in said
+        (other,) = set(addresses) - {owner}
+        with Client(other) as client:
+            assert client.get_run("moe-17").state == run_pb2.RUN_STATE_FINISHED
+    finally:
+        redis.kill()
+
+
+def told(cluster: Cluster) -> list[str]:
+    """Addresses in the file, sorted."""
+    return sorted(cluster.endpoint.read_text().split()) if cluster.endpoint.exists() else []
 
 
 def test_training_does_not_need_the_server(cluster: Cluster) -> None:

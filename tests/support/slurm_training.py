@@ -1,7 +1,8 @@
 """What a batch script starts: sends a recorded run and, told by SIGUSR1, saves and ends.
 
 `python slurm_training.py TRACE STEPS`: server and run from the environment, the attempt from the count of
-restarts. After so many steps of the trace it goes on without news until it is told; a minute at most.
+restarts. After so many steps of the trace it goes on without news until it is told; a minute at most. The
+server may be away at any time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
+from job import persistently
 from recorded_run import RecordedRun, recorded
 
 
@@ -19,8 +21,10 @@ def main(trace: str, steps: int) -> None:
     told = threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: told.set())
     run, attempt = os.environ["PATHWATCH_RUN"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    with RecordedRun(os.environ["PATHWATCH_SERVER"], run, recorded(trace), attempt=attempt) as job:
-        job.play(steps)
+    server = os.environ["PATHWATCH_SERVER"]
+    with persistently(server, lambda _: RecordedRun(server, run, recorded(trace), attempt=attempt)) as job:
+        job.send(steps)
+        persistently(server, lambda _: job.wait_judged())
         Path("trained").touch()
         if not told.wait(60):
             sys.exit("nobody told it to end")
