@@ -26,7 +26,7 @@ def begun(engine: Any, **arguments: Any) -> None:
 def test_a_block_alone_is_enough(make_engine: Callable, streams: list) -> None:
     block = {
         "run": "r",
-        "server": "127.0.0.1:1234",
+        "server": "file:///etc/shards",
         "attempt": 3,
         "stream": {"window_steps": 50, "shift_labels": False},
         "policy": "quorum",
@@ -40,7 +40,7 @@ def test_a_block_alone_is_enough(make_engine: Callable, streams: list) -> None:
     }
     begun(make_engine(pathwatch=block))
     (stream,) = streams
-    assert (stream.settings["run"], stream.settings["server"]) == ("r", "127.0.0.1:1234")
+    assert (stream.settings["run"], stream.settings["server"]) == ("r", "file:///etc/shards")
     assert stream.settings["attempt"] == 3
     assert stream.settings["credentials"] == Credentials(
         root_ca="/ca.pem",
@@ -104,11 +104,11 @@ def test_the_environment_is_asked_last(
     make_engine: Callable, streams: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATHWATCH_RUN", "environment")
-    monkeypatch.setenv("PATHWATCH_SERVER", "127.0.0.1:4321")
+    monkeypatch.setenv("PATHWATCH_SERVER", "127.0.0.1:4321,127.0.0.1:4323")
     begun(make_engine(), stream=Stream(window_steps=5))
-    begun(make_engine(pathwatch={"run": "block", "stream": {"window_steps": 5}}), server="127.0.0.1:4322")
+    begun(make_engine(pathwatch={"run": "block", "stream": {"window_steps": 5}}), server="dns:///shards:4322")
     told = [(stream.settings["run"], stream.settings["server"]) for stream in streams]
-    assert told == [("environment", "127.0.0.1:4321"), ("block", "127.0.0.1:4322")]
+    assert told == [("environment", "127.0.0.1:4321,127.0.0.1:4323"), ("block", "dns:///shards:4322")]
 
 
 @pytest.mark.parametrize(

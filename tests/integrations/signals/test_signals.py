@@ -62,6 +62,13 @@ def test_the_newest_signal_is_had_at_most_once_a_second(
     assert (signal.action, signal.stop_at_step) == (STOP, 101)
 
 
+def test_of_several_servers_whoever_answers_is_asked(free_port: int, scripted: ScriptedServer) -> None:
+    scripted.say("STOP", math="GENERALIZED")
+    signal = Signals(f"127.0.0.1:{free_port},{scripted.address}").newest("pair")
+    assert signal is not None
+    assert signal.action == STOP
+
+
 def test_a_run_that_has_not_begun_is_no_error(
     scripted: ScriptedServer, elapse: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,8 +47,9 @@ class Settings:
     """Name of the run; created on the server unless it exists. Not given: `PATHWATCH_RUN` of the
     environment."""
     server: str = "127.0.0.1:50051"
-    """HOST:PORT of the sidecar. It may come later, or never: training is not held up. Not given:
-    `PATHWATCH_SERVER` of the environment, if set."""
+    """HOST:PORT of the sidecar; of several servers a list, `dns:///NAME:PORT` or `file:///PATH`
+    (docs/scale.md). It may come later, or never: training is not held up. Not given: `PATHWATCH_SERVER` of
+    the environment, if set."""
     probe: Probe | None = None
     """Re-read these training samples every N steps. This or `stream`."""
     stream: Stream | None = None

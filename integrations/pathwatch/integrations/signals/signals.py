@@ -33,7 +33,7 @@ class Signals:
     """
 
     def __init__(self, server: str | None = None, credentials: Credentials | None = None) -> None:
-        """`server` is HOST:PORT; None = `PATHWATCH_SERVER` of the environment, else `127.0.0.1:50051`.
+        """`server` is as for a client; None = `PATHWATCH_SERVER` of the environment, else `127.0.0.1:50051`.
 
         `credentials` are those of a client; a token may come from the environment as in training jobs.
         """

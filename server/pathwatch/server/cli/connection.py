@@ -24,6 +24,7 @@ class Connection:
     """Where the server is and who is asking."""
 
     address: str
+    """In any form that `pathwatch.client.Client` takes."""
     tls: bool = False
     tls_ca: str | None = None
     tls_cert: str | None = None
@@ -85,7 +86,8 @@ def connection_options(default: str | None = "127.0.0.1:50051") -> Callable[[F],
             metavar="HOST:PORT",
             default=default,
             show_default=default is not None,
-            help="Address of the pathwatch server.",
+            help="Address of the pathwatch server; of several a list with commas, dns:///NAME:PORT or "
+            "file:///PATH.",
         ),
         click.option("--tls", is_flag=True, help="Speak TLS, trusting the public authorities."),
         click.option("--tls-ca", type=file, help="Speak TLS, trusting this PEM file."),
