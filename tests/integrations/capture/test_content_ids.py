@@ -11,8 +11,8 @@ from pathwatch.integrations.capture import (
     TokenSelection,
     content_ids,
     reduce_reading,
-    unpack,
 )
+from pathwatch.integrations.observing.host_reading import unpack
 
 TOKENS = st.lists(st.integers(0, 200_000), min_size=1, max_size=8)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
-from pathwatch.integrations.capture import Recording, TokenSelection, reduce_reading, unpack
+from pathwatch.integrations.capture import Recording, TokenSelection, reduce_reading
+from pathwatch.integrations.observing.host_reading import unpack
 
 
 def read(selection: TokenSelection, layers: list[torch.Tensor], logits: torch.Tensor | None):

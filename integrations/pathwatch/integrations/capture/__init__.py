@@ -1,4 +1,4 @@
-"""Reading the routers of a mixture-of-experts model: PyTorch and NumPy, nothing is sent from here."""
+"""Reading the routers of a mixture-of-experts model: pure PyTorch, nothing is sent from here."""
 
 from pathwatch.integrations.capture.compilation import uncompiled
 from pathwatch.integrations.capture.content_ids import content_ids
@@ -8,11 +8,9 @@ from pathwatch.integrations.capture.isolation import undisturbed
 from pathwatch.integrations.capture.losses import TokenLosses, keeping_losses, matching_losses
 from pathwatch.integrations.capture.recorder import Recording, RouterRecorder
 from pathwatch.integrations.capture.reduction import (
-    HostReading,
     Reading,
     SilentRoutersError,
     reduce_reading,
-    unpack,
 )
 from pathwatch.integrations.capture.routers import (
     Router,
@@ -28,7 +26,6 @@ from pathwatch.integrations.capture.tokens import TokenSelection
 
 __all__ = [
     "HostCopy",
-    "HostReading",
     "NoRoutersError",
     "Reading",
     "Recording",
@@ -52,6 +49,5 @@ __all__ = [
     "segment_ids_of_positions",
     "uncompiled",
     "undisturbed",
-    "unpack",
     "whole_shape",
 ]

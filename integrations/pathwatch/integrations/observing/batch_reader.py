@@ -21,10 +21,10 @@ from pathwatch.integrations.capture import (
     matching_losses,
     reduce_reading,
     uncompiled,
-    unpack,
 )
 from pathwatch.integrations.observing.forward_inputs import ForwardInputs
 from pathwatch.integrations.observing.guard import Guard
+from pathwatch.integrations.observing.host_reading import unpack
 from pathwatch.integrations.observing.job import Job
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.integrations.observing.losing import Losing

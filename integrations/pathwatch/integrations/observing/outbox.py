@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathwatch.integrations.capture import HostCopy, Reading, unpack
+from pathwatch.integrations.capture import HostCopy, Reading
+from pathwatch.integrations.observing.host_reading import unpack
 from pathwatch.integrations.observing.sender import Sender
 
 Floats: TypeAlias = NDArray[np.float32]

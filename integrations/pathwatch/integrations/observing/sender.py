@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pathwatch.client import RoutingStream
-from pathwatch.integrations.capture import HostReading
+from pathwatch.integrations.observing.host_reading import HostReading
 from pathwatch.integrations.observing.layout import Layout
 from pathwatch.v1 import signal_pb2
 
