@@ -20,9 +20,10 @@ from redis_process import RedisProcess, until
 from pathwatch.server.config import RedisOptions
 from pathwatch.server.config.redis import parse_redis_url
 from pathwatch.server.store import redis_log
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import FencedError, StoreError
 from pathwatch.server.store.redis import RedisStore
-from pathwatch.server.store.rows import Write
+from pathwatch.server.store.redis_leases import RedisLeases
+from pathwatch.server.store.rows import DeleteRun, Write
 
 Fill = Callable[..., None]
 CALM = RedisOptions(timeout_seconds=30)
@@ -44,8 +45,8 @@ def servers(tmp_path: Path) -> Iterator[Callable[..., RedisProcess]]:
         server.kill()
 
 
-@pytest.mark.slow
-def test_a_cluster_of_three_masters(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+def cluster(servers: Callable[..., RedisProcess]) -> tuple[str, list[RedisProcess]]:
+    """URL and masters of a cluster, which is ready."""
     ports = [str(lasting_port()) for _ in range(3)]
     masters = [
         servers(cluster_enabled="yes", cluster_node_timeout="2000", cluster_port=port) for port in ports
@@ -59,6 +60,12 @@ def test_a_cluster_of_three_masters(servers: Callable[..., RedisProcess], fill: 
         RedisStore(parse_redis_url(url), CALM).close()
 
     until(open_store)
+    return url, masters
+
+
+@pytest.mark.slow
+def test_a_cluster_of_three_masters(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+    url, masters = cluster(servers)
     with closing(RedisStore(parse_redis_url(url), CALM)) as store:
         for run in RUNS:
             fill(store, range(3), run=run)
@@ -80,6 +87,42 @@ def test_a_cluster_of_three_masters(servers: Callable[..., RedisProcess], fill: 
         for run in RUNS:
             until(lambda run=run: fill(store, range(3, 5), run=run))  # type: ignore[misc]
             assert [row.step for row in store.windows(run)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_leases_of_runs_on_several_nodes(servers: Callable[..., RedisProcess], fill: Fill) -> None:
+    url, masters = cluster(servers)
+    address = parse_redis_url(url)
+    with (
+        closing(RedisLeases(address, CALM, own="a:1", seconds=250)) as a,
+        closing(RedisLeases(address, CALM, own="b:1", seconds=250)) as b,
+        closing(RedisStore(address, CALM, fence=a.fence)) as store,
+    ):
+        for run in RUNS:
+            assert a.take(run) is None
+            fill(store, range(1), run=run)
+            assert b.take(run) is not None
+        assert a.renew() == {}
+        gone = {next(keys_of(master)) for master in masters}
+        assert len(gone) == 3, "one of each node"
+        a.release(gone)
+        until(lambda: require(all(b.take(run) is None for run in gone)))
+        with pytest.raises(FencedError):
+            store.commit([DeleteRun(run=run) for run in gone])
+        assert {row.name for row in store.runs()} == set(RUNS)
+        # A new life of `a` takes what the first one has; that hears of it by its next renewal.
+        with closing(RedisLeases(address, CALM, own="a:1", seconds=250)) as again:
+            for run in a.held:
+                assert again.take(run) is None
+            lost = a.renew()
+            assert lost.keys() == set(RUNS) - gone
+            assert {held.owner for held in lost.values()} == {"a:1"}
+            assert set(b.held) == gone
+            assert b.renew() == again.renew() == {}
+
+
+def require(is_so: bool) -> None:
+    assert is_so
 
 
 def keys_of(master: RedisProcess) -> Iterator[str]:

@@ -125,6 +125,16 @@ def test_everything_survives_a_restart(open_store: Callable[[], Store]) -> None:
     assert store.checkpoints("run") == [Checkpoint(step=9, tag="tag", attempt=0)]
 
 
+def test_one_run_of_many(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    other = replace(RUN, name="other", step=3)
+    store.commit([PutRun(row=RUN), PutRun(row=other)])
+    assert (store.run(RUN.name), store.run("other"), store.run("none")) == (RUN, other, None)
+    store.commit([DeleteRun(run="other")])
+    assert (store.run(RUN.name), store.run("other")) == (RUN, None)
+    assert open_store().run(RUN.name) == RUN
+
+
 def test_rows_are_replaced_not_doubled(store: Store) -> None:
     later = replace(RUN, step=20, finished=True)
     store.commit([PutRun(row=RUN), checkpoint(5, tag="old"), geometry(3, content=b"old")])
