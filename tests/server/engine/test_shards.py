@@ -184,6 +184,26 @@ def test_what_was_not_stored_when_the_run_was_lost_is_not_acknowledged(
     assert "run" not in shard.leases.held
 
 
+def test_what_was_not_stored_of_a_lost_run_is_not_written_when_it_comes_back(
+    shards: Shards, make_batch: Any, eventually: Eventually
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+    shard.create()
+    rank = shard.join()
+    shard.store.full = True
+    rank.observe(make_batch(10))
+    eventually(lambda: shard.engine.stats.commit_failures)
+    shards.table.steal("run", B)
+    eventually(lambda: rank.ended)
+    del shards.table.owners["run"]
+    again = shard.engine.adopt("run")
+    eventually(lambda: "run" in shard.leases.held)
+    shard.store.full = False
+    assert again.result(30).run.step == -1
+    assert list(shards.stored.batches("run")) == []
+    assert shard.join().stream.acked == 0
+
+
 def _raise(error: Exception) -> None:
     raise error
 
