@@ -13,6 +13,7 @@ import yaml
 from charts import CHART, ROOT, rendered
 
 from pathwatch.server.config import Limits, ServerConfig, meanings
+from pathwatch.server.config.shards import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
 from pathwatch.server.notify.notifier import DRAIN_SECONDS
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -210,6 +211,12 @@ def test_every_limit_reaches_the_server_as_it_was_said() -> None:
     given = {name: getattr(Limits(), name) for name in meanings()}
     (config,) = (m for m in rendered({**GOOD, "server": {"limits": given}}) if m["kind"] == "ConfigMap")
     assert yaml.safe_load(config["data"]["serve.yaml"])["limits"] == given
+
+
+def test_leases_last_as_long_as_the_server_takes_them() -> None:
+    schema = SCHEMA["properties"]["server"]["properties"]["leaseSeconds"]
+    assert (schema["minimum"], schema["maximum"]) == (MIN_LEASE_SECONDS, MAX_LEASE_SECONDS)
+    assert DEFAULTS["server"]["leaseSeconds"] == ServerConfig.__dataclass_fields__["lease_seconds"].default
 
 
 def test_a_stop_is_given_the_time_that_it_may_take() -> None:
