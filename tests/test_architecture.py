@@ -1,6 +1,7 @@
 """The arrows of docs/architecture.md, read from the code's own imports."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = {
-    path: ast.parse(path.read_text())
-    for root in ("client", "integrations", "server")
-    for path in (ROOT / root).rglob("*.py")
-}
 
 # What a room may import of pathwatch, itself included. Rooms not named here hold no code.
 ALLOWED = {
@@ -137,18 +133,28 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield node.module or "", alias.name
 
 
+@functools.cache
+def sources() -> dict[Path, list[tuple[str, str]]]:
+    """What each file imports; read when a test asks: every worker loads this module, few run its tests."""
+    return {
+        path: list(imports(ast.parse(path.read_text())))
+        for root in ("client", "integrations", "server")
+        for path in (ROOT / root).rglob("*.py")
+    }
+
+
 def inside(module: str, room: str) -> bool:
     return module == room or module.startswith(room + ".")
 
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_arrows_point_down(room: str) -> None:
-    modules = {p: t for p, t in SOURCES.items() if inside(module_name(p), room)}
+    modules = {p: i for p, i in sources().items() if inside(module_name(p), room)}
     if room == "pathwatch.integrations":
-        modules = {p: t for p, t in modules.items() if not inside(module_name(p), f"{room}.capture")}
+        modules = {p: i for p, i in modules.items() if not inside(module_name(p), f"{room}.capture")}
     assert modules, f"no code in {room}"
-    for path, tree in modules.items():
-        for module, name in imports(tree):
+    for path, imported in modules.items():
+        for module, name in imported:
             for target in (module, f"{module}.{name}"):
                 if inside(target, "pathwatch") and target.count(".") >= 1:
                     allowed = any(inside(target, a) for a in {room, *ALLOWED[room]})
@@ -159,23 +165,23 @@ def test_arrows_point_down(room: str) -> None:
 
 @pytest.mark.parametrize("room", FOREIGN_TO)
 def test_rooms_stay_free_of_foreign_packages(room: str) -> None:
-    for path, tree in SOURCES.items():
+    for path, imported in sources().items():
         if inside(module_name(path), room):
-            used = {module.split(".")[0] for module, _ in imports(tree)}
+            used = {module.split(".")[0] for module, _ in imported}
             assert not used & FOREIGN_TO[room], f"{path.relative_to(ROOT)}: {used & FOREIGN_TO[room]}"
 
 
 def test_only_the_command_line_and_relays_use_the_client() -> None:
-    for path, tree in SOURCES.items():
+    for path, imported in sources().items():
         name = module_name(path)
         uses = any(inside(name, f"pathwatch.server.{room}") for room in ("cli", "relay"))
         if inside(name, "pathwatch.server") and not uses:
-            assert not any(inside(m, "pathwatch.client") for m, _ in imports(tree)), path.relative_to(ROOT)
+            assert not any(inside(m, "pathwatch.client") for m, _ in imported), path.relative_to(ROOT)
 
 
 def test_no_private_name_crosses_a_module() -> None:
-    for path, tree in SOURCES.items():
-        for module, name in imports(tree):
+    for path, imported in sources().items():
+        for module, name in imported:
             if inside(module, "pathwatch"):
                 private = re.search(r"(^|\.)_(?!_)", f"{module}.{name}")
                 assert not private, f"{path.relative_to(ROOT)} imports {module}.{name}"

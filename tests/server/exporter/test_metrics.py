@@ -194,6 +194,7 @@ def test_ingest_is_counted(server: BackgroundServer) -> None:
     assert buckets[-1] == 5
 
 
+@pytest.mark.slow
 def test_every_limit_that_refuses_is_counted_from_0_on(tmp_path: Path) -> None:
     """A counter that appears with its first refusals does not increase with them."""
     named = {
