@@ -72,7 +72,9 @@ class OneRedis:
     def process(self, **settings: str) -> RedisProcess:
         """One more, that ends with the others."""
         folder = self._folder / f"redis-{len(self._processes)}"
-        self._processes.append(RedisProcess(folder, appendfsync="everysec", **settings))
+        self._processes.append(
+            RedisProcess(folder, appendfsync="everysec", repl_diskless_sync_delay="0", **settings)
+        )
         return self._processes[-1]
 
 
@@ -107,7 +109,7 @@ class SentinelRedis(_Replicated):
 
     def deploy(self) -> None:
         master = f"127.0.0.1 {self.redis.port}"
-        self.replica = self.process(replicaof=master, repl_diskless_sync_delay="0")
+        self.replica = self.process(replicaof=master)
         self._port = lasting_port()
         settings = self._folder / "sentinel.conf"
         settings.write_text(
@@ -138,14 +140,14 @@ class ClusterRedis(_Replicated):
     """Three masters; the first has a replica."""
 
     def deploy(self) -> None:
-        others = [self._node() for _ in range(2)]
+        others = [self.process() for _ in range(2)]
         nodes = [f"127.0.0.1:{node.port}" for node in (self.redis, *others)]
         self._url = f"redis+cluster://{','.join(nodes[1:])}"
         self._cli("create", *nodes, "--cluster-yes")
         wait(lambda: all(self._knows(node, 3) for node in (self.redis, *others)))
         with self.redis.client() as client:
             self._name = client.execute_command("CLUSTER MYID").decode()
-        self.replica = self._node()
+        self.replica = self.process()
         added = f"127.0.0.1:{self.replica.port}"
         self._cli("add-node", added, nodes[0], "--cluster-slave", "--cluster-master-id", self._name)
         wait(lambda: self.in_step() and all(self._knows(node, 4) for node in self._processes))
@@ -166,9 +168,6 @@ class ClusterRedis(_Replicated):
         return super().process(
             cluster_enabled="yes", cluster_node_timeout="3000", cluster_port=str(lasting_port()), **settings
         )
-
-    def _node(self) -> RedisProcess:
-        return self.process(repl_diskless_sync_delay="0")
 
     def _cli(self, *call: str) -> None:
         done = subprocess.run(
