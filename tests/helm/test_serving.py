@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -20,8 +20,11 @@ import yaml
 from charts import RELAYS, Manifest, pods, rendered, rendered_example, the_container, values_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mounting import environment, mount
+from redis_process import RedisProcess
 
+from pathwatch.client import Client
 from pathwatch.server.config import parse_limits
+from pathwatch.v1 import run_pb2, run_pb2_grpc
 
 Secrets = Mapping[str, Mapping[str, str]]
 COMMAND = (sys.executable, "-m", "pathwatch.server.cli")
@@ -74,15 +77,18 @@ def test_its_limits_fit_its_memory(values_file: Path, release: list[Manifest]) -
 
 
 @contextmanager
-def serving(pod: Manifest, arguments: list[str], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The container's command, on free ports; its addresses by name. Stopped as a kubelet stops it."""
+def serving(
+    pod: Manifest, arguments: list[str], tmp_path: Path, name: str = "demo-0"
+) -> Iterator[dict[str, str]]:
+    """The container's command, in a pod of that name, on free ports; its addresses by name. Stopped as a
+    kubelet stops it."""
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, *arguments, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+            env={**os.environ, **environment(pod, name), "TMPDIR": str(tmp_path / "tmp")},
         )
     assert process.stdout is not None
     try:
@@ -128,3 +134,26 @@ def test_what_it_starts_answers_its_probes_and_stops_in_time(
         assert (tmp_path / "var/lib/pathwatch/data/pathwatch.sqlite3").stat().st_mode & 0o077 == 0
     lines = (tmp_path / "log").read_text().splitlines()
     assert all(json.loads(line)["event"] for line in lines)
+
+
+@pytest.mark.slow
+def test_pods_of_a_release_share_its_runs(tmp_path: Path) -> None:
+    redis = RedisProcess(tmp_path / "redis", appendfsync="no")
+    some = {"replicas": 2, "redis": {"url": redis.url}, "networkPolicy": {"enabled": False}}
+    release = rendered({**values_of("plaintext"), **some, "persistence": {"enabled": False}})
+    (pod,) = pods(release)
+    try:
+        with ExitStack() as stack:
+            both = []
+            for name in ("demo-pathwatch-0", "demo-pathwatch-1"):
+                arguments = mount(pod, release, {}, tmp_path / name)
+                both.append(stack.enter_context(serving(pod, arguments, tmp_path / name, name)))
+            created = both[0]["grpc"]
+            with Client(created) as client:
+                client.create_run("pair", run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4)))
+            with grpc.insecure_channel(both[1]["grpc"]) as channel, pytest.raises(grpc.RpcError) as elsewhere:
+                run_pb2_grpc.RunServiceStub(channel).GetRun(run_pb2.GetRunRequest(name="pair"), timeout=30)
+            owner = "demo-pathwatch-0.demo-pathwatch-headless.research.svc:50051"
+            assert ("pathwatch-owner", owner) in elsewhere.value.trailing_metadata()
+    finally:
+        redis.kill()
