@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pathwatch.server.exporter.storage_collector import StorageCollector
-from pathwatch.server.store.interface import StorageInfo, StoreError
+from pathwatch.server.store.answers import StorageInfo
+from pathwatch.server.store.interface import StoreError
 
 NOW = 1_700_000_000.0
 

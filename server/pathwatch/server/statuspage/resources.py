@@ -18,7 +18,8 @@ from pathwatch.server.statuspage.rankings import Rankings, checkpoints_document
 from pathwatch.server.statuspage.responses import Resource, tag_of
 from pathwatch.server.statuspage.series import layers_document, series_document
 from pathwatch.server.statuspage.values import JsonObject, to_json
-from pathwatch.server.store.interface import StoreReader, ThinnedHistory
+from pathwatch.server.store.answers import ThinnedHistory
+from pathwatch.server.store.interface import StoreReader
 
 MAX_STEP = 2**53
 MAX_POINTS = 10_000

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathwatch.server.messages import phase_name
 from pathwatch.server.statuspage.documents import VERSION
 from pathwatch.server.statuspage.values import JsonObject
-from pathwatch.server.store.interface import ThinnedHistory
+from pathwatch.server.store.answers import ThinnedHistory
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import signal_pb2
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pathwatch.server.config.redis import RedisAddress, RedisOptions, Topology
 from pathwatch.server.failpoints import reach
-from pathwatch.server.store.interface import FencedError, StorageInfo, StoreError, UnstorableError
+from pathwatch.server.store.answers import StorageInfo
+from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
 from pathwatch.server.store.redis_connection import RedisConnection
-from pathwatch.server.store.redis_fence import Fences
+from pathwatch.server.store.redis_fence import Fences, fencing
 from pathwatch.server.store.redis_keys import RUNS, key, keys
 from pathwatch.server.store.redis_listing import RunListing
 from pathwatch.server.store.redis_log import Commit, CommitLog
@@ -185,17 +186,9 @@ class RedisStore(RedisReader):
         return [
             *("EVAL", SCRIPT, len(names)),
             *names,
-            *self._fencing(run),
+            *fencing(run, self._fence),
             *(commit.mark, len(commit.accepts), *commit.accepts, *commit.arguments),
         ]
-
-    def _fencing(self, run: str) -> tuple[str, str, int]:
-        """Epoch, owner and milliseconds; without epoch, the run is held to no lease."""
-        if self._fence is None:
-            return "", "", 0
-        if fence := self._fence(run):
-            return fence.epoch, fence.owner, fence.milliseconds
-        raise FencedError(f"run {run!r} in Redis at {self._connection.address} is not this server's now")
 
 
 def _status(answer: Any) -> bytes | None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import DamagedError, History, ThinnedHistory
+from pathwatch.server.store.answers import History, ThinnedHistory
+from pathwatch.server.store.interface import DamagedError
 from pathwatch.server.store.redis_connection import RedisConnection
 from pathwatch.server.store.redis_keys import RUNS, key
 from pathwatch.server.store.redis_rows import (

@@ -7,7 +7,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from pathwatch.server.store.interface import StorageInfo, StoreError
+from pathwatch.server.store.answers import StorageInfo
+from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.redis_connection import RedisConnection
 
 log = logging.getLogger("pathwatch.server")

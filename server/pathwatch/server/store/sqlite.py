@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pathwatch.server.failpoints import reach
-from pathwatch.server.store.interface import StorageInfo, StoreError, UnstorableError
+from pathwatch.server.store.answers import StorageInfo
+from pathwatch.server.store.interface import StoreError, UnstorableError
 from pathwatch.server.store.rows import Write
 from pathwatch.server.store.sqlite_connection import ERRORS
 from pathwatch.server.store.sqlite_damage import damage_message

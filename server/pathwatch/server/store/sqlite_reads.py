@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import DamagedError, History, StoreError, ThinnedHistory
+from pathwatch.server.store.answers import History, ThinnedHistory
+from pathwatch.server.store.interface import DamagedError, StoreError
 from pathwatch.server.store.rows import (
     BatchRow,
     GeometryRow,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pathwatch.server.store.interface import StorageInfo, StoreError
+from pathwatch.server.store.answers import StorageInfo
+from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite_connection import beside
 from pathwatch.server.store.sqlite_snapshots import Snapshots
 
