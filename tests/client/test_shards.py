@@ -200,14 +200,8 @@ def test_an_owner_that_is_no_address_is_none(sidecars, streams, observe, waits, 
 
 
 @pytest.fixture
-def at_another_address(sidecar, monkeypatch):
-    """A server whose certificate is for localhost, and that is found at 127.0.0.2 under that name."""
-    system = socket.getaddrinfo
-
-    def getaddrinfo(host, *rest, **named):
-        return system("127.0.0.2" if host == "localhost" else host, *rest, **named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+def at_another_address(sidecar):
+    """A server whose certificate is for localhost and 127.0.0.1, at 127.0.0.2."""
     sidecar.stop()
     sidecar.host = "127.0.0.2"
     sidecar.credentials = grpc.ssl_server_credentials(
@@ -217,7 +211,15 @@ def at_another_address(sidecar, monkeypatch):
     return sidecar
 
 
-def test_certificates_are_for_the_name_that_was_looked_up(at_another_address, streams, observe, waits):
+def test_certificates_are_for_the_name_that_was_looked_up(
+    at_another_address, streams, observe, waits, monkeypatch
+):
+    system = socket.getaddrinfo
+
+    def getaddrinfo(host, *rest, **named):
+        return system("127.0.0.2" if host == "localhost" else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     stream = streams(
         f"dns:///localhost:{at_another_address.port}", credentials=Credentials(root_ca=TLS / "ca.pem")
     )
@@ -227,15 +229,16 @@ def test_certificates_are_for_the_name_that_was_looked_up(at_another_address, st
 
 
 def test_an_owner_has_a_certificate_of_its_own(
-    at_another_address, sidecars, streams, observe, eventually, waits
+    at_another_address, sidecars, streams, observe, eventually, waits, said
 ):
     first, _, _ = sidecars
     first.stop()
     first.credentials = at_another_address.credentials
     first.owner = at_another_address.address
     first.start()
-    stream = streams(f"{first.address}", credentials=Credentials(root_ca=TLS / "ca.pem"))
+    stream = streams(f"dns:///localhost:{first.port}", credentials=Credentials(root_ca=TLS / "ca.pem"))
     observe(stream, 0)
-    eventually(lambda: len(waits) >= 2)
+    (text,) = eventually(said)
+    assert f"no pathwatch server at {at_another_address.address}" in text
     assert at_another_address.metadata == []
-    assert f"no pathwatch server at {at_another_address.address}" in stream.stats.last_error
+    assert first.metadata

@@ -93,7 +93,7 @@ def open_channel(
         ("grpc.keepalive_timeout_ms", int(1000 * ping_seconds)),
     ]
     if authority is not None:
-        options.append(("grpc.default_authority", authority))
+        options.append(("grpc.default_authority", authority))  # which certificates are checked against, too
     if connect_seconds is not None:
         # How long connecting may take, despite its name.
         options.append(("grpc.min_reconnect_backoff_ms", int(1000 * connect_seconds)))
@@ -115,8 +115,6 @@ def open_channel(
     if credentials.insecure or (is_loopback(host) and not asks_for_tls):
         channel = _plain(address, options)
     else:
-        if authority is not None:
-            options.append(("grpc.ssl_target_name_override", host_of(authority)))
         tls = grpc.ssl_channel_credentials(
             root_certificates=_content(credentials.root_ca),
             private_key=_content(credentials.key),
