@@ -34,8 +34,15 @@ def test_a_shard_is_called_what_the_headless_service_and_the_certificate_call_it
     assert config["lease_seconds"] == 6
 
 
-def test_one_pod_is_no_shard() -> None:
+def test_a_single_pod_over_redis_is_a_shard_which_others_may_join() -> None:
     release = rendered(values_of("redis"))
+    (pod,) = pods(release)
+    assert environment(pod, "demo-0")["PATHWATCH_SHARD"].startswith("demo-0.")
+    assert "lease_seconds" in the(release, "ConfigMap", "-config")["data"]["serve.yaml"]
+
+
+def test_a_pod_with_its_own_volume_is_no_shard() -> None:
+    release = rendered(values_of("tls"))
     (pod,) = pods(release)
     assert "PATHWATCH_SHARD" not in environment(pod, "demo-0")
     assert "lease_seconds" not in the(release, "ConfigMap", "-config")["data"]["serve.yaml"]

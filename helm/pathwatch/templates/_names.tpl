@@ -13,9 +13,9 @@
 {{ include "pathwatch.fullname" . }}-headless
 {{- end -}}
 
-{{/* Not empty where the pods are shards: several that share a Redis. */}}
+{{/* Not empty where the pods are shards, which share a Redis: a single one, too, so that others may join it. */}}
 {{- define "pathwatch.isShard" -}}
-{{- if and (eq .Values.mode "service") (gt (int .Values.replicas) 1) }}yes{{ end -}}
+{{- if and (eq .Values.mode "service") .Values.redis.url }}yes{{ end -}}
 {{- end -}}
 
 {{- define "pathwatch.serviceAccount" -}}
