@@ -1,4 +1,4 @@
-"""How many runs and ranks a shard and a Redis have room for, from what was measured of one."""
+"""How many runs and ranks a shard and a Redis have room for, from what was measured of a few."""
 
 from __future__ import annotations
 

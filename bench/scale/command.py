@@ -43,11 +43,12 @@ class Plan:
     """Fleets: ranks, connections, seconds between watermarks."""
     steps: int
     turns: int
-    """Of one shard and of two, and of a relay."""
+    """Of one shard and of two, and straight and through a relay."""
     rounds_per_run: int
     kills: Sequence[tuple[float, int]]
     """Seconds of the lease, and how many times."""
-    relay_seconds: float
+    relay_windows: int
+    """In a turn."""
 
 
 FULL = Plan(
@@ -56,8 +57,8 @@ FULL = Plan(
     steps=4,
     turns=3,
     rounds_per_run=3,
-    kills=((2, 3), (5, 3), (10, 2)),
-    relay_seconds=4.0,
+    kills=((2, 3), (5, 2), (10, 2)),
+    relay_windows=1,
 )
 QUICK = Plan(
     models=((OLMOE, 5),),
@@ -66,7 +67,7 @@ QUICK = Plan(
     turns=1,
     rounds_per_run=2,
     kills=((2, 2),),
-    relay_seconds=3.0,
+    relay_windows=1,
 )
 
 
@@ -155,7 +156,7 @@ def _takeover(folder: Path, plan: Plan) -> Part:
 
 
 def _relay(folder: Path, plan: Plan) -> Part:
-    found = relayed(folder, turns=plan.turns, seconds=plan.relay_seconds)
+    found = relayed(folder, turns=plan.turns, windows=plan.relay_windows)
     return Part(f"### With and without a relay\n\n{tables.relay_table(found)}", asdict(found))
 
 

@@ -36,6 +36,8 @@ class RunCosts:
     """That were measured together."""
     round_bytes: int
     """As sent, float16."""
+    bare_bytes: float
+    """Of memory, by a shard with next to no runs."""
     idle_bytes: float
     """Of memory, by a run that nothing was sent to."""
     open_bytes: float
@@ -113,6 +115,7 @@ def run_costs(folder: Path, model: Model, *, runs: int, idle: int) -> RunCosts:
         experts=model.experts,
         runs=runs,
         round_bytes=encoded.nbytes,
+        bare_bytes=empty.resident,
         idle_bytes=(created.resident - empty.resident) / idle,
         open_bytes=(observed.resident - before.resident) / runs,
         judged_bytes=(judged.resident - before.resident) / runs,

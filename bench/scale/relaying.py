@@ -1,132 +1,144 @@
-"""What a relay costs and saves: the same ranks straight to a shard and through a relay, in turns."""
+"""What a relay costs and saves: the same observations straight to a shard and through a relay, in turns."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import os
+import threading
+import time
 import urllib.request
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.ingest.generator import Block, Sent
-from bench.ingest.workloads import Workload
-from bench.overload.messages import topology
+from bench.scale.sender import STEP_BYTES, WINDOW_STEPS, Sender, config
 from bench.scale.servers import redis_server, shard
 from bench.sidecar import Sidecar
 from pathwatch.v1 import run_pb2, run_pb2_grpc
 
-WORKLOAD = Workload(name="relayed", samples=64, in_flight=8, window_steps=32, fixed_set=False)
-"""Every sample is new; a window sees 16,384 of each of 8 groups and keeps 512. Ranks hold nothing back."""
-_ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """What ranks sent one way, and what that took. Bytes are those of routing weights."""
+    """What all turns of one way took."""
 
-    sent_bytes: int
     seconds: float
+    """Until the last message of each turn was acknowledged, added up."""
     shard_cpu: float
+    """Until the last window was judged."""
     relay_cpu: float
     """0 without one."""
     connections: int
-    """To the shard, of ranks or of relays."""
+    """To the shard, of all ranks or of the relay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
-    """Turns of both ways; those of one number ran one after the other."""
+    """Both ways."""
 
-    direct: tuple[Way, ...]
-    relayed: tuple[Way, ...]
+    windows: int
+    """Of all groups, that were sent each way."""
+    sent_bytes: int
+    """Routing weights that were sent each way."""
+    direct: Way
+    relayed: Way
     received_bytes: float
-    """By the relay, of whole messages."""
+    """By the relay, whole messages."""
     forwarded_bytes: float
     """By the relay, of them."""
 
 
-def relayed(folder: Path, *, turns: int, seconds: float) -> Relayed:
-    """So many turns of so many seconds each way."""
-    with redis_server(folder) as redis, shard(folder, "shard", redis) as server:
-        upstream = ["--upstream", server.grpc]
-        with Sidecar(folder / "relay", options=upstream, keeps_data=False) as relay:
-            straight: list[Way] = []
-            through: list[Way] = []
-            steps = {"straight": 0, "through": 0}
-            for run in steps:
-                _create(server.grpc, run)
-            for _ in range(turns):
-                for run, entry, ways in (("straight", server, straight), ("through", relay, through)):
-                    block = Block(
-                        address=entry.grpc,
-                        run=run,
-                        workload=WORKLOAD,
-                        first_step=steps[run],
-                        seconds=seconds,
-                    )
-                    way, steps[run] = _send(block, server, relay)
-                    ways.append(way)
-            moved = _moved(relay)
+def relayed(folder: Path, *, turns: int, windows: int) -> Relayed:
+    """So many turns of so many windows each way."""
+    with (
+        redis_server(folder) as redis,
+        shard(folder, "shard", redis) as server,
+        Sidecar(folder / "relay", options=["--upstream", server.grpc], keeps_data=False) as relay,
+    ):
+        entries = {"straight": server.grpc, "through": relay.grpc}
+        senders = {run: Sender(run) for run in entries}
+        ways: dict[str, list[Way]] = {run: [] for run in entries}
+        for run, entry in entries.items():
+            _create(server.grpc, run)
+            # Imports, caches, and what is known from then on of the run.
+            senders[run].send(entry, 1)
+        for _ in range(turns):
+            for run, entry in entries.items():
+                ways[run].append(_turn(senders[run], run, entry, server, relay, windows * WINDOW_STEPS))
+        moved = _moved(relay)
     return Relayed(
-        direct=tuple(straight),
-        relayed=tuple(through),
+        windows=turns * windows,
+        sent_bytes=turns * windows * WINDOW_STEPS * STEP_BYTES,
+        direct=_all(ways["straight"]),
+        relayed=_all(ways["through"]),
         received_bytes=moved["received"],
         forwarded_bytes=moved["forwarded"],
     )
 
 
 def _create(address: str, run: str) -> None:
-    config = run_pb2.RunConfig(
-        topology=topology(),
-        mode=run_pb2.OBSERVATION_MODE_STREAM,
-        window_steps=WORKLOAD.window_steps,
-    )
     with grpc.insecure_channel(address) as channel:
-        request = run_pb2.CreateRunRequest(name=run, config=config)
+        request = run_pb2.CreateRunRequest(name=run, config=config())
         run_pb2_grpc.RunServiceStub(channel).CreateRun(request, timeout=60)
 
 
-def _send(block: Block, server: Sidecar, relay: Sidecar) -> tuple[Way, int]:
-    """One block, and the step after its last."""
-    before = server.cpu_seconds, relay.cpu_seconds
-    command = [sys.executable, "-m", "bench.ingest.generator", json.dumps(asdict(block))]
-    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as sender:
-        connections = 0
-        while True:
-            connections = max(connections, _connections(server))
-            try:
-                said, _ = sender.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-    if sender.returncode:
-        raise RuntimeError(f"the sender ended with status {sender.returncode}")
-    sent = Sent(**json.loads(said))
-    if sent.rejected or sent.late:
-        raise RuntimeError(f"{sent.rejected} messages refused, {sent.late} observations late")
-    batches = len(WORKLOAD.groups(0))  # and a watermark, in each step
-    way = Way(
-        sent_bytes=sent.all_messages * batches // (batches + 1) * WORKLOAD.weight_bytes,
-        seconds=sent.seconds * sent.all_messages / max(1, sent.messages),
-        shard_cpu=server.cpu_seconds - before[0],
-        relay_cpu=relay.cpu_seconds - before[1] if block.address == relay.grpc else 0.0,
-        connections=connections,
+def _turn(sender: Sender, run: str, entry: str, server: Sidecar, relay: Sidecar, steps: int) -> Way:
+    shard_cpu, relay_cpu, began = server.cpu_seconds, relay.cpu_seconds, time.monotonic()
+    with _counted_connections(relay.pid if entry == relay.grpc else os.getpid(), server.grpc) as counts:
+        last = sender.send(entry, steps)
+    seconds = time.monotonic() - began
+    # The first step of all was sent before: of the last window all but one step are there by now.
+    _await_judged(server.grpc, run, (last + 1) // WINDOW_STEPS * WINDOW_STEPS - 1)
+    return Way(
+        seconds=seconds,
+        shard_cpu=server.cpu_seconds - shard_cpu,
+        relay_cpu=relay.cpu_seconds - relay_cpu if entry == relay.grpc else 0.0,
+        connections=max(counts),
     )
-    return way, sent.next_step
 
 
-def _connections(server: Sidecar) -> int:
-    port = int(server.grpc.rpartition(":")[2])
-    return sum(
-        1
-        for one in psutil.Process(server.pid).net_connections("tcp")
-        if one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port
+def _all(turns: list[Way]) -> Way:
+    return Way(
+        seconds=sum(way.seconds for way in turns),
+        shard_cpu=sum(way.shard_cpu for way in turns),
+        relay_cpu=sum(way.relay_cpu for way in turns),
+        connections=max(way.connections for way in turns),
     )
+
+
+def _await_judged(address: str, run: str, step: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    with grpc.insecure_channel(address) as channel:
+        runs = run_pb2_grpc.RunServiceStub(channel)
+        while runs.GetRun(run_pb2.GetRunRequest(name=run), timeout=60).run.closed_step < step:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{run}: step {step} is not judged within {_PATIENCE:g} seconds")
+            time.sleep(0.05)
+
+
+@contextmanager
+def _counted_connections(pid: int, address: str) -> Iterator[list[int]]:
+    """How many the process has to the address meanwhile, twice a second."""
+    counts = [0]
+    over = threading.Event()
+    process, port = psutil.Process(pid), int(address.rpartition(":")[2])
+
+    def count() -> None:
+        while not over.wait(0.5):
+            counts.append(sum(one.raddr[1:] == (port,) for one in process.net_connections("tcp")))
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        yield counts
+    finally:
+        over.set()
+        counting.join()
 
 
 def _moved(relay: Sidecar) -> dict[str, float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from bench.ingest.workloads import RANKS
 from bench.scale.capacity import BUSY, JOBS, KEPT_ROUNDS, needs, ranks_per_core, ranks_per_gigabyte
 from bench.scale.costs import RunCosts
 from bench.scale.rank_costs import RankCosts
-from bench.scale.relaying import Relayed, Way
+from bench.scale.relaying import Relayed
+from bench.scale.sender import GROUPS, RANKS
 from bench.scale.spreading import RUNS, Spread, Turn
 from bench.scale.takeover import Takeovers
 
@@ -19,9 +19,10 @@ def run_table(runs: Sequence[RunCosts]) -> str:
     header = ["a run with rounds of 8 groups × 512 samples", *map(_model, runs)]
     rows = [
         ["a round as it is sent, float16", *(_size(run.round_bytes) for run in runs)],
-        ["memory of a shard: a run that nothing was sent to", *(_size(run.idle_bytes) for run in runs)],
-        ["…, one whose round is open, beyond that", *(_size(run.open_bytes) for run in runs)],
-        ["…, one whose first round was judged", *(_size(run.judged_bytes) for run in runs)],
+        ["memory of a shard without runs", *(_size(run.bare_bytes) for run in runs)],
+        ["…, a run that nothing was sent to, beyond that", *(_size(run.idle_bytes) for run in runs)],
+        ["…, a run whose round is open", *(_size(run.open_bytes) for run in runs)],
+        ["…, a run whose first round was judged", *(_size(run.judged_bytes) for run in runs)],
         ["CPU of a shard: to take a round in", *(_seconds(run.take_seconds) for run in runs)],
         ["…, per MB", *(_seconds(run.take_seconds / (run.round_bytes / 1e6)) for run in runs)],
         ["CPU of a shard: to close and judge it", *(_seconds(run.close_seconds) for run in runs)],
@@ -127,22 +128,18 @@ def takeover_table(lengths: Iterable[Takeovers]) -> str:
 def relay_table(found: Relayed) -> str:
     """Straight to a shard and through a relay, a column each."""
     ways = (found.direct, found.relayed)
-    header = [f"{RANKS} ranks that send all they see", "straight to a shard", "through a relay"]
-
-    def per_megabyte(of: Callable[[Way], float]) -> list[str]:
-        return [
-            f"{1000 * median(of(way) / (way.sent_bytes / 1e6) for way in turns):.2f} ms" for turns in ways
-        ]
-
+    megabytes = found.sent_bytes / 1e6
+    header = [f"{RANKS} ranks send {_size(found.sent_bytes)}, {found.windows} windows of {GROUPS} groups"]
+    header += ["straight to a shard", "through a relay"]
     rows = [
+        ["routing weights, MB/s", *(f"{megabytes / way.seconds:.0f}" for way in ways)],
+        ["bytes that reach the shard", "100%", f"{found.forwarded_bytes / found.received_bytes:.1%}"],
         [
-            "routing weights sent, MB/s",
-            *(f"{median(way.sent_bytes / 1e6 / way.seconds for way in turns):.0f}" for turns in ways),
+            "CPU of the shard per MB that ranks send, windows closed and judged",
+            *(_seconds(way.shard_cpu / megabytes) for way in ways),
         ],
-        ["of what was sent, the shard gets", "100 %", f"{found.forwarded_bytes / found.received_bytes:.1%}"],
-        ["CPU of the shard per MB that ranks send", *per_megabyte(lambda way: way.shard_cpu)],
-        ["CPU of the relay per MB", *per_megabyte(lambda way: way.relay_cpu)],
-        ["connections to the shard", *(str(max(way.connections for way in turns)) for turns in ways)],
+        ["CPU of the relay per MB", "", _seconds(found.relayed.relay_cpu / megabytes)],
+        ["connections to the shard", *(str(way.connections) for way in ways)],
     ]
     return _table(header, rows)
 

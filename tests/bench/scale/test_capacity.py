@@ -14,6 +14,7 @@ RUN = RunCosts(
     experts=4,
     runs=10,
     round_bytes=1_000_000,
+    bare_bytes=80e6,
     idle_bytes=1e6,
     open_bytes=4e6,
     judged_bytes=2e6,

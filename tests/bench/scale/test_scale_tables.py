@@ -39,19 +39,17 @@ def test_takeovers_are_told_with_and_without_the_lease() -> None:
 
 
 def test_what_a_relay_keeps_from_the_shard_is_a_share_of_what_came() -> None:
-    def way(relay_cpu: float, connections: int) -> Way:
-        return Way(
-            sent_bytes=100_000_000,
-            seconds=2,
-            shard_cpu=0.5,
-            relay_cpu=relay_cpu,
-            connections=connections,
-        )
-
-    found = Relayed(direct=(way(0, 8),), relayed=(way(1.0, 2),), received_bytes=1e9, forwarded_bytes=2.5e8)
+    found = Relayed(
+        windows=3,
+        sent_bytes=100_000_000,
+        direct=Way(seconds=2, shard_cpu=0.5, relay_cpu=0, connections=8),
+        relayed=Way(seconds=4, shard_cpu=0.2, relay_cpu=1.0, connections=1),
+        received_bytes=1e9,
+        forwarded_bytes=2.5e8,
+    )
     table = relay_table(found)
-    assert _cells(table, 0)[1:] == ["50", "50"]
-    assert _cells(table, 1)[1:] == ["100 %", "25.0%"]
-    assert _cells(table, 2)[1:] == ["5.00 ms", "5.00 ms"]
-    assert _cells(table, 3)[1:] == ["0.00 ms", "10.00 ms"]
-    assert _cells(table, 4)[1:] == ["8", "2"]
+    assert _cells(table, 0)[1:] == ["50", "25"]
+    assert _cells(table, 1)[1:] == ["100%", "25.0%"]
+    assert _cells(table, 2)[1:] == ["5 ms", "2 ms"]
+    assert _cells(table, 3)[1:] == ["", "10 ms"]
+    assert _cells(table, 4)[1:] == ["8", "1"]
