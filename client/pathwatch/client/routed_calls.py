@@ -125,8 +125,8 @@ class RoutedCalls:
                 connection.close()
 
     def _route(self, run: str) -> Route:
-        shortest = min(_CONNECT_SECONDS, self._timeout / 4)
-        return Route(self._server, run, start=self._homes.get(run), connect_seconds=shortest)
+        connecting = min(_CONNECT_SECONDS, self._timeout / 4)
+        return Route(self._server, run, start=self._homes.get(run), connect_seconds=connecting)
 
     def _reach(
         self,
