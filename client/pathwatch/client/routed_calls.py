@@ -54,11 +54,8 @@ class RoutedCalls:
 
     def unary(self, run: str, method: Method, request: object) -> Any:
         """The response of a call about `run`; "" = of no run."""
-
-        def attempt(at: Connection, left: float | None) -> Any:
-            return method(at)(request, timeout=left)
-
-        return self._reach(self._route(run), run, attempt, self._timeout)[1]
+        route = self._route(run)
+        return self._reach(route, run, lambda at, left: method(at)(request, timeout=left), self._timeout)[1]
 
     def stream(
         self,
