@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from typing import Any
-
-import grpc
 
 from pathwatch.server.api.flow import Flow
 from pathwatch.server.api.routing import SHUTTING_DOWN
@@ -15,6 +11,7 @@ from pathwatch.server.engine.refusal import RefusedError
 from pathwatch.server.relay.counts import RelayCounts
 from pathwatch.server.relay.ledger import Ledger, Passed
 from pathwatch.server.relay.sieve import Sieve
+from pathwatch.server.relay.stream_call import StreamCall
 from pathwatch.server.relay.upstream import END
 from pathwatch.v1 import routing_pb2
 
@@ -32,13 +29,13 @@ class RankStream:
     def __init__(
         self,
         requests: AsyncIterator[Request],
-        call: Any,
+        call: StreamCall,
         first: Response,
         sieve: Sieve,
         flow: Flow,
         counts: RelayCounts,
     ) -> None:
-        """`call` is one of StreamRouting that has greeted a server; `first` is what that answered."""
+        """`first` is what the server answered to the hello."""
         self._requests = requests
         self._call = call
         self._first = first
@@ -101,11 +98,9 @@ class RankStream:
             self._came.put_nowait(request)
 
     async def _send(self) -> None:
-        # Where the server has ended the call, the task that hears says why.
-        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            while (request := await self._came.get()) is not None:
-                await self._pass_on(request)
-            await self._call.done_writing()
+        while (request := await self._came.get()) is not None:
+            await self._pass_on(request)
+        await self._call.done_writing()
 
     async def _hear(self) -> None:
         while (answer := await self._call.read()) is not END:

@@ -25,12 +25,12 @@ from pathwatch.server.relay.failing import abort_as
 from pathwatch.server.relay.known import KnownRuns
 from pathwatch.server.relay.rank_stream import RankStream
 from pathwatch.server.relay.sieve import Sieve
+from pathwatch.server.relay.stream_call import StreamCall, greet
 from pathwatch.server.relay.upstream import END, Metadata, Upstream
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_STREAM = "/pathwatch.v1.RoutingService/StreamRouting"
 _GET_RUN = "/pathwatch.v1.RunService/GetRun"
 
 
@@ -87,15 +87,8 @@ class RelayedRouting(routing_pb2_grpc.RoutingServiceServicer):
         requests: AsyncIterator[routing_pb2.StreamRoutingRequest],
         metadata: Metadata,
     ) -> AsyncGenerator[routing_pb2.StreamRoutingResponse, None]:
-        async def begin(channel: grpc.aio.Channel) -> tuple[Any, Any]:
-            method: Any = channel.stream_stream(
-                _STREAM,
-                routing_pb2.StreamRoutingRequest.SerializeToString,
-                routing_pb2.StreamRoutingResponse.FromString,
-            )
-            call = method(metadata=metadata)
-            await call.write(routing_pb2.StreamRoutingRequest(hello=hello))
-            return call, await call.read()
+        async def begin(channel: grpc.aio.Channel) -> tuple[StreamCall, Any]:
+            return await greet(channel, hello, metadata)
 
         with self._shares.enter(hello.run) as share, ExitStack() as closing:
             async with self._upstream.reach(hello.run, begin) as ((call, first), channel):
