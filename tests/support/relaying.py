@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -197,11 +198,16 @@ class RelayProcess:
         assert self._process.stdout.readline() == f"grpc={self.address} http={self.http}\n"
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self._process.kill()
-        self._process.wait()
+        """SIGKILL, and wait for the end; also of one that has ended already."""
+        self.end(signal.SIGKILL)
+
+    def end(self, how: signal.Signals) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self._process.send_signal(how)
+        code = self._process.wait(PATIENCE_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
+        return code
 
     def __enter__(self) -> RelayProcess:
         return self
