@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -16,7 +17,10 @@ from relaying import HandRank, cut
 from pathwatch.client import Client
 from pathwatch.client.hashing import sample_hash
 from pathwatch.client.tensors import to_tensor
-from pathwatch.v1 import routing_pb2, run_pb2, tensor_pb2
+from pathwatch.server.api.routing import LARGE_BYTES
+from pathwatch.server.app import BackgroundServer
+from pathwatch.server.config import Limits, RelayConfig
+from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, tensor_pb2
 
 MakeBatch = Callable[..., routing_pb2.ObservationBatch]
 Watermark = routing_pb2.Watermark
@@ -248,3 +252,73 @@ def test_windows_follow_the_mode_of_the_run(setting: Any, rank: HandRank, batch:
     assert cut(setting.relay) == 2
     assert kept(setting.direct) == {0: [0, 1, 2, 3], 1: [5, 6, 7, 8]}
     assert any("window 1 math" in name for name in outcome(setting.through))
+
+
+def test_large_batches_are_sifted_too(setting: Any, rank: HandRank, make_batch: MakeBatch) -> None:
+    setting.create()
+    large = [make_batch(step, n=6000) for step in (0, 1)]
+    assert large[0].ByteSize() > LARGE_BYTES
+    rank.send(setting.through, [*large, Watermark(step=9)])
+    assert cut(setting.relay) == 6000 - 4
+    with Client(setting.direct) as client:
+        assert client.get_run("run").step == 9
+        client.finish_run("run")
+        (round_,) = client.get_observations("run")
+    smallest = np.argsort(sample_hash("run", "math", np.arange(6000)))[:4]
+    assert numbers(round_.groups[0].sample_ids) == sorted(smallest.tolist())
+
+
+def test_what_is_too_large_is_refused_by_the_server(
+    start: Callable[..., Any], rank: HandRank, make_batch: MakeBatch
+) -> None:
+    limits = Limits(message_bytes=100_000)
+    setting = start(limits=limits, relay_limits=limits)
+    setting.create()
+    answers = rank.send(setting.through, [make_batch(0, n=2500), make_batch(0, n=8), Watermark(step=9)])
+    (rejection,) = (rejection for answer in answers for rejection in answer.rejections)
+    assert (rejection.sequence, rejection.code) == (1, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert cut(setting.relay) == 0
+
+
+def test_bounds_of_the_relay_hold(start: Callable[..., Any], make_batch: MakeBatch) -> None:
+    setting = start(relay_limits=Limits(streams_per_run=1))
+    setting.create()
+
+    def second(sequence: int) -> None:
+        with pytest.raises(grpc.RpcError) as refused:
+            HandRank("run", 1, 2).send(setting.through, [make_batch(0)])
+        error: Any = refused.value
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert b"google.rpc.RetryInfo" in dict(error.trailing_metadata())["grpc-status-details-bin"]
+        tried.set()
+
+    tried = threading.Event()
+    HandRank("run", 0, 2).send(setting.through, [make_batch(0)], second)
+    assert tried.is_set()
+
+
+def test_a_stream_is_followed_to_the_server_that_has_the_run(
+    setting: Any, rank: HandRank, batch: MakeBatch
+) -> None:
+    """Of servers that share runs; the rank hears nothing of it."""
+    setting.create()
+    asked = []
+
+    class Elsewhere(routing_pb2_grpc.RoutingServiceServicer):
+        def StreamRouting(self, requests: Any, context: Any) -> Any:
+            asked.append(next(requests).hello.run)
+            context.set_trailing_metadata((("pathwatch-owner", setting.direct),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"run 'run' is served by {setting.direct}")
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    routing_pb2_grpc.add_RoutingServiceServicer_to_server(Elsewhere(), server)
+    upstream = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with BackgroundServer(RelayConfig(upstream=upstream)) as relay:
+            for payload in (batch(0, 0, 1, 2, 3), Watermark(step=9)):
+                rank.send(relay.grpc_address, [payload])
+    finally:
+        server.stop(None).wait()
+    assert asked == ["run"]
+    assert kept(setting.direct) == {9: [0, 1, 2, 3]}
