@@ -107,6 +107,15 @@ def test_refusals_come_through_in_the_servers_words(setting: Any, make_batch: Ma
     assert [rejection.sequence for rejection in said[0]] == [1, 2, 4, 5]
 
 
+def test_what_comes_too_late_is_refused_wanted_or_not(setting: Any, rank: HandRank, batch: MakeBatch) -> None:
+    setting.create()
+    sent = [batch(0, 0, 1, 2, 3), Watermark(step=5), batch(2, 9)]
+    answers = rank.send(setting.through, sent, lambda sequence: wait(rank, sequence))
+    (rejection,) = (rejection for answer in answers for rejection in answer.rejections)
+    assert rejection.sequence == 3
+    assert "step 2 is not above 5" in rejection.message
+
+
 def test_what_a_server_refuses_leaves_nothing_out(setting: Any, batch: MakeBatch) -> None:
     """The relay cannot know that these are refused: that the rank is past their step was said elsewhere."""
     setting.create()
@@ -118,6 +127,8 @@ def test_what_a_server_refuses_leaves_nothing_out(setting: Any, batch: MakeBatch
         if sequence == 1:  # both streams are open, and share what is known of the run
             answers = elsewhere.send(setting.through, [batch(3, 0, 1, 2, 3)])
             assert [rejection.sequence for answer in answers for rejection in answer.rejections] == [1]
+            elsewhere.acked = 0  # as if that had not been heard: now it is known, and not refused again
+            assert not any(answer.rejections for answer in elsewhere.send(setting.through, []))
 
     honest.insist(setting.through, [batch(3, 4, 5), batch(3, 6, 7), Watermark(step=9)], send_refused_first)
     elsewhere.send(setting.through, [Watermark(step=9)])
@@ -137,25 +148,21 @@ def test_the_first_step_of_an_attempt_is_heard_of(setting: Any, batch: MakeBatch
         client.create_run("run", client.get_run("run").config, attempt=1)
 
         def early(sequence: int) -> None:
+            wait(again, sequence)
             if sequence == 2:  # the window is full, of later steps
                 HandRank("run", 1, 2, 1).send(setting.through, [batch(11, 8), Watermark(step=19)])
 
         again = HandRank("run", 0, 2, 1)
-        again.insist(
-            setting.through,
-            [batch(12, 0, 1, 2, 3), Watermark(step=19)],
-            lambda sequence: wait(again, early, sequence),
-        )
+        again.insist(setting.through, [batch(12, 0, 1, 2, 3), Watermark(step=19)], early)
         assert list(client.rank_checkpoints("run")) == []
 
 
-def wait(rank: HandRank, then: Callable[[int], None], sequence: int) -> None:
-    """Before it sends on, everything so far is acknowledged."""
+def wait(rank: HandRank, sequence: int) -> None:
+    """Until all before it is acknowledged."""
     deadline = time.monotonic() + 60
     while rank.acked < sequence - 1:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    then(sequence)
 
 
 def test_a_rank_may_go_round_the_relay_and_back(setting: Any, rank: HandRank, batch: MakeBatch) -> None:
@@ -220,6 +227,7 @@ def test_a_run_of_that_name_that_was_made_anew_knows_nothing_of_the_former(
 
     def replace(sequence: int) -> None:
         """While the former stream is still being told that its run is gone, another has begun."""
+        wait(former, sequence)
         if sequence == 2:
             with Client(setting.through) as client:
                 client.delete_run("run")
@@ -229,9 +237,7 @@ def test_a_run_of_that_name_that_was_made_anew_knows_nothing_of_the_former(
             replaced.set()
 
     with pytest.raises(grpc.RpcError):
-        former.insist(
-            setting.through, [batch(0, 0, 1, 2, 3), batch(0, 9)], lambda n: wait(former, replace, n)
-        )
+        former.insist(setting.through, [batch(0, 0, 1, 2, 3), batch(0, 9)], replace)
     assert replaced.wait(60)
     assert kept(setting.direct) == {9: [5, 6, 7]}
 
