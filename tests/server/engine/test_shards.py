@@ -377,3 +377,91 @@ def test_a_run_that_could_not_be_read_while_it_was_taken_is_taken_the_next_time(
 
 def _away(_: str) -> None:
     raise StoreError("the network is away")
+
+
+def test_a_round_that_is_complete_is_closed_though_another_run_is_taken_up_right_after(
+    shards: Shards, make_batch: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = shards.start(A)
+    for run in ("slow", "other"):
+        former.create(run)
+    former.engine.stop()
+    shard = shards.start(B)
+    shard.create()
+    rank = shard.join()
+    last = rank.observe(make_batch(10))
+    eventually(lambda: rank.acked == last)
+    newest, may_go_on, waits = shards.stored.newest_windows, threading.Event(), threading.Event()
+
+    def slow(run: str) -> Any:
+        waits.set()
+        assert may_go_on.wait(30)
+        return newest(run)
+
+    monkeypatch.setattr(shards.stored, "newest_windows", slow)
+    shard.engine.adopt("slow")
+    assert waits.wait(30)
+    rank.watermark(10)
+    taken = shard.engine.adopt("other")
+    may_go_on.set()
+    assert taken.result(30).run.name == "other"
+    eventually(lambda: shard.view().run.closed_step == 10)
+
+
+def test_the_store_is_not_held_to_fail_for_what_was_to_be_written_of_a_lost_run(
+    shards: Shards, eventually: Eventually
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+    for run in ("run", "kept"):
+        shard.create(run)
+    shard.store.full = True
+    lost = shard.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0))
+    eventually(lambda: shard.engine.stats.commit_failures)
+    shards.table.steal("run", B)
+    assert moved(lambda: lost.result(30)) == B
+    shard.store.full = False
+    assert shard.engine.rank_checkpoints("kept", None, 0).result(30) == []
+
+
+def _unreadable(_: str) -> None:
+    raise DamagedError("a row that nobody can read")
+
+
+def test_a_run_whose_row_is_damaged_can_be_deleted(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shards.start(A)
+    first.create()
+    first.engine.stop()
+    shard = shards.start(B)
+    monkeypatch.setattr(shards.stored, "run", _unreadable)
+    with pytest.raises(RefusedError, match="a row that nobody can read"):
+        shard.engine.adopt("run").result(30)
+    assert shards.table.owners == {"run": B}
+    assert shard.engine.delete_run("run").result(30) is None
+    assert shards.stored.runs() == []
+
+
+def test_damage_is_for_the_owner_of_a_run_to_say(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is mended, no other server goes on refusing the run."""
+    first = shards.start(A)
+    first.create()
+    shard = shards.start(B)
+    with monkeypatch.context() as damage:
+        damage.setattr(shards.stored, "run", _unreadable)
+        assert moved(lambda: shard.join()) == A
+    first.engine.stop()
+    assert shard.join().stream.acked == 0
+
+
+def test_nothing_is_remembered_of_a_run_that_was_deleted_by_another(
+    shards: Shards, eventually: Eventually
+) -> None:
+    """It may be made anew there, and taken here."""
+    first, second = shards.start(A, lease_seconds=0.1), shards.start(B)
+    first.create()
+    assert moved(lambda: second.join()) == A
+    first.engine.delete_run("run").result(30)
+    first.steady += 0.2
+    eventually(lambda: shards.table.owners == {})
+    with pytest.raises(RefusedError, match="there is no run 'run'"):
+        second.join()
+    assert second.store.let_go_of == ["run"]

@@ -48,12 +48,13 @@ class Adoption:
             return None
         with self._asking(name):
             # A name that is no run costs a read; a run that is another's nothing: leases know it for a while.
-            if name not in self._known and self._shared.store.run(name) is None:
+            if name not in self._known and not self._is_stored(name):
                 return None
             run = self._take(name)
             if run is None:
                 self._known.discard(name)
                 self._leases.release([name])
+                self._shared.store.let_go(name)
             return run
 
     def begin(self, name: str) -> LiveRun | None:
@@ -101,6 +102,13 @@ class Adoption:
         if held := sorted(self._leases.held):
             self._release(*held)
             log.info("%d runs are let go of", len(held), extra={"runs": held})
+
+    def _is_stored(self, name: str) -> bool:
+        """Whether there is a run; one that cannot be read is left as it is by whoever has its lease."""
+        try:
+            return self._shared.store.run(name) is not None
+        except DamagedError:
+            return True
 
     def _take(self, name: str) -> LiveRun | None:
         if (held := self._leases.take(name)) is not None:

@@ -346,11 +346,6 @@ class Engine:
                 self._apply(command)
                 if self._adoption is not None and self._adoption.has_taken():
                     self._commit()  # who waits for this run need not wait for the next to be taken up
-            for name, run in self._runs.trusted():
-                deadline = run.next_deadline()
-                if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):
-                    self._touched.add(name)
-                    self._apply(partial(self._changing, name, run.close_ready))
             self._commit()
             if not self._commands.closed:
                 self._hand_out_jobs()
@@ -375,6 +370,11 @@ class Engine:
     def _commit(self) -> None:
         """Make everything durable, then let everyone know; on failure nobody hears and it is tried again."""
         for name, run in self._runs.trusted():
+            deadline = run.next_deadline()
+            if name in self._touched or (deadline is not None and deadline <= self._clock.steady()):
+                self._touched.add(name)
+                self._apply(partial(self._changing, name, run.close_ready))
+        for name, run in self._runs.trusted():
             if name in self._touched:
                 self._apply(partial(self._changing, name, run.flush))
         self._unstored = ()
@@ -389,7 +389,6 @@ class Engine:
                 return
             if self._failing:
                 log.warning("the store can be written again")
-                self._failing = False
             self._unstored = unstorable.keys()
             for name, reason in unstorable.items():
                 if self._adoption is not None and isinstance(reason, FencedError):
@@ -397,6 +396,7 @@ class Engine:
                     self._touched.add(name)
                 else:
                     self._quarantine.unstorable(name, reason)
+        self._failing = False  # also where what could not be written was of a run that is lost
         touched = self._touched
         self._touched = self._runs.take_up_again(RETRY_SECONDS)
         views = dict(self._views)
