@@ -46,6 +46,36 @@ def test_all_are_done_in_order_within_a_lane(items: list[tuple[str, int]]) -> No
         ]
 
 
+@pytest.mark.slow
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=60))
+def test_a_run_s_are_done_in_order_however_often_it_comes_into_hand_and_goes(
+    items: list[tuple[str, bool, bool]],
+) -> None:
+    queue, done = queue_of([])
+    for number, (run, shares, takes) in enumerate(items):
+        queue.put(run, lambda item=(run, number): done.append(item), MEBIBYTE, shares=shares)
+        for command in queue.take(0) if takes else ():
+            command()
+    run_all(queue)
+    for run in "abc":
+        assert [number for name, number in done if name == run] == [
+            number for number, (name, *_) in enumerate(items) if name == run
+        ]
+
+
+def test_a_run_that_comes_into_hand_waits_no_longer_among_those_that_do_not() -> None:
+    queue, done = queue_of([])
+    for number in range(1000):
+        queue.put(f"nobody-{number}", lambda: done.append(("nobody", 0)), shares=True)
+    queue.put("run", lambda: done.append(("run", 1)), shares=True)
+    queue.put("run", lambda: done.append(("run", 2)))
+    for command in queue.take(0):
+        command()
+    assert [item for item in done[:4] if item[0] == "run"] == [("run", 1), ("run", 2)]
+    run_all(queue)
+    assert len(done) == 1002
+
+
 def test_a_newcomer_is_served_before_what_a_flood_has_queued() -> None:
     queue, done = queue_of([("flood", MEBIBYTE)] * 500)
     for command in queue.take(0):

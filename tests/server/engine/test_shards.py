@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from memory_leases import LeasedStore, LeaseTable, MemoryLeases
 
+from pathwatch.server.engine.commands import BATCH_COST, COMMAND_COST
 from pathwatch.server.engine.refusal import Code, MovedError, RefusedError
+from pathwatch.server.engine.streams import End, RankStream
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import DamagedError, StoreError
 from pathwatch.server.store.sqlite import SqliteStore
@@ -465,3 +467,52 @@ def test_nothing_is_remembered_of_a_run_that_was_deleted_by_another(
     with pytest.raises(RefusedError, match="there is no run 'run'"):
         second.join()
     assert second.store.let_go_of == ["run"]
+
+
+def test_a_hello_that_waited_while_the_run_was_taken_up_does_not_end_a_newer_one_s_stream(
+    shards: Shards, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a rank that was cut off meanwhile and has connected anew."""
+    first, second = shards.start(A), shards.start(B)
+    first.create()
+    first.engine.stop()
+    engine, newest = second.engine, shards.stored.newest_windows
+    may_go_on, waits = threading.Event(), threading.Event()
+
+    def slow(run: str) -> Any:
+        waits.set()
+        assert may_go_on.wait(30)
+        return newest(run)
+
+    monkeypatch.setattr(shards.stored, "newest_windows", slow)
+    engine.adopt("run")
+    assert waits.wait(30)
+    ended: list[str] = []
+
+    def stream(name: str) -> RankStream:
+        return RankStream(
+            run="run",
+            attempt=0,
+            rank=0,
+            world_size=1,
+            session="life",
+            deliver=lambda event: ended.append(name) if isinstance(event, End) else None,
+        )
+
+    older, newer = stream("older"), stream("newer")
+    for _ in range(2 * BATCH_COST // COMMAND_COST):
+        engine.adopt("run")  # others of the run, for more than one batch
+    said = engine.hello(older)
+    come_back: list[Any] = []
+
+    def reconnect(run: str) -> None:
+        if not come_back:
+            come_back.extend([engine.leave(older), engine.hello(newer)])
+
+    engine.listen(reconnect)
+    may_go_on.set()
+    said.result(30)
+    eventually(lambda: len(come_back) == 2)
+    for call in come_back:
+        call.result(30)
+    assert (ended, newer.ended, second.view().health.connected_ranks) == ([], False, 1)

@@ -1,5 +1,7 @@
 """What the writer thread is to do next: in order within a run, fair between runs.
 
+A run has a lane of its own once it is in hand; those that are not share one.
+
 Start-time fair queueing: a command costs its bytes and a fixed part, each run has a tag that grows by
 what was taken of it, and the run with the smallest tag is next. A run that comes anew starts at the
 tag of the command taken last, so it neither waits behind what others have queued nor makes up for idle time.
@@ -22,6 +24,8 @@ BATCH_COST = 2 << 20
 GATHER_SECONDS = 0.004
 """How long a batch is waited for after one of several commands: what is taken together is committed together.
 After a single command nothing is waited for, as its sender may be waiting for the answer."""
+_SHARED = ""
+"""The lane of all runs that have none of their own."""
 
 
 class CommandQueue:
@@ -30,7 +34,10 @@ class CommandQueue:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._urgent: deque[Command] = deque()
-        self._lanes: dict[str, deque[tuple[int, Command]]] = {}
+        self._lanes: dict[str, deque[tuple[int, str, Command]]] = {}
+        """Cost, run and command."""
+        self._strangers: set[str] = set()
+        """Runs of which something may wait in the lane that is shared."""
         self._turns: list[tuple[int, int, str]] = []
         """Heap of (tag, arrival, lane): one entry per lane that holds something."""
         self._tags: dict[str, int] = {}
@@ -40,14 +47,17 @@ class CommandQueue:
         self._waiting_cost = 0
         self._gathers = False
 
-    def put(self, lane: str, command: Command, size: int = 0) -> None:
-        """Queue a command of `size` bytes behind the others of its lane."""
+    def put(self, run: str, command: Command, size: int = 0, *, shares: bool = False) -> None:
+        """Queue a command of `size` bytes behind the others of its run; `shares` where it has no lane."""
         with self._changed:
-            commands = self._lanes.setdefault(lane, deque())
-            commands.append((size + COMMAND_COST, command))
+            if not shares and run in self._strangers:
+                self._part(run)
+            # What waits of the run goes first, also where it has gone out of hand meanwhile.
+            lane = run if not shares or run in self._lanes else _SHARED
+            if lane == _SHARED:
+                self._strangers.add(run)
+            self._append(lane, size + COMMAND_COST, run, command)
             self._waiting_cost += size + COMMAND_COST
-            if len(commands) == 1:
-                self._line_up(lane)
             self._changed.notify()
 
     def put_urgent(self, command: Command) -> None:
@@ -96,14 +106,38 @@ class CommandQueue:
         tag, _, lane = heapq.heappop(self._turns)
         self._now = tag
         commands = self._lanes[lane]
-        cost, command = commands.popleft()
+        cost, _, command = commands.popleft()
         self._tags[lane] = tag + cost
         self._waiting_cost -= cost
         if commands:
             self._line_up(lane)
         else:
-            del self._lanes[lane]
+            self._empty(lane)
         return cost, command
+
+    def _append(self, lane: str, cost: int, run: str, command: Command) -> None:
+        commands = self._lanes.setdefault(lane, deque())
+        commands.append((cost, run, command))
+        if len(commands) == 1:
+            self._line_up(lane)
+
+    def _empty(self, lane: str) -> None:
+        del self._lanes[lane]
+        if lane == _SHARED:
+            self._strangers.clear()
+
+    def _part(self, run: str) -> None:
+        """What waits of the run in the lane that is shared goes to its own."""
+        self._strangers.remove(run)
+        shared = self._lanes[_SHARED]
+        self._lanes[_SHARED] = deque(waiting for waiting in shared if waiting[1] != run)
+        for cost, of, command in shared:
+            if of == run:
+                self._append(run, cost, of, command)
+        if not self._lanes[_SHARED]:
+            self._empty(_SHARED)
+            self._turns = [turn for turn in self._turns if turn[2] != _SHARED]
+            heapq.heapify(self._turns)
 
     def _is_due(self) -> bool:
         return bool(self._urgent) or self._closed or self._waiting_cost >= BATCH_COST

@@ -226,7 +226,7 @@ class Engine:
 
     def _submit(self, run: str, command: Command, size: int = 0) -> None:
         # Runs that do not exist share one turn: names alone give nobody more of the writer.
-        self._commands.put(run if run in self._views else "", command, size)
+        self._commands.put(run, command, size, shares=run not in self._views)
 
     # The writer thread.
 
