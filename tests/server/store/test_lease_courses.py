@@ -51,9 +51,19 @@ class Model:
     """By server, how much was written when it last knew all."""
 
     def is_of(self, server: str) -> bool:
-        """Whether what the server has is in force; where Redis has forgotten it, it is again."""
+        """Whether what the server has is in force; where Redis has forgotten it, and nobody else has the run
+        by now, it is again."""
         own = self.has.get(server)
         if own is None:
+            return False
+        if self.newest.number < own.number and (self.is_free or self.newest.by == server):
+            self.newest, self.is_free = own, False
+        return self.newest == own
+
+    def may_write(self, server: str) -> bool:
+        """So it is where somebody else seems to have the run, but nobody else has written."""
+        own = self.has.get(server)
+        if own is None or self.read[server] != len(self.written) or self.newest.number > own.number:
             return False
         if self.newest.number < own.number:
             self.newest, self.is_free = own, False
@@ -125,7 +135,7 @@ class Course:
     def write(self, server: str) -> None:
         model = self._model
         content = b"%d" % next(self._numbers)
-        may = model.is_of(server) and model.read[server] == len(model.written)
+        may = model.may_write(server)
         try:
             self._stores[server].commit([PutBatch(row=BatchRow(run="run", attempt=0, step=1, batch=content))])
         except FencedError:

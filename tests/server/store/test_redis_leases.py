@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -235,24 +235,115 @@ def test_what_a_former_owner_writes_is_refused(
 
 
 @pytest.mark.usefixtures("asked_each_time")
+@pytest.mark.parametrize(
+    "left",
+    [
+        {},
+        {"epoch": "1-let-go-of", "owner": "", "until": 10**14},
+        {"epoch": "1-run-out", "owner": "c:1", "until": 1},
+        {"epoch": "1-former-life", "owner": "a:1", "until": 10**14},
+    ],
+    ids=lambda left: left.get("epoch", "none"),
+)
 def test_a_lease_that_redis_has_lost_is_put_back_when_it_is_renewed(
-    open_leases: OpenLeases, redis_server: RedisProcess, lease_of: Callable[[str], dict[str, str]]
+    open_leases: OpenLeases,
+    redis_server: RedisProcess,
+    lease_of: Callable[[str], dict[str, str]],
+    left: dict[str, str | int],
 ) -> None:
-    """As after a failover to a replica that lagged behind, to where `b` had the run."""
+    """As after a failover to a replica that lagged behind."""
     a, b = open_leases("a:1"), open_leases("b:1")
     b.take("run")
-    with redis_server.client() as client:
-        earlier = client.dump(key("run", "lease"))
-        b.release(["run"])
-        a.take("run")
+    b.release(["run"])
+    a.take("run")
+    mine = lease_of("run")["epoch"]
+    set_back(redis_server, "run", left)
+    assert a.renew() == {}
+    assert lease_of("run").items() >= {"epoch": mine, "owner": "a:1"}.items()
+    assert b.take("run") is not None
+
+
+def test_a_lease_that_is_another_s_by_now_is_not_taken_back(
+    open_leases: OpenLeases, redis_server: RedisProcess, lease_of: Callable[[str], dict[str, str]], fill: Fill
+) -> None:
+    """Redis has lost so many takings that a later one has a lower number."""
+    a, b = open_leases("a:1"), open_leases("b:1")
+    with closing(open_store(redis_server, a)) as old, closing(open_store(redis_server, b)) as new:
+        for _ in range(3):
+            a.release(["run"])
+            a.take("run")
+        fill(old, range(2))
+        set_back(redis_server, "run", {})
+        assert b.take("run") is None
+        new.take_up("run")
+        fill(new, range(2, 3))
+        valid = lease_of("run")
+        assert (valid["epoch"][:2], valid["owner"]) == ("1-", "b:1")
+        with pytest.raises(FencedError, match="was written by another server"):
+            fill(old, range(2, 3))
+        assert lease_of("run") == valid
+        assert a.renew()["run"].owner == "b:1"
+        assert lease_of("run") == valid
+        fill(new, range(3, 4))
+        assert b.renew() == {}
+        assert [row.step for row in new.windows("run")] == [0, 1, 2, 3]
+
+
+def test_who_wrote_more_than_another_has_since_is_fenced_too(
+    open_leases: OpenLeases, redis_server: RedisProcess, lease_of: Callable[[str], dict[str, str]], fill: Fill
+) -> None:
+    """Redis has lost commits as well: what is there is older, and still another's, not merely set back."""
+    a, b = open_leases("a:1"), open_leases("b:1")
+    with closing(open_store(redis_server, a)) as old, redis_server.client() as client:
+        for _ in range(2):
+            a.release(["run"])
+            a.take("run")
+        for step in range(3):
+            fill(old, range(step, step + 1))
+        set_back(redis_server, "run", {})
+        b.take("run")
+        client.set(key("run", "commits"), "2-of-b")
+        valid = lease_of("run")
+        with pytest.raises(FencedError, match="was written by another server") as refused:
+            fill(old, range(3, 4))
+        assert refused.value.owner == "b:1"
+        assert lease_of("run") == valid
+
+
+def test_who_lets_go_of_what_is_another_s_by_now_leaves_it_his(
+    open_leases: OpenLeases, redis_server: RedisProcess, lease_of: Callable[[str], dict[str, str]]
+) -> None:
+    a, b = open_leases("a:1"), open_leases("b:1")
+    a.take("run")
+    a.release(["run"])
+    a.take("run")
+    set_back(redis_server, "run", {})
+    b.take("run")
+    valid = lease_of("run")
+    a.release(["run"])
+    assert lease_of("run") == valid
+    assert b.renew() == {}
+
+
+def test_where_a_former_owner_s_lease_has_come_back_the_next_write_decides(
+    open_leases: OpenLeases, redis_server: RedisProcess, lease_of: Callable[[str], dict[str, str]], fill: Fill
+) -> None:
+    """It has not run out: only the run itself tells that nobody else has written since."""
+    a = open_leases("a:1")
+    with closing(open_store(redis_server, a)) as store:
+        for _ in range(2):
+            a.release(["run"])
+            a.take("run")
+        fill(store, range(2))
         mine = lease_of("run")["epoch"]
-        for left in (earlier, None):
-            client.delete(key("run", "lease"))
-            if left:
-                client.restore(key("run", "lease"), 0, left)
-            assert a.renew() == {}
-            assert lease_of("run").items() >= {"epoch": mine, "owner": "a:1"}.items()
-            assert b.take("run") is not None
+        former = {"epoch": "1-former", "owner": "b:1", "until": 10**14}
+        set_back(redis_server, "run", former)
+        fill(store, range(2, 3))
+        assert lease_of("run").items() >= {"epoch": mine, "owner": "a:1"}.items()
+        assert a.renew() == {}
+        set_back(redis_server, "run", former)
+        assert a.renew()["run"].owner == "b:1"
+        assert lease_of("run")["epoch"] == "1-former"
 
 
 def test_of_two_that_took_one_number_the_first_that_redis_still_knows_stays(
@@ -357,6 +448,14 @@ def open_store(server: RedisProcess, leases: RedisLeases) -> RedisStore:
 def set_lease(server: RedisProcess, run: str, **fields: int) -> None:
     with server.client() as client:
         client.hset(key(run, "lease"), mapping=fields)
+
+
+def set_back(server: RedisProcess, run: str, left: Mapping[str, str | int]) -> None:
+    """Redis has this of the lease, and nothing newer."""
+    with server.client() as client:
+        client.delete(key(run, "lease"))
+        if left:
+            client.hset(key(run, "lease"), mapping=dict(left))
 
 
 def now(server: RedisProcess) -> int:

@@ -162,10 +162,12 @@ class RedisStore(RedisReader):
             error = FencedError(
                 f"{where} is another server's now: its lease has epoch {epoch}{of_whom}", owner
             )
-        elif self._commits.is_older(run, answer[1].decode()):
+        elif not (owner := answer[2].decode()) and self._commits.is_older(run, answer[1].decode()):
             error = self._never(f"{where} was set back, by more than is kept to be written again")
         else:
-            error = FencedError(f"{where} was written by another server; one server at a time may have a run")
+            error = FencedError(
+                f"{where} was written by another server; one server at a time may have a run", owner
+            )
         self._commits.forget(run)
         self._refused[run] = error
         return error

@@ -13,7 +13,7 @@ from pathwatch.server.store.interface import FencedError
 class Fence:
     """A run is written unless somebody else has taken its lease since it had this epoch.
 
-    Where Redis has lost the lease, a write puts it back.
+    Where Redis has lost the lease, a write puts it back, if nobody else has written the run since.
     """
 
     epoch: str

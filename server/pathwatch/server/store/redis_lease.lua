@@ -25,8 +25,10 @@ if what == 'take' then
   if owner ~= '' and owner ~= own and left > 0 then return {'OTHER', owner, left} end
   return put(number(stored) + 1 .. '-' .. epoch, own, lasts)
 end
--- With a number below that of the asker, Redis has lost its newest: it is put back.
-local is_askers = (stored == epoch and owner ~= '') or number(stored) < number(epoch)
+-- With a number below that of the asker, Redis has lost its newest: it is put back, but where somebody else has the
+-- run, who may have taken it since. Whether he has written, a write can tell (redis_write.lua).
+local is_lost = number(stored) < number(epoch) and (owner == '' or owner == own or left == 0)
+local is_askers = (stored == epoch and owner ~= '') or is_lost
 if not is_askers then return {'OTHER', owner, left} end
 if what == 'release' then return put(epoch, '', 0) end
 return put(epoch, own, lasts)

@@ -1,7 +1,8 @@
 -- Applies one commit of one run, whole or not at all. KEYS: those of redis_keys.KINDS.
 -- ARGV: epoch, owner and milliseconds of the lease that is held ('' = no lease is looked at), mark of the commit,
 -- how many marks it may follow, those, and its writes.
--- Answers APPLIED, AGAIN (it was applied already), AT and the mark found, or FENCED and epoch and owner found.
+-- Answers APPLIED, AGAIN (it was applied already), AT, the mark found and who else has the lease ('' = nobody), or
+-- FENCED and epoch and owner found.
 local commits, run, ranks, sessions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local batches, batch_steps, geometries, partial_rounds = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local windows, timeline, turns, rows, layers, remains = KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
@@ -10,27 +11,31 @@ local signals, revisions, signal_steps, lease = KEYS[18], KEYS[19], KEYS[20], KE
 local call, sub, match = redis.call, string.sub, string.match
 
 local epoch, owner, lasts, mark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local is_lease_lost, now, other = false, 0, ''
 if epoch ~= '' then
   local function number(of) return tonumber(match(of, '^%d+')) or 0 end
-  local held = call('HGET', lease, 'epoch') or ''
-  if number(held) < number(epoch) then
-    -- Numbers only grow: Redis has lost its newest, this lease among them.
-    local time = call('TIME')
-    local ends = time[1] * 1000 + math.floor(time[2] / 1000) + lasts
-    call('HSET', lease, 'epoch', epoch, 'owner', owner, 'until', string.format('%.0f', ends))
-  elseif held ~= epoch then
-    return {'FENCED', held, call('HGET', lease, 'owner') or ''}
-  end
+  local held, by, ends = unpack(call('HMGET', lease, 'epoch', 'owner', 'until'))
+  held, by = held or '', by or ''
+  -- Numbers only grow: below this one, Redis has lost its newest, this lease among them.
+  is_lease_lost = number(held) < number(epoch)
+  if held ~= epoch and not is_lease_lost then return {'FENCED', held, by} end
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if by ~= owner and (tonumber(ends or '') or 0) > now then other = by end
 end
 local found = call('GET', commits) or ''
+local at, fits = 6 + tonumber(ARGV[5]), found == mark
+for i = 6, at - 1 do fits = fits or ARGV[i] == found end
+if not fits then return {'AT', found, other} end
+if is_lease_lost then
+  -- Put back only here: whoever has taken the run since, and written, has left another mark.
+  call('HSET', lease, 'epoch', epoch, 'owner', owner, 'until', string.format('%.0f', now + lasts))
+end
 if found == mark then
   -- A write, for WAIT to wait for.
   call('SET', commits, mark, 'KEEPTTL')
   return {'AGAIN', mark}
 end
-local at, fits = 6 + tonumber(ARGV[5]), false
-for i = 6, at - 1 do fits = fits or ARGV[i] == found end
-if not fits then return {'AT', found} end
 
 local function take()
   at = at + 1
