@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from memory_leases import LeasedStore, LeaseTable, MemoryLeases
 
+from pathwatch.server.config import Limits
 from pathwatch.server.engine.commands import BATCH_COST, COMMAND_COST
-from pathwatch.server.engine.refusal import Code, MovedError, RefusedError
+from pathwatch.server.engine.live_run import LiveRun
+from pathwatch.server.engine.refusal import Code, LimitError, MovedError, RefusedError
 from pathwatch.server.engine.streams import End, RankStream
 from pathwatch.server.phases.verdict import Checkpoint
-from pathwatch.server.store.interface import DamagedError, StoreError
+from pathwatch.server.store.interface import DamagedError, StoreError, UnstorableError
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.v1 import run_pb2
 
@@ -31,8 +33,9 @@ class Shards:
         self.stored = SqliteStore(folder)
         self._make_bench = make_bench
 
-    def start(self, own: str, *, lease_seconds: float = 3600.0) -> Any:
+    def start(self, own: str, *, lease_seconds: float = 3600.0, **options: object) -> Any:
         return self._make_bench(
+            **options,
             leases=MemoryLeases(self.table, own, seconds=lease_seconds),
             open_store=lambda _: LeasedStore(self.stored, self.table, own),
         )
@@ -516,3 +519,86 @@ def test_a_hello_that_waited_while_the_run_was_taken_up_does_not_end_a_newer_one
     for call in come_back:
         call.result(30)
     assert (ended, newer.ended, second.view().health.connected_ranks) == ([], False, 1)
+
+
+def test_what_the_former_owner_has_told_of_is_not_told_again_after_a_fault(
+    shards: Shards, make_batch: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shards.start(A), shards.start(B)
+    first.create()
+    rank = first.join()
+    rank.observe(make_batch(10))
+    rank.watermark(10)
+    eventually(lambda: first.view().run.closed_step == 10)
+    told = first.view().last_signal.revision
+    first.engine.stop()
+    second.engine.adopt("run").result(30)
+
+    def fail_once() -> None:
+        with monkeypatch.context() as faulty:
+            faulty.setattr(LiveRun, "register", lambda *_: 1 / 0)
+            failed = second.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0))
+            assert isinstance(failed.exception(30), ZeroDivisionError)
+        eventually(lambda: not isinstance(second.engine.adopt("run").exception(30), RefusedError))
+
+    fail_once()
+    assert (told > 0, second.view().inherited_revision) == (True, told)
+    second.engine.delete_run("run").result(30)
+    second.create()
+    fail_once()
+    assert second.view().inherited_revision == 0, "of the run that was made anew nobody has told"
+
+
+def test_finished_runs_that_nobody_uses_make_room_for_others(shards: Shards, eventually: Eventually) -> None:
+    first, second = shards.start(A), shards.start(B, limits=Limits(runs=2))
+    for run in ("old", "older", "oldest"):
+        first.create(run)
+        first.engine.finish_run(run).result(30)
+    first.engine.stop()
+    for run in ("oldest", "older", "old"):
+        assert second.engine.adopt(run).result(30).run.state == run_pb2.RUN_STATE_FINISHED
+    assert second.create("new").name == "new"
+    eventually(lambda: len(second.engine.views) == 2)
+    assert set(shards.table.owners) == set(second.engine.views) >= {"new"}
+    assert second.create("newer").name == "newer"
+    with pytest.raises(LimitError, match="there are 2 runs"):
+        second.create("newest")
+    assert second.engine.stats.lease_losses == 0
+    second.engine.finish_run("new").result(30)
+    assert second.engine.adopt("older").result(30).run.state == run_pb2.RUN_STATE_FINISHED
+
+
+def test_a_run_that_is_lost_is_counted_once_whoever_notices(shards: Shards, eventually: Eventually) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+    shard.create()
+    renew, may_say = shard.leases.renew, threading.Event()
+
+    def renew_and_say_late() -> Any:
+        lost = renew()
+        assert not lost or may_say.wait(30)
+        return lost
+
+    shard.leases.renew = renew_and_say_late
+    shards.table.steal("run", B)
+    eventually(lambda: "run" not in shard.leases.held)
+    written = shard.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0))
+    assert moved(lambda: written.result(30)) == B
+    may_say.set()
+    renewals = shard.leases.renewals
+    eventually(lambda: shard.leases.renewals > renewals + 1)
+    assert moved(lambda: shard.join()) == B
+    assert shard.engine.stats.lease_losses == 1
+
+
+def test_the_name_of_a_run_that_could_never_be_stored_is_free_for_others(
+    shards: Shards, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = shards.start(A, lease_seconds=0.1)
+
+    def never(_: Any) -> None:
+        raise UnstorableError("a value that nobody can store")
+
+    monkeypatch.setattr(shards.stored, "commit", never)
+    with pytest.raises(RefusedError, match="cannot be stored"):
+        shard.create()
+    eventually(lambda: shards.table.owners == {})

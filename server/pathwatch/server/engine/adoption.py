@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from pathwatch.server.engine.in_hand import RunsInHand
@@ -53,8 +53,7 @@ class Adoption:
             run = self._take(name)
             if run is None:
                 self._known.discard(name)
-                self._leases.release([name])
-                self._shared.store.let_go(name)
+                self._let_go([name])
             return run
 
     def begin(self, name: str) -> LiveRun | None:
@@ -72,14 +71,25 @@ class Adoption:
         # One may have been taken anew meanwhile.
         gone = {name: held for name, held in lost.items() if name not in self._leases.held}
         for name, held in gone.items():
-            self._lose(name, held.owner)
-        self._release_deleted()
+            if self._runs.has(name) or name in self._deleted:
+                self._lose(name, held.owner)
+            else:  # a write was refused before, or it could not be taken up
+                self._shared.store.let_go(name)
+        self._release_unused()
         return set(gone)
 
     def fenced(self, name: str, owner: str) -> None:
         """The store has refused what was made of the run, for another has it; empty = not known who."""
         self._release(name)
         self._lose(name, owner)
+
+    def make_room(self, busy: Collection[str]) -> list[str]:
+        """Let go of finished runs, none of `busy`, where there are as many as may be; gives their names."""
+        going = self._runs.surplus(busy)
+        for name in going:
+            self._runs.drop(name, RefusedError(Code.UNAVAILABLE, f"run {name!r} is let go of; try again"))
+        self._let_go(going)
+        return going
 
     def has_taken(self) -> bool:
         """Whether a run was taken up since this was asked last."""
@@ -118,7 +128,6 @@ class Adoption:
         run = self._runs.take_up(name)
         if run is not None:
             self._know(name)
-            run.inherited_revision = run.standing.signal.revision
             self._has_taken = True
             log.info("run %r is taken up", name, extra={"run": name, "step": run.row.step})
         return run
@@ -143,13 +152,20 @@ class Adoption:
             extra={"run": name, "owner": owner},
         )
 
-    def _release_deleted(self) -> None:
+    def _release_unused(self) -> None:
+        """Names whose run was deleted a while ago, could not be taken up, or was never stored."""
         limit = self._shared.clock.steady() - self._leases.seconds
-        for name in [name for name, at in self._deleted.items() if at <= limit]:
-            del self._deleted[name]
-            if name not in self._runs.live:
-                self._release(name)
-                self._shared.store.let_go(name)
+        self._deleted = {name: at for name, at in self._deleted.items() if at > limit}
+        unused = [
+            name for name in self._leases.held if name not in self._deleted and not self._runs.has(name)
+        ]
+        self._let_go(unused)
+
+    def _let_go(self, names: Collection[str]) -> None:
+        if names:
+            self._release(*names)
+        for name in names:
+            self._shared.store.let_go(name)
 
     def _release(self, *names: str) -> None:
         try:

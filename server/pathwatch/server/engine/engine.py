@@ -270,7 +270,10 @@ class Engine:
     def _find(self, name: str) -> LiveRun | None:
         """The run, from now on in hand; None = there is none. Raises RefusedError."""
         run = self._runs.get(name)
-        return self._adoption.adopt(name) if run is None and self._adoption is not None else run
+        if run is not None or self._adoption is None:
+            return run
+        self._touched.update(self._adoption.make_room(self._touched))
+        return self._adoption.adopt(name)
 
     def _changing(self, name: str, change: Callable[[], None]) -> None:
         """Change a run; if that fails in the middle, the run is taken up again from the store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from pathwatch.server.engine.live_run import LiveRun
 from pathwatch.server.engine.quarantine import Quarantine
@@ -22,6 +23,8 @@ class RunsInHand:
         self.live: dict[str, LiveRun] = {}
         self.quarantine = Quarantine(shared.clock.steady)
         self._shared = shared
+        self._inherited: dict[str, int] = {}
+        """Of runs that others had before: the newest revision then, which they have told of."""
 
     def take_up_all(self) -> None:
         """Everything that is stored. Raises StoreError."""
@@ -29,9 +32,13 @@ class RunsInHand:
             self._recover(row)
 
     def take_up(self, name: str) -> LiveRun | None:
-        """A run as it is stored; None = there is none. Raises StoreError."""
+        """A run that another server had, as it is stored; None = there is none. Raises StoreError."""
         row = self._row(name)
-        return None if row is None else self._recover(row)
+        if row is None:
+            return None
+        run = self._recover(row)
+        self._inherited[name] = run.inherited_revision = run.standing.signal.revision
+        return run
 
     def get(self, name: str) -> LiveRun | None:
         """The run, where it is in hand. Raises RefusedError where nothing may be done to it."""
@@ -42,8 +49,24 @@ class RunsInHand:
         """Those whose state is as it should be."""
         return [(name, run) for name, run in self.live.items() if name not in self.quarantine.hit]
 
+    def surplus(self, busy: Collection[str]) -> list[str]:
+        """Finished runs, none of `busy`, without which there is room for one more: updated longest ago."""
+        excess = len(self.live) + 1 - self._shared.limits.runs
+        if excess <= 0:
+            return []
+        over = [run.row for name, run in self.trusted() if run.is_over and name not in busy]
+        return [row.name for row in sorted(over, key=lambda row: row.updated_at)[:excess]]
+
     def drop(self, name: str, refusal: RefusedError) -> None:
         """Let go of the run, if it is in hand; whoever waits for it hears why."""
+        self._drop(name, refusal)
+        self._inherited.pop(name, None)
+
+    def has(self, name: str) -> bool:
+        """Whether it is in hand, or is there though nothing may be done to it."""
+        return name in self.live or self.quarantine.holds(name)
+
+    def _drop(self, name: str, refusal: RefusedError) -> None:
         if run := self.live.pop(name, None):
             run.drop(refusal)
         self._shared.kept.set(name, 0)
@@ -55,7 +78,7 @@ class RunsInHand:
         """
         again = set()
         for name, refusal in self.quarantine.due(seconds):
-            self.drop(name, refusal)
+            self._drop(name, refusal)
             try:
                 row = self._row(name)
                 if row is None:
@@ -86,4 +109,5 @@ class RunsInHand:
 
     def _recover(self, row: RunRow) -> LiveRun:
         run = self.live[row.name] = recover(row, self._shared)
+        run.inherited_revision = self._inherited.get(row.name, 0)
         return run

@@ -135,6 +135,11 @@ class JudgingQueue:
         rewound = any(isinstance(job, _Rewind) for job in self._todo)
         return self._broken is None and (rewound or self._rebuilding or self.waiting_rounds > 0)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way or waits."""
+        return self._running is None and not self._todo and not self._rebuilding
+
     def add_rounds(self, rounds: Sequence[Round]) -> None:
         """Queue rounds that closed now, in step order."""
         now = self._clock.steady()
@@ -175,7 +180,7 @@ class JudgingQueue:
 
     def release(self) -> None:
         """No more rounds will come: keep nothing for rankings that may never be asked for."""
-        if self._running is None and not self._todo:
+        if self.is_idle:
             self.close()
 
     def next_job(self, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:

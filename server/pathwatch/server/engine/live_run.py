@@ -118,6 +118,11 @@ class LiveRun:
         """The run's durable row, as it is to be."""
         return self._row
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more, and nobody waits for anything."""
+        return self._row.finished and self.judging.is_idle
+
     # Streams and their messages.
 
     def hello(self, stream: RankStream) -> None:
