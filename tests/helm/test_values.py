@@ -53,6 +53,10 @@ def with_relay(values: Mapping[str, Any] = RELAY, **relay: object) -> Mapping[st
         ({**GOOD, "mode": "shard"}, "value must be one of 'service', 'relay', 'sidecar'"),
         ({**GOOD, "replicas": 2}, "replicas is 2: several pods share their runs in a Redis"),
         ({**SHARDS, "persistence": {"existingClaim": "c"}}, "persistence.existingClaim is one claim"),
+        (
+            {**SHARDS, "extraEnv": [{"name": "PATHWATCH_SHARD", "value": "all:50051"}]},
+            "extraEnv sets PATHWATCH_SHARD: the chart does",
+        ),
         ({**SHARDS, "server": {"leaseSeconds": 1}}, "at '/server/leaseSeconds': minimum"),
         ({**SIDECAR, "replicas": 2}, "replicas is 2: mode sidecar has no number of its own"),
         ({**GOOD, "replicas": -1}, "at '/replicas': minimum"),

@@ -21,6 +21,13 @@
 {{- if and (not .redis.url) (or .redis.passwordSecret .redis.sentinelPasswordSecret .redis.caSecret .redis.clientSecret) -}}
 {{- fail "the secrets of redis are of no use without redis.url" -}}
 {{- end -}}
+{{- if include "pathwatch.isShard" $ -}}
+{{- range .extraEnv -}}
+{{- if has .name (list "POD_NAME" "PATHWATCH_SHARD") -}}
+{{- fail (printf "extraEnv sets %s: the chart does, so that each pod has a name of its own; leave it out" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- include "pathwatch.relayChecks" $ -}}
 {{- if eq .mode "sidecar" -}}
 {{- if .tls.enabled -}}
