@@ -17,6 +17,8 @@ from redis_process import RedisProcess
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
 
 A, B = "a.example:1", "b.example:2"
+NO_TIME = b'[false, 0, 0, 0, 0, 1, [], "yesterday", 0]'
+"""A run's row that can be read as JSON, and makes no sense."""
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +190,39 @@ def test_what_redis_holds_is_not_mended_as_a_data_folder_is(
     assert "run 'run' cannot be taken up again (DecodeError: " in error.value.details()
     assert "restore a backup of what Redis keeps on disk" in error.value.details()
     assert "fsck" not in error.value.details()
+
+
+def test_runs_that_cannot_be_read_are_left_out_of_the_list(
+    shard: Callable[..., Any], redis: RedisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = shard(A), shard(B)
+    damaged = {
+        "no-row": ("row", b"garbage"),
+        "no-config": ("config", b"\xff\xff"),
+        "no-time": ("row", NO_TIME),
+    }
+    for name in (*damaged, "good"):
+        first.create(name)
+    with redis.client() as client:
+        for name, (field, value) in damaged.items():
+            client.hset(f"pathwatch:{{{name}}}:run", field, value)
+
+        def listed(service: Any) -> list[str]:
+            return sorted(
+                run.name for run in service.runs.ListRuns(run_pb2.ListRunsRequest(), timeout=60).runs
+            )
+
+        def said() -> list[str]:
+            return sorted(record.run for record in caplog.records if "is left out of lists" in record.message)
+
+        assert [listed(second) for _ in range(3)] == [["good"]] * 3
+        assert said() == sorted(damaged)
+        assert listed(first) == sorted([*damaged, "good"])
+        client.hset("pathwatch:{no-config}:run", "config", b"")
+        assert listed(second) == ["good", "no-config"]
+        client.hset("pathwatch:{no-config}:run", "config", b"\xff\xff")
+        assert listed(second) == ["good"]
+        assert said() == sorted([*damaged, "no-config"])
 
 
 def test_who_may_not_use_a_run_does_not_make_anybody_take_it(

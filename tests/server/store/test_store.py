@@ -130,8 +130,10 @@ def test_one_run_of_many(open_store: Callable[[], Store]) -> None:
     other = replace(RUN, name="other", step=3)
     store.commit([PutRun(row=RUN), PutRun(row=other)])
     assert (store.run(RUN.name), store.run("other"), store.run("none")) == (RUN, other, None)
+    assert store.names() == ["other", RUN.name]
     store.commit([DeleteRun(run="other")])
     assert (store.run(RUN.name), store.run("other")) == (RUN, None)
+    assert store.names() == [RUN.name]
     assert open_store().run(RUN.name) == RUN
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from typing import Any
 
 import grpc
 
 from pathwatch.server.api.status import abort, answer
+from pathwatch.server.api.stored_runs import StoredRuns
 from pathwatch.server.config import Limits
 from pathwatch.server.engine.engine import Engine
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.engine.run_config import plugin_violations, violations
-from pathwatch.server.engine.view import RunView, run_message
+from pathwatch.server.engine.view import RunView
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import StoreError, StoreReader
 from pathwatch.v1 import run_pb2, run_pb2_grpc
@@ -40,7 +42,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
     def __init__(self, engine: Engine, store: StoreReader, limits: Limits) -> None:
         self._engine = engine
-        self._store = store
+        self._stored = StoredRuns(store)
         self._limits = limits
 
     async def ValidateRun(
@@ -73,22 +75,19 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         """See run.proto."""
         found = [view.run for view in self._engine.views.values()]
         if self._engine.leases is not None:
-            found += await self._runs_of_others(context)
+            found += await self._runs_of_others({run.name for run in found}, context)
         runs = [run for run in found if request.state in (run_pb2.RUN_STATE_UNSPECIFIED, run.state)]
         runs.sort(key=lambda run: (-run.created_at.ToNanoseconds(), run.name))
         return run_pb2.ListRunsResponse(runs=runs)
 
-    async def _runs_of_others(self, context: grpc.aio.ServicerContext[Any, Any]) -> list[run_pb2.Run]:
-        """As they are stored."""
-        own = self._engine.views
+    async def _runs_of_others(
+        self, own: Set[str], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> list[run_pb2.Run]:
         try:
-            rows = await asyncio.to_thread(self._store.runs)
+            return await asyncio.to_thread(self._stored.besides, own)
         except StoreError:
             away = "the runs of other servers cannot be read just now; try again"
             await abort(context, RefusedError(Code.UNAVAILABLE, away))
-        return [
-            run_message(row, run_pb2.RunConfig.FromString(row.config)) for row in rows if row.name not in own
-        ]
 
     async def FinishRun(
         self, request: run_pb2.FinishRunRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -49,6 +49,10 @@ class StoreReader(Protocol):
         """All runs, oldest first."""
         ...
 
+    def names(self) -> list[str]:
+        """Of all runs, and maybe of some that are gone, sorted."""
+        ...
+
     def run(self, name: str) -> RunRow | None:
         """One of them; None = there is none of that name."""
         ...

@@ -13,7 +13,7 @@ from pathwatch.server.store.answers import StorageInfo
 from pathwatch.server.store.interface import FencedError, StoreError, UnstorableError
 from pathwatch.server.store.redis_connection import RedisConnection
 from pathwatch.server.store.redis_fence import Fences, fencing
-from pathwatch.server.store.redis_keys import RUNS, key, keys
+from pathwatch.server.store.redis_keys import key, keys
 from pathwatch.server.store.redis_listing import RunListing
 from pathwatch.server.store.redis_log import Commit, CommitLog
 from pathwatch.server.store.redis_reads import RedisReader
@@ -46,7 +46,7 @@ class RedisStore(RedisReader):
             check_servers(self._connection, is_cluster=address.topology is Topology.CLUSTER)
             if fence is None:
                 # Whatever else writes to them from now on is noticed.
-                self._begin(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
+                self._begin(self.names())
         except BaseException:
             self._connection.close()
             raise

@@ -64,9 +64,11 @@ class RedisReader:
         self._connection = connection
 
     def runs(self) -> list[RunRow]:
-        names = sorted(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
-        found = [row for name in names if (row := self.run(name))]
+        found = [row for name in self.names() if (row := self.run(name))]
         return sorted(found, key=lambda row: (row.created_at, row.name))
+
+    def names(self) -> list[str]:
+        return sorted(name.decode() for name in self._connection.command("SMEMBERS", RUNS))
 
     def ranks(self, run: str, attempt: int) -> list[RankRow]:
         found = []

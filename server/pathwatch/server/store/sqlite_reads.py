@@ -70,6 +70,10 @@ class SqliteReader:
             ).fetchall()
         return [to_run(*row) for row in rows]
 
+    def names(self) -> list[str]:
+        with self._reader() as db:
+            return [name for (name,) in db.execute("SELECT name FROM runs ORDER BY name")]
+
     def run(self, name: str) -> RunRow | None:
         with self._reader() as db:
             row = db.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE name=?", (name,)).fetchone()  # noqa: S608
