@@ -46,8 +46,10 @@ class Sidecar(
         """What is answered to messages of a kind."""
         self.advice: list[routing_pb2.SamplingAdvice] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
-        self.owner = ""
-        """Another server, to which every call about a run is sent."""
+        self.owner: str | None = None
+        """Another server, to which every call about a run is sent; "" = not known which."""
+        self.watches_end: str | None = None
+        """Breaks off each watch after its first signal, naming this server; "" = none."""
         self.refused_sessions: set[str] = set()
         """Sessions whose hello is refused for ever."""
         self.refusal_metadata: tuple[tuple[str, bytes], ...] = ()
@@ -168,9 +170,10 @@ class Sidecar(
         self._point_to_owner(context)
 
     def _point_to_owner(self, context: grpc.ServicerContext) -> None:
-        if self.owner:
+        if self.owner is not None:
             context.set_trailing_metadata((("pathwatch-owner", self.owner),))
-            context.abort(grpc.StatusCode.UNAVAILABLE, f"run 'run' is served by {self.owner}; connect there")
+            where = f"served by {self.owner}; connect there" if self.owner else "another server's"
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"run 'run' is {where}")
 
     def _run(self, name: str, context: grpc.ServicerContext) -> run_pb2.Run:
         if name not in self.runs:
@@ -243,7 +246,10 @@ class Sidecar(
             with self._changed:
                 self._changed.wait_for(
                     lambda sent=sent: (
-                        len(self.signals) > sent or down.is_set() or self.owner or not context.is_active()
+                        len(self.signals) > sent
+                        or down.is_set()
+                        or self.owner is not None
+                        or not context.is_active()
                     )
                 )
             self._point_to_owner(context)
@@ -252,6 +258,11 @@ class Sidecar(
             signal = self.signals[sent]
             sent += 1
             yield signal_pb2.WatchSignalsResponse(signal=signal)
+            if self.watches_end is not None:
+                context.set_trailing_metadata(
+                    (("pathwatch-owner", self.watches_end),) if self.watches_end else ()
+                )
+                context.abort(grpc.StatusCode.UNAVAILABLE, "broken off")
             run = self.runs.get(request.run)
             if run is not None and run.state == run_pb2.RUN_STATE_FINISHED:
                 return

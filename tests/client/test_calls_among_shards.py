@@ -1,11 +1,12 @@
 """The synchronous client among several servers of which one has the run."""
 
 import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
-from pathwatch.client import Client, PathwatchError
+from pathwatch.client import Client, PathwatchError, routed_calls
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
@@ -34,7 +35,7 @@ def test_a_lone_server_may_name_another(sidecars):
     with Client(first.address, timeout=FOREVER) as client:
         assert client.create_run("run", CONFIG).name == "run"
         second.stop()
-        first.owner = ""  # it takes the run over
+        first.owner = None  # it takes the run over
         assert client.create_run("run", CONFIG).name == "run"
 
 
@@ -64,13 +65,28 @@ def test_while_a_run_is_taken_over_it_is_waited_for(client, sidecars, eventually
 
     def take_over():
         eventually(lambda: len(second.requests) >= 2)
-        second.owner = ""
+        second.owner = None
 
     other = threading.Thread(target=take_over)
     other.start()
     assert client.create_run("run", CONFIG).name == "run"
     other.join()
     assert second.configs
+
+
+def test_a_lone_server_is_waited_for_while_the_run_moves(sidecar, eventually):
+    """As behind a relay, which names nobody."""
+    sidecar.owner = ""
+
+    def take_over():
+        eventually(lambda: len(sidecar.requests) >= 2)
+        sidecar.owner = None
+
+    other = threading.Thread(target=take_over)
+    other.start()
+    with Client(sidecar.address, timeout=FOREVER) as client:
+        assert client.create_run("run", CONFIG).name == "run"
+    other.join()
 
 
 def test_a_run_that_nobody_takes_over_ends_the_call_with_its_timeout(sidecars):
@@ -117,6 +133,47 @@ def test_watching_goes_on_where_another_server_takes_the_run(client, sidecars, e
     client.finish_run("run")
     second.give(signal_pb2.Signal(run="run", revision=3))
     assert [signal.revision for signal in signals] == [3]
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_watches_that_break_off_again_and_again_are_begun_ever_more_seldom(sidecars, monkeypatch, moves):
+    first, second, third = sidecars
+    waits = []
+
+    def wait(_, most):
+        waits.append(most)
+        if len(waits) == 4:
+            for sidecar in sidecars:
+                sidecar.watches_end = None
+                sidecar.give(signal_pb2.Signal(run="run", revision=2))
+        return 0.0
+
+    monkeypatch.setattr(routed_calls, "random", SimpleNamespace(uniform=wait))
+    monkeypatch.setattr(routed_calls, "_LONGEST_WAIT", FOREVER)  # so that no watch counts for a long one
+    for sidecar, names in ((first, second), (second, first), (third, first)):
+        sidecar.watches_end = names.address if moves else ""
+        sidecar.give(signal_pb2.Signal(run="run", revision=1))
+    with Client(",".join(sidecar.address for sidecar in sidecars)) as client:
+        signals = client.watch_signals("run", timeout=60)
+        assert [next(signals).revision for _ in range(2)] == [1, 2]
+    assert waits == sorted(set(waits))
+    assert sum(len(sidecar.requests) for sidecar in sidecars) <= len(waits) + 2
+
+
+def test_a_watch_stays_connected_whatever_other_servers_come_and_go(tmp_path, sidecar):
+    path = tmp_path / "shards"
+    path.write_text(sidecar.address)
+    sidecar.give(signal_pb2.Signal(run="run", revision=1))
+    with Client(f"file://{path}", timeout=FOREVER) as client:
+        signals = client.watch_signals("run")
+        assert next(signals).revision == 1
+        for port in range(1, 51):
+            path.write_text(f"127.0.0.2:{port}")
+            with pytest.raises(PathwatchError, match="no pathwatch server"):
+                client.get_run("other")
+        sidecar.give(signal_pb2.Signal(run="run", revision=2))
+        assert next(signals).revision == 2
+        assert len(sidecar.requests) == 1
 
 
 def test_watching_ends_with_an_error_where_no_server_is_left(client, sidecars):

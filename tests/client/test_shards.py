@@ -68,6 +68,30 @@ def test_a_lone_server_may_name_another(sidecars, streams, observe, waits, said)
     assert (waits, said()) == ([], [])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_lone_server_is_asked_again_soon_while_the_run_moves(
+    sidecars, streams, observe, eventually, monkeypatch, named
+):
+    """As behind a plain Kubernetes service, or a relay, which names nobody."""
+    delay, longest = reconnect._delay, []
+
+    def at_last(_, refused, several):
+        longest.append(delay(16, refused, several))
+        return 0.0
+
+    monkeypatch.setattr(reconnect, "_delay", at_last)
+    first, dead, _ = sidecars
+    dead.stop()
+    first.owner = dead.address if named else ""
+    stream = streams(first.address)
+    observe(stream, 0)
+    eventually(lambda: len(longest) >= 4)
+    assert max(longest) <= 1.0
+    first.owner = None  # it takes the run over
+    assert stream.flush(60)
+    assert first.sequences() == [1]
+
+
 def test_servers_that_name_one_another_are_asked_after_a_wait(
     sidecars, streams, observe, eventually, waits, said
 ):
@@ -80,7 +104,7 @@ def test_servers_that_name_one_another_are_asked_after_a_wait(
     assert asked <= 5 * (len(waits) + 1)
     assert any("is served by" in text for text in said())
     assert len(said()) == 1
-    second.owner = ""
+    second.owner = None
     assert stream.flush(60)
     assert second.sequences() == [1]
 
@@ -97,7 +121,7 @@ def test_an_owner_that_is_dead_is_waited_for_among_the_others(
     assert {len(first.metadata) > 1, len(second.metadata) > 1} == {True}
     (text,) = said()
     assert f"no pathwatch server at {owner.address}" in text
-    second.owner = ""  # it takes the run over
+    second.owner = None  # it takes the run over
     assert stream.flush(60)
     assert second.sequences() == [1]
 
@@ -184,7 +208,7 @@ def test_an_owner_in_the_clear_off_this_machine_is_not_followed(
     eventually(lambda: len(waits) >= 4)
     (text,) = said()
     assert "refusing plaintext to 10.1.2.3:50051" in text
-    first.owner = ""
+    first.owner = None
     assert stream.flush(60)
     assert first.sequences() == [1]
 

@@ -10,7 +10,14 @@ import grpc
 
 from pathwatch.client.channel import PING_SECONDS, Credentials, open_channel
 from pathwatch.client.connection import Connection
-from pathwatch.client.errors import PathwatchError, ended_by_age, ended_by_silence, explain, owner_of
+from pathwatch.client.errors import (
+    PathwatchError,
+    ended_by_age,
+    ended_by_silence,
+    explain,
+    is_moving,
+    owner_of,
+)
 from pathwatch.client.outages import Outages
 from pathwatch.client.retry_info import retry_delay
 from pathwatch.client.route import Route
@@ -26,6 +33,8 @@ class Ending(NamedTuple):
     """Seconds that the server asked to wait."""
     cut: bool = False
     """Whether a connection that served was closed: by age, a restart or a proxy, which nobody can tell."""
+    moving: bool = False
+    """Whether the server said that the run is another's, or soon will be."""
 
 
 class Attempts:
@@ -97,7 +106,7 @@ class Attempts:
         if self._route.follows:
             self._outages.moved(failure)
         cut = self._served and not silent and failure.code is grpc.StatusCode.UNAVAILABLE
-        return Ending(failure, retry_delay(error), cut)
+        return Ending(failure, retry_delay(error), cut, is_moving(error))
 
     def _adapt(self, *, silent: bool) -> None:
         """Choose how long a ping of the next connection may take.

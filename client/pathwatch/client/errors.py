@@ -33,7 +33,7 @@ class PathwatchError(Exception):
 def explain(error: grpc.RpcError, address: str, timeout: float | None = None) -> PathwatchError:
     """The failure of a call to `address` that was given `timeout` seconds."""
     code, details = status_of(error)
-    if owner_of(error):
+    if is_moving(error):
         return PathwatchError(code, f"pathwatch server at {address}: {one_line(details)}")
     if ended_by_silence(error):
         return PathwatchError(
@@ -60,15 +60,16 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 
 def owner_of(error: grpc.RpcError) -> str:
     """HOST:PORT of the server that has the run, where the one that was asked named another; else empty."""
-    if not isinstance(error, grpc.Call):
+    value = _said_owner(error) or ""
+    try:
+        return value if "/" not in value and host_of(value) else ""
+    except ValueError:
         return ""
-    for key, value in error.trailing_metadata() or ():
-        if key == _OWNER and isinstance(value, str) and "/" not in value:
-            try:
-                return value if host_of(value) else ""
-            except ValueError:
-                return ""
-    return ""
+
+
+def is_moving(error: grpc.RpcError) -> bool:
+    """Whether the server that was asked said that the run is another's, or will be, named or not."""
+    return _said_owner(error) is not None
 
 
 def ended_by_age(error: grpc.RpcError) -> bool:
@@ -81,6 +82,12 @@ def ended_by_silence(error: grpc.RpcError) -> bool:
     """Whether the call ended because a ping was not answered in time."""
     code, details = status_of(error)
     return code is grpc.StatusCode.UNAVAILABLE and "ping timeout" in details
+
+
+def _said_owner(error: grpc.RpcError) -> str | None:
+    if not isinstance(error, grpc.Call):
+        return None
+    return next((str(value) for key, value in error.trailing_metadata() or () if key == _OWNER), None)
 
 
 def _reason(details: str) -> str:

@@ -45,8 +45,8 @@ class Reconnecting:
     for the end of a connection that had served: if there is nobody any more, the next attempt says so, and
     where one after the other is cut, every fifth is a warning.
     Where the server ended a connection that had served, the next is made at once; so it is where a server
-    says that another one has the run. Among several servers waits are short, and one that is away is worth a
-    warning only when none of the others serves.
+    says that another one has the run. Waits are short among several servers, and while the run moves; of
+    several, one that is away is worth a warning only when none of the others serves.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Reconnecting:
             while not self._stop.is_set():
                 last = self._hurry.is_set()
                 started = time.monotonic()
-                failure, asked, cut = self._attempts.make()
+                failure, asked, cut, moving = self._attempts.make()
                 if self._route.follows:
                     continue
                 # A connection that lasted longer than the wait before it was a good one: start over.
@@ -126,7 +126,7 @@ class Reconnecting:
                     delay = 0.0
                     continue
                 refused = failure is not None and failure.code in _REFUSALS
-                delay = asked + _delay(failures, refused, self._route.several)
+                delay = asked + _delay(failures, refused, self._route.several or moving)
                 if last:
                     self._stop.wait(min(delay, _FIRST_DELAY))
                 else:

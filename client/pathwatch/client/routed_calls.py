@@ -6,14 +6,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
 
-from pathwatch.client.channel import Credentials, open_channel
+from pathwatch.client.channel import Credentials
 from pathwatch.client.connection import Connection
+from pathwatch.client.connections import Connections, closed_error
 from pathwatch.client.endpoints import Endpoints
-from pathwatch.client.errors import PathwatchError, explain, owner_of
+from pathwatch.client.errors import PathwatchError, explain, is_moving, owner_of
 from pathwatch.client.route import Route, Target
 
 T = TypeVar("T")
@@ -39,23 +41,27 @@ class RoutedCalls:
     def __init__(self, server: str, credentials: Credentials | None, timeout: float) -> None:
         """`server` as for `Endpoints`; a call that says nothing else may take `timeout` seconds."""
         self._server = server
-        self._credentials = credentials
         self._timeout = timeout
-        self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._connections: dict[tuple[str, str | None], Connection] = {}
+        self._connections = Connections(credentials)
         self._homes: dict[str, Target] = {}
         try:
             lone = Endpoints(server, "").lone
         except ValueError as error:
             raise PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         if lone is not None:  # so that what is wrong with it, or the credentials, is said at once
-            self._connection(Target(lone))
+            with self._connections.use(Target(lone)):
+                pass
 
     def unary(self, run: str, method: Method, request: object) -> Any:
         """The response of a call about `run`; "" = of no run."""
         route = self._route(run)
-        return self._reach(route, run, lambda at, left: method(at)(request, timeout=left), self._timeout)[1]
+
+        def attempt(at: Connection, left: float | None) -> Any:
+            return method(at)(request, timeout=left)
+
+        with self._reach(route, run, attempt, self._timeout) as (_, response):
+            return response
 
     def stream(
         self,
@@ -78,21 +84,29 @@ class RoutedCalls:
 
         route = self._route(run)
         deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            target, (call, first) = self._reach(route, run, attempt, left)
-            try:
-                if first is not None:
-                    yield first
-                    yield from call
-                return
-            except grpc.RpcError as error:
-                failure = explain(error, target.address)
-                route.lost(owner_of(error))
-                if not (resumes and route.several and failure.code is grpc.StatusCode.UNAVAILABLE):
-                    raise failure from error
-            finally:
-                call.cancel()
+            with self._reach(route, run, attempt, left) as (target, (call, first)):
+                begun = time.monotonic()
+                try:
+                    if first is not None:
+                        yield first
+                        yield from call
+                    return
+                except grpc.RpcError as error:
+                    failure = explain(error, target.address)
+                    route.lost(owner_of(error))
+                    if not (resumes and route.several and failure.code is grpc.StatusCode.UNAVAILABLE):
+                        raise failure from error
+                finally:
+                    call.cancel()
+            now = time.monotonic()
+            pause = min(_LONGEST_WAIT, 2 * pause + _SHORTEST_WAIT) if now - begun < _LONGEST_WAIT else 0.0
+            if route.follows and pause <= _SHORTEST_WAIT:  # the first time, at once
+                continue
+            wait = random.uniform(pause / 2, pause)  # noqa: S311
+            self._closed.wait(wait if deadline is None else min(wait, max(0.0, deadline - now)))
 
     def wait_ready(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for one of the servers to accept a connection."""
@@ -100,14 +114,14 @@ class RoutedCalls:
         route = self._route("")
         while (left := deadline - time.monotonic()) > 0:
             try:
-                connection = self._connection(route.next(left))
+                with self._connections.use(route.next(left)) as connection:
+                    if connection.wait_ready(min(left, _READY_SECONDS) if route.several else left):
+                        return
             except PathwatchError as error:
                 if error.code is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 self._closed.wait(min(left, _SHORTEST_WAIT))
                 continue
-            if connection.wait_ready(min(left, _READY_SECONDS) if route.several else left):
-                return
             route.lost()
         raise PathwatchError(
             grpc.StatusCode.UNAVAILABLE,
@@ -117,22 +131,24 @@ class RoutedCalls:
     def close(self) -> None:
         """Close all connections; calls under way are cancelled."""
         self._closed.set()
-        with self._lock:
-            for connection in self._connections.values():
-                connection.close()
+        self._connections.close()
 
     def _route(self, run: str) -> Route:
         connecting = min(_CONNECT_SECONDS, self._timeout / 4)
         return Route(self._server, run, start=self._homes.get(run), connect_seconds=connecting)
 
+    @contextmanager
     def _reach(
         self,
         route: Route,
         run: str,
         attempt: Callable[[Connection, float | None], T],
         timeout: float | None,
-    ) -> tuple[Target, T]:
-        """The outcome of an attempt that is served, and where; each is told the seconds that are left."""
+    ) -> Iterator[tuple[Target, T]]:
+        """The outcome of an attempt that is served, and where, which stays connected for as long.
+
+        Each attempt is told the seconds that are left.
+        """
         begun = time.monotonic()
         patience = begun + (_PATIENCE if timeout is None else min(timeout, _PATIENCE))
         tried: dict[str, None] = {}
@@ -142,21 +158,22 @@ class RoutedCalls:
             left = None if timeout is None else max(0.0, begun + timeout - now)
             target = route.next(self._timeout if left is None else left)
             tried[target.address] = None
-            try:
-                outcome = attempt(self._connection(target), left)
-            except grpc.RpcError as error:
-                failure = explain(error, target.address, timeout).of_all(tried)
-                owner = owner_of(error)
-                route.lost(owner, seconds=time.monotonic() - now)
-                redirected |= owner != ""
-                if failure.code is not grpc.StatusCode.UNAVAILABLE:
-                    self._homes.pop(run, None)
-                    raise failure from error
-            except ValueError as error:  # what grpc raises on a closed channel
-                raise _closed() from error
-            else:
-                self._serves(route, run, target)
-                return target, outcome
+            with self._connections.use(target) as connection:
+                try:
+                    outcome = attempt(connection, left)
+                except grpc.RpcError as error:
+                    failure = explain(error, target.address, timeout).of_all(tried)
+                    route.lost(owner_of(error), seconds=time.monotonic() - now)
+                    redirected |= is_moving(error)
+                    if failure.code is not grpc.StatusCode.UNAVAILABLE:
+                        self._homes.pop(run, None)
+                        raise failure from error
+                except ValueError as error:  # what grpc raises on a closed channel
+                    raise closed_error() from error
+                else:
+                    self._serves(route, run, target)
+                    yield target, outcome
+                    return
             if route.follows:
                 continue
             wait = 0.0
@@ -174,25 +191,3 @@ class RoutedCalls:
         if len(self._homes) >= _MOST_HOMES:
             self._homes.clear()
         self._homes[run] = target
-
-    def _connection(self, target: Target) -> Connection:
-        key = (target.address, target.authority)
-        with self._lock:
-            if self._closed.is_set():
-                raise _closed()
-            if (connection := self._connections.get(key)) is None:
-                try:
-                    channel = open_channel(
-                        target.address,
-                        self._credentials,
-                        authority=target.authority,
-                        connect_seconds=target.connect_seconds,
-                    )
-                except (ValueError, OSError) as error:
-                    raise PathwatchError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-                connection = self._connections[key] = Connection(channel)
-            return connection
-
-
-def _closed() -> PathwatchError:
-    return PathwatchError(grpc.StatusCode.CANCELLED, "this pathwatch client is closed")

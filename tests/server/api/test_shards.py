@@ -176,6 +176,24 @@ def test_who_has_lost_a_run_sends_its_ranks_and_watchers_on(
         assert client.get("pathwatch:{run}:commits") == mark, "nothing of it was written any more"
 
 
+def test_who_has_lost_a_run_to_nobody_knows_whom_says_that_it_moves(
+    shard: Callable[..., Any], redis: RedisProcess, make_batch: Any
+) -> None:
+    """As where the other server has let go of it by then."""
+    service = shard(A)
+    service.create()
+    stream = service.stream()
+    stream.hello()
+    stream.await_ack(stream.send(make_batch(10)))
+    with redis.client() as client:
+        client.hset("pathwatch:{run}:lease", mapping={"epoch": "7-else", "owner": "", "until": 0})
+    stream.send(make_batch(20))
+    error = stream.error()
+    assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+    assert error.details() == "run 'run' is another server's; connect again"
+    assert dict(error.trailing_metadata())["pathwatch-owner"] == ""
+
+
 def test_what_redis_holds_is_not_mended_as_a_data_folder_is(
     shard: Callable[..., Any], redis: RedisProcess
 ) -> None:

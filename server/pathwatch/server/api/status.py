@@ -15,7 +15,7 @@ from pathwatch.server.engine.refusal import LATER, Code, LimitError, MovedError,
 T = TypeVar("T")
 
 OWNER = "pathwatch-owner"
-"""Trailing metadata: HOST:PORT of the server that has the run."""
+"""Trailing metadata: HOST:PORT of the server that has the run; empty = not known, but another one has it."""
 JITTER = 0.5
 """Delays are lengthened by up to this part, so that the ranks of a job do not come back at once."""
 
@@ -27,7 +27,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: RefusedErr
     metadata: list[tuple[str, str | bytes]] = []
     if refusal.code is Code.RESOURCE_EXHAUSTED:
         metadata.append(("grpc-status-details-bin", _status_details(refusal)))
-    if isinstance(refusal, MovedError) and refusal.owner:
+    if isinstance(refusal, MovedError):
         metadata.append((OWNER, refusal.owner))
     await context.abort(_STATUS[refusal.code], str(refusal), tuple(metadata))
     raise AssertionError("abort returns to nobody")
