@@ -15,6 +15,7 @@ import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +32,18 @@ GROUPS = ("code", "math")
 MESSAGES = 2 * STEPS
 """Of one rank: a sample and a watermark for each step."""
 PATIENCE_SECONDS = 200.0
+JOINING = 64
+"""Ranks of a process that wait at once to be let in: a server has to read the hello of each in time."""
 _PASSING = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
     # Of a call that ended while it was written to grpc.aio forgets how.
     grpc.StatusCode.INTERNAL,
 )
+_ENDED = (asyncio.InvalidStateError, grpc.RpcError)
+"""What writing raises to a call that has ended."""
 
 
 def messages(run: str, rank: int, ranks: int) -> list[routing_pb2.StreamRoutingRequest]:
@@ -88,14 +95,16 @@ class Rank:
         self.acked = 0
         self.streams = self.followed = 0
 
-    async def play(self, connections: Connections, addresses: Sequence[str], pace: float) -> None:
+    async def play(
+        self, connections: Connections, joining: asyncio.Semaphore, addresses: Sequence[str], pace: float
+    ) -> None:
         """The servers in turn, but first the one that another has named."""
         turn, owner = self._rank, ""
         while self.acked < MESSAGES:
             address = owner or addresses[turn % len(addresses)]
             try:
                 self.streams += 1
-                await self._stream(connections.channel(address, self._rank), pace)
+                await self._stream(connections.channel(address, self._rank), joining, pace)
                 owner = address
             except grpc.aio.AioRpcError as error:
                 told = dict(error.trailing_metadata() or ()).get("pathwatch-owner", "")
@@ -106,38 +115,46 @@ class Rank:
                 if not owner:
                     await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311
 
-    async def _stream(self, channel: grpc.aio.Channel, pace: float) -> None:
-        call: Any = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting()
-        hearing = asyncio.ensure_future(self._hear(call))
-        try:
-            await call.write(self._messages[0])
+    async def _stream(self, channel: grpc.aio.Channel, joining: asyncio.Semaphore, pace: float) -> None:
+        async with joining:
+            call: Any = routing_pb2_grpc.RoutingServiceStub(channel).StreamRouting()
+            answered = asyncio.Event()
+            hearing = asyncio.ensure_future(self._hear(call, answered))
+            with suppress(*_ENDED):
+                await call.write(self._messages[0])
+                await answered.wait()
+        with suppress(*_ENDED):  # how the call ended is heard
             for message in self._messages[1 + self.acked :]:
                 if hearing.done():
                     break
                 await call.write(message)
                 if message.WhichOneof("payload") == "watermark":
                     await asyncio.sleep(pace * random.uniform(0.5, 1.5))  # noqa: S311
-        except (asyncio.InvalidStateError, grpc.RpcError):
-            pass  # how the call ended is heard
         try:
             await hearing
         finally:
             hearing.cancel()
             call.cancel()
 
-    async def _hear(self, call: Any) -> None:
-        async for response in call:
-            assert not response.rejections, response
-            if response.acked_sequence > self.acked:
-                self._counter += response.acked_sequence - self.acked
-                self.acked = response.acked_sequence
-            if self.acked == MESSAGES:
-                return
+    async def _hear(self, call: Any, answered: asyncio.Event) -> None:
+        """Until all is acknowledged, or the call ends; `answered` from the first response on, or the end."""
+        try:
+            async for response in call:
+                answered.set()
+                assert not response.rejections, response
+                if response.acked_sequence > self.acked:
+                    self._counter += response.acked_sequence - self.acked
+                    self.acked = response.acked_sequence
+                if self.acked == MESSAGES:
+                    return
+        finally:
+            answered.set()
 
 
 async def play(order: Mapping[str, Any], counters_R: NDArray[np.int64]) -> dict[str, int]:
     """All ranks of an order."""
     connections = Connections(order["connections"])
+    joining = asyncio.Semaphore(JOINING)
     first, end = order["ranks"]
     ranks = [
         Rank(run, rank, order["world_size"], counters_R[place : place + 1])
@@ -145,7 +162,9 @@ async def play(order: Mapping[str, Any], counters_R: NDArray[np.int64]) -> dict[
         for rank in range(first, end)
     ]
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await asyncio.gather(*(rank.play(connections, order["addresses"], order["pace"]) for rank in ranks))
+        await asyncio.gather(
+            *(rank.play(connections, joining, order["addresses"], order["pace"]) for rank in ranks)
+        )
     await connections.close()
     return {
         "acked": sum(rank.acked for rank in ranks),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,17 +40,19 @@ class OneRedis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[RedisProcess] = []
+        self._ending = ExitStack()
 
     def __enter__(self) -> OneRedis:
-        self.redis = self.process()
-        self.deploy()
+        with self._ending:  # all that has started ends if the rest does not come up
+            self.redis = self.process()
+            self.deploy()
+            self._ending = self._ending.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes:
-            process.kill()
+        self._ending.close()
 
     @property
     def url(self) -> str:
@@ -72,10 +75,10 @@ class OneRedis:
     def process(self, **settings: str) -> RedisProcess:
         """One more, that ends with the others."""
         folder = self._folder / f"redis-{len(self._processes)}"
-        self._processes.append(
-            RedisProcess(folder, appendfsync="everysec", repl_diskless_sync_delay="0", **settings)
-        )
-        return self._processes[-1]
+        process = RedisProcess(folder, appendfsync="everysec", repl_diskless_sync_delay="0", **settings)
+        self._ending.callback(process.kill)
+        self._processes.append(process)
+        return process
 
 
 class _Replicated(OneRedis):
@@ -117,16 +120,11 @@ class SentinelRedis(_Replicated):
             "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
         )
         with (self._folder / "sentinel.log").open("wb") as log:
-            self._sentinel = subprocess.Popen(["redis-sentinel", str(settings)], stdout=log, stderr=log)
+            sentinel = subprocess.Popen(["redis-sentinel", str(settings)], stdout=log, stderr=log)
+        self._ending.callback(sentinel.wait)
+        self._ending.callback(sentinel.kill)
         self._asking = Sentinel([("127.0.0.1", self._port)], socket_timeout=2)  # type: ignore[no-untyped-call]
         wait(lambda: self.in_step() and self._asking.discover_slaves("main"))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._sentinel.kill()
-        self._sentinel.wait()
-        super().__exit__(kind, error, trace)
 
     @property
     def url(self) -> str:

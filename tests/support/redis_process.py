@@ -69,7 +69,11 @@ class RedisProcess:
             self._process = subprocess.Popen(
                 ["redis-server", "--port", str(self.port), *options], stdout=log, stderr=log
             )
-        self.wait_answering()
+        try:
+            self.wait_answering()
+        except BaseException:
+            self.kill()
+            raise
 
     def wait_answering(self) -> None:
         deadline = time.monotonic() + SECONDS
