@@ -12,6 +12,10 @@ KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 """… and its calls end if it does not answer within this time."""
 
+UNTAKEN_SECONDS = 3600
+"""A call that the server has not got round to after this time is cancelled by gRPC, and no caller knows what
+to make of that. Its caller's patience ends before."""
+
 
 def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int], ...]:
     """Options of the gRPC server."""
@@ -28,6 +32,7 @@ def channel_options(limits: Limits, age: ConnectionAge) -> tuple[tuple[str, int]
         # Else gRPC cancels some of a thousand calls that come at once, as after a restart or a takeover.
         ("grpc.server.max_pending_requests", calls),
         ("grpc.server.max_pending_requests_hard_limit", calls),
+        ("grpc.server_max_unrequested_time_in_server", UNTAKEN_SECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
