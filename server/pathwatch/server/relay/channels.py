@@ -18,25 +18,35 @@ _OPTIONS = (
     # One that is opened anew connects at once, whatever another waits for.
     ("grpc.use_local_subchannel_pool", 1),
 )
+CONNECT_SECONDS = 5.0
+"""How long connecting may take where there are other servers to go to."""
 
 
-def open_channel(address: str, config: RelayConfig, authority: str | None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, config: RelayConfig, authority: str | None, *, patient: bool
+) -> grpc.aio.Channel:
     """Channel to HOST:PORT; nothing is sent yet. `authority`: NAME:PORT its certificate is for, if another.
 
-    It is TLS unless the address is loopback and no PEM file was given, or plaintext was asked for. Raises
-    ValueError for what is no address, OSError where a PEM file cannot be read.
+    A server that does not answer is given up after CONNECT_SECONDS and tried again every second, unless
+    `patient`: for where there is no other. It is TLS unless the address is loopback and no PEM file was
+    given, or plaintext was asked for. Raises ValueError for what is no address, OSError where a PEM file
+    cannot be read.
     """
     host = host_of(address)
+    options: list[tuple[str, int | str]] = [*_OPTIONS]
+    if not patient:
+        # The first bounds how long connecting may take, despite its name.
+        options.append(("grpc.min_reconnect_backoff_ms", int(1000 * CONNECT_SECONDS)))
+        options.append(("grpc.max_reconnect_backoff_ms", 1000))
     asks_for_tls = config.upstream_ca is not None or config.upstream_cert is not None
     if config.upstream_insecure or (is_loopback(host) and not asks_for_tls):
         # A proxy that `http_proxy` names would get the plaintext, tokens included.
-        return grpc.aio.insecure_channel(address, options=(*_OPTIONS, ("grpc.enable_http_proxy", 0)))
+        return grpc.aio.insecure_channel(address, options=(*options, ("grpc.enable_http_proxy", 0)))
     ca, key, cert = (
         None if path is None else path.read_bytes()
         for path in (config.upstream_ca, config.upstream_key, config.upstream_cert)
     )
     credentials = grpc.ssl_channel_credentials(ca, key, cert)
-    names: tuple[tuple[str, str], ...] = ()
     if authority is not None:
-        names = (("grpc.ssl_target_name_override", host_of(authority)), ("grpc.default_authority", authority))
-    return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *names))
+        options.append(("grpc.default_authority", authority))  # which certificates are checked against, too
+    return grpc.aio.secure_channel(address, credentials, options=options)

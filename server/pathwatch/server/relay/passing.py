@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -19,6 +20,11 @@ from pathwatch.server.relay.failing import abort_as
 from pathwatch.server.relay.upstream import END, Upstream
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_RESUMED = frozenset({"/pathwatch.v1.SignalService/WatchSignals"})
+"""Made again where the server goes in the midst: an answer says how things stand, not what has changed."""
+_PATIENCE_SECONDS = 60.0
+"""How long a call may wait for a run to be taken over, where the caller sets it no limit."""
 
 
 class OpenStreams:
@@ -80,7 +86,7 @@ class _Passing:
 
         try:
             metadata = self._upstream.metadata(context)
-            async with self._upstream.reach(self._run(request), begin) as (response, _):
+            async with self._upstream.reach(self._run(request), begin, _patience(context)) as (response, _):
                 return response
         except grpc.aio.AioRpcError as error:
             await abort_as(context, error)
@@ -88,18 +94,10 @@ class _Passing:
             await abort(context, refusal)
 
     async def _stream(self, request: Any, context: Context) -> AsyncIterator[Any]:
-        async def begin(channel: grpc.aio.Channel) -> tuple[Any, Any]:
-            method = channel.unary_stream(self._path, self._encode, self._decode)
-            call = method(request, timeout=context.time_remaining(), metadata=metadata)
-            return call, await call.read()
-
         try:
-            metadata = self._upstream.metadata(context)
-            async with self._upstream.reach(self._run(request), begin) as ((call, response), _):
-                with self._streams.enter(call):
-                    while response is not END and not self._streams.draining:
-                        yield response
-                        response = await call.read()
+            async with aclosing(self._responses(request, context)) as responses:
+                async for response in responses:
+                    yield response
             if self._streams.draining:
                 await abort(context, SHUTTING_DOWN)
         except asyncio.CancelledError:
@@ -110,3 +108,33 @@ class _Passing:
             await abort_as(context, error)
         except RefusedError as refusal:
             await abort(context, refusal)
+
+    async def _responses(self, request: Any, context: Context) -> AsyncGenerator[Any, None]:
+        metadata = self._upstream.metadata(context)
+
+        async def begin(channel: grpc.aio.Channel) -> tuple[Any, Any]:
+            method = channel.unary_stream(self._path, self._encode, self._decode)
+            call = method(request, timeout=context.time_remaining(), metadata=metadata)
+            return call, await call.read()
+
+        while not self._streams.draining:
+            reaching = self._upstream.reach(self._run(request), begin, _patience(context))
+            has_begun = False
+            try:
+                async with reaching as ((call, response), _):
+                    has_begun = True
+                    with self._streams.enter(call):
+                        while response is not END and not self._streams.draining:
+                            yield response
+                            response = await call.read()
+                return
+            except grpc.aio.AioRpcError as error:
+                is_away = error.code() is grpc.StatusCode.UNAVAILABLE
+                if not (has_begun and is_away and self._path in _RESUMED):
+                    raise
+            await self._upstream.pause()
+
+
+def _patience(context: Context) -> float:
+    left = context.time_remaining()
+    return _PATIENCE_SECONDS if left is None else min(left, _PATIENCE_SECONDS)

@@ -44,7 +44,10 @@ class RankStream:
         self._counts = counts
         self._ledger = Ledger()
         self._came: asyncio.Queue[Request | None] = asyncio.Queue()
-        self._events: asyncio.Queue[Response | None] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[Response | None, int]] = asyncio.Queue()
+        """Answers, or None to look what else there is, and the bytes of messages that are done with that."""
+        self._settled = 0
+        """Bytes of messages that are done with the next answer."""
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
 
@@ -55,12 +58,13 @@ class RankStream:
         # None wakes those that wait, whatever ended a task.
         reader.add_done_callback(lambda _: self._came.put_nowait(None))
         for task in self._tasks:
-            task.add_done_callback(lambda _: self._events.put_nowait(None))
+            task.add_done_callback(lambda _: self._events.put_nowait((None, 0)))
         if self._draining:
             reader.cancel()
         self._take_in(self._first)
         while True:
-            answer = await self._events.get()
+            answer, size = await self._events.get()
+            self._flow.release(size)  # no sooner: a rank that hears nothing is not read on
             if answer is not None:
                 yield answer
             elif self._ledger.owes:
@@ -111,7 +115,7 @@ class RankStream:
             window = self._sieve.run.window(advice.group, advice.until_step)
             window.advise(advice.hash_threshold)
         self._settle(self._ledger.heed(answer))
-        self._events.put_nowait(self._ledger.tell(answer))
+        self._tell(self._ledger.tell(answer))
 
     async def _pass_on(self, request: Request) -> None:
         size, counts = request.ByteSize(), self._counts
@@ -129,7 +133,11 @@ class RankStream:
         if not passed.unsent:
             await self._write(request)
         elif self._ledger.owes:
-            self._events.put_nowait(None)
+            self._tell(None)
+
+    def _tell(self, answer: Response | None) -> None:
+        self._events.put_nowait((answer, self._settled))
+        self._settled = 0
 
     async def _write(self, request: Request) -> None:
         self._counts.forwarded_bytes += request.ByteSize()
@@ -139,7 +147,7 @@ class RankStream:
         """Nothing more is to come of these."""
         run = self._sieve.run
         for message in messages:
-            self._flow.release(message.size)
+            self._settled += message.size
             message.answered()
             if message.rejected or message.step is None:
                 continue

@@ -32,6 +32,8 @@ from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _GET_RUN = "/pathwatch.v1.RunService/GetRun"
+_TAKEOVER_SECONDS = 15.0
+"""How long a rank waits for its run to be taken over, before it hears that nobody serves it."""
 
 
 class RelayedRouting(routing_pb2_grpc.RoutingServiceServicer):
@@ -90,8 +92,9 @@ class RelayedRouting(routing_pb2_grpc.RoutingServiceServicer):
         async def begin(channel: grpc.aio.Channel) -> tuple[StreamCall, Any]:
             return await greet(channel, hello, metadata)
 
+        reaching = self._upstream.reach(hello.run, begin, _TAKEOVER_SECONDS)
         with self._shares.enter(hello.run) as share, ExitStack() as closing:
-            async with self._upstream.reach(hello.run, begin) as ((call, first), channel):
+            async with reaching as ((call, first), channel):
                 closing.callback(call.cancel)
                 if first is END:
                     return
@@ -103,6 +106,8 @@ class RelayedRouting(routing_pb2_grpc.RoutingServiceServicer):
                     flow = Flow(hello.run, self._limits, self._in_flight)
                     stream = RankStream(requests, call, first, sieve, flow, self._counts)
                     self._open.add(stream)
+                    if self._draining:  # since the rank came
+                        stream.drain()
                     retiring = self._retire_after(stream)
                     try:
                         async with aclosing(stream.serve()) as responses:

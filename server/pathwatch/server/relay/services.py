@@ -19,6 +19,7 @@ class RelayServices:
 
     def __init__(self, config: RelayConfig, upstream: Upstream, stats: Stats, counts: RelayCounts) -> None:
         age = ConnectionAge(config.max_connection_age_seconds)
+        self._upstream = upstream
         self._routing = RelayedRouting(upstream, config.limits, age, stats, counts)
         self._streams = OpenStreams()
         self._passing = [
@@ -34,6 +35,7 @@ class RelayServices:
 
     def drain(self) -> None:
         """Let streams end with all they sent acknowledged, and others at once."""
+        self._upstream.drain()
         self._routing.drain()
         self._streams.drain()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -15,40 +16,31 @@ from pathwatch.client import PathwatchError
 from pathwatch.client.endpoints import Endpoints
 from pathwatch.server.config import RelayConfig, Secret, SecretError
 from pathwatch.server.engine.refusal import Code, RefusedError
-from pathwatch.server.relay.channels import open_channel
+from pathwatch.server.relay.avoidance import Avoidance
+from pathwatch.server.relay.failing import owner_of
+from pathwatch.server.relay.homes import Homes
+from pathwatch.server.relay.servers import Server, Servers
+from pathwatch.server.relay.tour import Tour
 
 T = TypeVar("T")
 Metadata = tuple[tuple[str, str | bytes], ...]
+Begin = Callable[[grpc.aio.Channel], Awaitable[T]]
 
-OWNER = "pathwatch-owner"
-"""Key in trailing metadata: HOST:PORT of the server that has the run."""
 END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not know it
 """What is read of a call that has ended well."""
-_MOST_HOPS = 4
-_MOST_RUNS = 4096
-"""Of which is remembered where they were served."""
-_MOST_IDLE = 16
-"""Connections that are kept though no call uses them."""
-
-
-@dataclass(slots=True, eq=False)
-class _Server:
-    address: str
-    channel: grpc.aio.Channel
-    calls: int = 0
-    failed: bool = False
-    """Calls to come connect anew, with what the PEM files hold by then and without gRPC's waiting."""
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 
 
 class Upstream:
-    """Used on the event loop. All calls to a server share one connection."""
+    """Used on the event loop."""
 
     def __init__(self, config: RelayConfig) -> None:
         """Raises ValueError where `config.upstream` is of no known form."""
-        Endpoints(config.upstream, "")
         self._config = config
-        self._servers: OrderedDict[str, _Server] = OrderedDict()
-        self._served: OrderedDict[str, str] = OrderedDict()
+        self._servers = Servers(config)
+        self._avoidance = Avoidance()
+        self._homes = Homes()
+        self._draining = asyncio.Event()
 
     def metadata(self, caller: grpc.aio.ServicerContext[Any, Any]) -> Metadata:
         """Who is calling, for servers: the caller's own token, else the relay's. Raises RefusedError."""
@@ -64,93 +56,107 @@ class Upstream:
 
     @asynccontextmanager
     async def reach(
-        self, run: str, begin: Callable[[grpc.aio.Channel], Awaitable[T]]
+        self, run: str, begin: Begin[T], patience_seconds: float
     ) -> AsyncIterator[tuple[T, grpc.aio.Channel]]:
         """What `begin` comes to at the server that has the run, and a connection to it for as long.
 
-        `begin` is called again where a server is away, or names another. Raises AioRpcError as the last call
-        did, RefusedError where no server is known.
+        `begin` is called again where a server is away, or names another; for `patience_seconds` it is, while
+        none of them serves the run and one says that another has it. Raises AioRpcError as the last call did,
+        RefusedError where no server is known.
         """
-        server, begun = await self._begin(run, begin)
+        server, begun = await self._begin(run, begin, time.monotonic() + patience_seconds)
         try:
             yield begun, server.channel
         except grpc.aio.AioRpcError as error:
-            self._note(run, server, error)
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._heed(run, server, error)
             raise
         finally:
-            await self._leave(server)
+            await self._servers.leave(server)
+
+    async def pause(self) -> None:
+        """Before the same is tried again; not once the relay drains."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_wait()):
+                await self._draining.wait()
+
+    def drain(self) -> None:
+        """Let nothing be tried again: the relay goes."""
+        self._draining.set()
 
     async def close(self) -> None:
         """End all connections."""
-        for server in self._servers.values():
-            await server.channel.close(None)
+        await self._servers.close()
 
-    async def _begin(self, run: str, begin: Callable[[grpc.aio.Channel], Awaitable[T]]) -> tuple[_Server, T]:
+    async def _begin(self, run: str, begin: Begin[T], until: float) -> tuple[Server, T]:
         endpoints = Endpoints(self._config.upstream, run)
-        try:
-            # Names and files are looked up, which may take long.
-            named = await asyncio.to_thread(endpoints.candidates)
-        except PathwatchError as error:
-            raise RefusedError(Code.UNAVAILABLE, str(error)) from None
-        last = self._served.get(run)
-        todo = [last, *(address for address in named if address != last)] if last else list(named)
-        hops = 0
         while True:
-            address = todo.pop(0)
-            try:
-                server = self._enter(address, endpoints.authority if address in named else None)
-            except RefusedError:
-                if not todo:
-                    raise
-                continue
-            try:
-                begun = await begin(server.channel)
-            except BaseException as error:
-                owner = self._note(run, server, error)
-                await self._leave(server)
-                if not isinstance(error, grpc.aio.AioRpcError):
-                    raise
-                if owner and hops < _MOST_HOPS:
-                    hops += 1
-                    todo.insert(0, owner)
-                elif error.code() is not grpc.StatusCode.UNAVAILABLE or not todo:
-                    raise
-                continue
-            self._served[run] = address
-            self._served.move_to_end(run)
-            if len(self._served) > _MOST_RUNS:
-                self._served.popitem(last=False)
-            return server, begun
+            named = await _candidates(endpoints)
+            home = self._homes.get(run)
+            tour = Tour(named if home is None else (home, *named), self._avoidance)
+            failures: list[Exception] = []
+            for address in tour:
+                authority = endpoints.authority if address in named else None
+                try:
+                    return await self._attempt(run, address, authority, begin)
+                except RefusedError as refusal:
+                    failures.append(refusal)
+                    tour.away(address)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    failures.append(error)
+                    if (owner := owner_of(error)) is None:
+                        tour.away(address)
+                    else:
+                        tour.point(owner)
+            if not tour.redirected or self._draining.is_set() or time.monotonic() + _LONGEST_WAIT > until:
+                raise failures[-1]
+            await self.pause()
 
-    def _enter(self, address: str, authority: str | None) -> _Server:
-        server = self._servers.get(address)
-        if server is None or server.failed:
-            try:
-                channel = open_channel(address, self._config, authority)
-            except (ValueError, OSError) as error:
-                raise RefusedError(Code.UNAVAILABLE, f"server {address}: {error}") from None
-            server = self._servers[address] = _Server(address, channel)
-        self._servers.move_to_end(address)
-        server.calls += 1
-        return server
+    async def _attempt(
+        self, run: str, address: str, authority: str | None, begin: Begin[T]
+    ) -> tuple[Server, T]:
+        server = self._servers.enter(address, authority)
+        asked = time.monotonic()
+        try:
+            begun = await begin(server.channel)
+        except BaseException as error:
+            self._heed(run, server, error, time.monotonic() - asked)
+            await self._servers.leave(server)
+            raise
+        self._homes.put(run, address)
+        return server, begun
 
-    async def _leave(self, server: _Server) -> None:
-        server.calls -= 1
-        is_current = self._servers.get(server.address) is server
-        if not server.calls and (server.failed or not is_current or len(self._servers) > _MOST_IDLE):
-            if is_current:
-                del self._servers[server.address]
-            await server.channel.close(None)
-
-    def _note(self, run: str, server: _Server, error: BaseException) -> str | None:
-        """A call has failed; the server that has the run, where it says so."""
-        if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.UNAVAILABLE:
-            return None
-        said: Any = error.trailing_metadata() or ()
-        owner = next((str(value) for key, value in said if key == OWNER and value), None)
-        if owner is not None:
-            self._served[run] = owner
+    def _heed(self, run: str, server: Server, error: BaseException, seconds: float = 0.0) -> None:
+        """A call has failed, after so many seconds if it had not begun."""
+        if isinstance(error, grpc.aio.AioRpcError):
+            code, owner = error.code(), owner_of(error)
+        elif isinstance(error, asyncio.CancelledError):
+            # At the caller's deadline gRPC may end the call to us before it ends ours.
+            code, owner = grpc.StatusCode.DEADLINE_EXCEEDED, None
         else:
-            self._served.pop(run, None)
-            server.failed = True
-        return owner
+            return
+        if owner:
+            self._homes.put(run, owner)
+            return
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._homes.forget(run)
+            self._avoidance.slow(server.address, seconds)
+        elif code is grpc.StatusCode.UNAVAILABLE:
+            self._homes.forget(run)
+            if owner is None:
+                server.failed = True
+                self._avoidance.unreached(server.address, seconds)
+
+
+async def _candidates(endpoints: Endpoints) -> Sequence[str]:
+    try:
+        # Names and files are looked up, which may take long.
+        return await asyncio.to_thread(endpoints.candidates)
+    except PathwatchError as error:
+        raise RefusedError(Code.UNAVAILABLE, str(error)) from None
+
+
+def _wait() -> float:
+    return random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311
