@@ -4,7 +4,7 @@
 
 Each line of stdin, `{"address", "seed", "pace"}`, is a whole play: all runs side by side, a step each `pace`
 seconds at most, until all is acknowledged; answered by a line on stdout. COUNTERS is a file of int64
-[RANKS, runs]: messages acknowledged so far in this play.
+[RANKS + 1, runs]: messages acknowledged so far in this play, and in the last row how many steps may be sent.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ PATIENCE_SECONDS = 240.0
 class Play:
     """All runs of one rank, from the first step to the last acknowledgement."""
 
-    def __init__(self, rank: int, acked_R: NDArray[np.int64], address: str, seed: int) -> None:
+    def __init__(
+        self, rank: int, acked_R: NDArray[np.int64], until_R: NDArray[np.int64], address: str, seed: int
+    ) -> None:
         self._rank, self._seed = rank, seed
-        self._acked_R = acked_R
+        self._acked_R, self._until_R = acked_R, until_R
         self._streams = {run: RoutingStream(address, run=run, rank=rank, world_size=RANKS) for run in RUNS}
         self._deadline = time.monotonic() + PATIENCE_SECONDS
 
@@ -38,8 +40,11 @@ class Play:
         """What became of it."""
         for index in range(max(len(trace_of(run).steps_T) for run in RUNS)):
             began = time.monotonic()
-            for run, stream in self._streams.items():
+            for place, (run, stream) in enumerate(self._streams.items()):
                 if index < len(trace_of(run).steps_T):
+                    while self._until_R[place] <= index:
+                        self._note()
+                        time.sleep(0.005)
                     send_step(stream, run, index, self._rank, self._seed)
             while time.monotonic() < began + pace or self._ahead():
                 self._note()
@@ -75,12 +80,12 @@ class Play:
 def main() -> None:
     """Obey stdin until it ends."""
     rank = int(sys.argv[1])
-    acked_NR = np.memmap(sys.argv[2], np.int64, "r+", shape=(RANKS, len(RUNS)))
+    counters = np.memmap(sys.argv[2], np.int64, "r+", shape=(RANKS + 1, len(RUNS)))
     for run in RUNS:
         trace_of(run)
     for line in sys.stdin:
         order = json.loads(line)
-        play = Play(rank, acked_NR[rank], order["address"], order["seed"])
+        play = Play(rank, counters[rank], counters[RANKS], order["address"], order["seed"])
         print(json.dumps(play.play(order["pace"])), flush=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import trace_rank_main
-from trace_load import RANKS, RUNS
+from trace_load import RANKS, RUNS, trace_of
 
 PACE_SECONDS = 0.1
 """Between steps, as training would take: so that a fault finds some sent, some acknowledged, some to come."""
@@ -35,14 +35,19 @@ class TraceRanks:
     """A context manager: the ranks run while it is open, one play after the other."""
 
     def __init__(self, folder: Path) -> None:
-        counters = folder / "acked"
-        self._acked_NR = np.memmap(counters, np.int64, "w+", shape=(RANKS, len(RUNS)))
+        self._counters = folder / "counters"
+        counters = np.memmap(self._counters, np.int64, "w+", shape=(RANKS + 1, len(RUNS)))
+        self._acked_NR, self._until_R = counters[:RANKS], counters[RANKS]
         self.log = folder / "log"
         """What all have warned of."""
+        self._start()
+
+    def _start(self) -> None:
+        self._playing = False
         with self.log.open("w") as log:
             self._processes = [
                 subprocess.Popen(
-                    [sys.executable, trace_rank_main.__file__, str(rank), str(counters)],
+                    [sys.executable, trace_rank_main.__file__, str(rank), str(self._counters)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -51,14 +56,27 @@ class TraceRanks:
                 for rank in range(RANKS)
             ]
 
-    def begin(self, addresses: list[str], *, seed: int = 0, pace: float = PACE_SECONDS) -> None:
-        """Have all ranks play; rank n is given address n, in turn."""
+    def begin(self, addresses: list[str], hold: Mapping[str, float] | None = None) -> None:
+        """Have all ranks play; rank n is given address n, in turn.
+
+        Of a run to `hold` they send no more than this share of the steps until it is let on, however slow
+        the test is: so that there is something to come after its fault. Other runs wait for it meanwhile.
+        """
+        if self._playing:  # a test has failed: what is left of its play is nobody's any more
+            self._end()
+            self._start()
+        self._playing = True
         self._acked_NR[:] = 0
+        self._until_R[:] = [int(len(trace_of(run).steps_T) * (hold or {}).get(run, 1)) for run in RUNS]
         for rank, process in enumerate(self._processes):
-            order = {"address": addresses[rank % len(addresses)], "seed": seed, "pace": pace}
+            order = {"address": addresses[rank % len(addresses)], "seed": 0, "pace": PACE_SECONDS}
             assert process.stdin is not None
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
+
+    def let_on(self, run: str, share: float = 1) -> None:
+        """Hold this run no longer, or from this share of its steps on."""
+        self._until_R[list(RUNS).index(run)] = int(len(trace_of(run).steps_T) * share)
 
     def finish(self) -> list[dict[str, Any]]:
         """Wait until all is acknowledged to all ranks; what they say. Nothing was dropped or refused."""
@@ -68,6 +86,7 @@ class TraceRanks:
             answer = process.stdout.readline()
             assert answer, f"a rank has died: {self.log.read_text()[-3000:]}"
             reports.append(json.loads(answer))
+        self._playing = False
         for report in reports:
             assert (report["unacked_bytes"], report["dropped"], report["rejected"]) == (0, 0, 0), report
         return reports
@@ -90,6 +109,9 @@ class TraceRanks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for process in self._processes:
             process.kill()
         for process in self._processes:
