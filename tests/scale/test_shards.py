@@ -25,15 +25,17 @@ def test_another_takes_over_when_the_owner_is_killed(
 ) -> None:
     with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
         shards.create(configs)
-        ranks.begin([shards.address])
+        ranks.begin([shards.address], hold={"text": 0.5, "drift": 0.8})
         for run, share in ("text", 0.3), ("drift", 0.6):
             ranks.wait_acked(share * undisturbed.acked[run], run)
             former, epoch = shards.owner(run), shards.epoch(run)
             assert former is not None
             killed = shards.kill(former)
+            acked = ranks.acked(run)
+            ranks.let_on(run)
             taker = shards.wait_taken(run, former)
             assert shards.epoch(run) == epoch + 1
-            ranks.wait_acked(ranks.acked(run) + 1, run)
+            ranks.wait_acked(acked + 1, run)
             took = time.monotonic() - killed
             print(
                 f"run {run}: killed {former.address}; acknowledged by {taker.address} after {took:.1f} s,"
@@ -52,9 +54,9 @@ def test_a_shard_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
 ) -> None:
     with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
         shards.create(configs)
-        ranks.begin([shards.address])
+        ranks.begin([shards.address], hold={"text": 0.5})
         ranks.wait_acked(0.3 * undisturbed.acked["text"], "text")
-        former = shards.owner("text")
+        former, acked = shards.owner("text"), ranks.acked("text")
         assert former is not None
         others = ",".join(shard.address for shard in shards.shards if shard is not former)
         shards.freeze(former)
@@ -64,7 +66,7 @@ def test_a_shard_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
             taker = shards.wait_taken("text", former)
         finally:
             shards.thaw(former)
-        acked = ranks.acked("text")
+            ranks.let_on("text")
         ranks.wait_acked(acked + 1, "text")
         the_end(shards.address)
         assert shards.owner("text") is taker
@@ -86,6 +88,8 @@ def test_a_rolling_restart_goes_unnoticed(
             asked = time.monotonic()
             shards.end(shard)
             for run in had:
+                # Of a run that is all sent already nobody else would ask.
+                persistently(shards.address, lambda client, run=run: client.get_run(run))  # type: ignore[misc]
                 shards.wait_taken(run, shard)
             print(f"ended {shard.address}: others had its {had} after {time.monotonic() - asked:.1f} s")
             shards.start(shard)
