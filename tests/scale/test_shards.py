@@ -28,13 +28,14 @@ def test_another_takes_over_when_the_owner_is_killed(
         ranks.begin([shards.address], hold={"text": 0.5, "drift": 0.8})
         for run, share in ("text", 0.3), ("drift", 0.6):
             ranks.wait_acked(share * undisturbed.acked[run], run)
-            former, epoch = shards.owner(run), shards.epoch(run)
+            former, epoch, lasts = shards.owner(run), shards.epoch(run), shards.until(run)
             assert former is not None
             killed = shards.kill(former)
             acked = ranks.acked(run)
             ranks.let_on(run)
             taker = shards.wait_taken(run, former)
             assert shards.epoch(run) == epoch + 1
+            assert shards.until(run) >= lasts + LEASE_SECONDS, "taken before the lease had run out"
             ranks.wait_acked(acked + 1, run)
             took = time.monotonic() - killed
             print(
@@ -49,7 +50,7 @@ def test_another_takes_over_when_the_owner_is_killed(
         assert shards.owner("drift") is taker
 
 
-def test_a_shard_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
+def test_a_shard_that_was_frozen_for_longer_than_its_lease_lets_its_runs_be(
     ranks: TraceRanks, configs: Configs, undisturbed: Undisturbed, the_end: End, tmp_path: Path
 ) -> None:
     with OneRedis(tmp_path) as redis, Shards(tmp_path, redis) as shards:
@@ -87,6 +88,8 @@ def test_a_rolling_restart_goes_unnoticed(
             had = [run for run in configs if shards.owner(run) is shard]
             asked = time.monotonic()
             shards.end(shard)
+            # Let go of, not run out: until it is taken a lease says whose it was.
+            assert [run for run in configs if shards.owner(run) is shard] == []
             for run in had:
                 # Of a run that is all sent already nobody else would ask.
                 persistently(shards.address, lambda client, run=run: client.get_run(run))  # type: ignore[misc]

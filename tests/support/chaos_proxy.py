@@ -33,6 +33,8 @@ class ChaosProxy:
         """Connections taken so far."""
         self.resets = 0
         """Connections reset so far, by `cut`, `cut_after`, or because the target was not there."""
+        self.bytes_taken = 0
+        """Bytes that came from clients so far, forwarded or not."""
         self.bytes_up = 0
         """Bytes forwarded towards the target so far."""
         # The port stays ours while nobody listens on it; without a listener the kernel refuses.
@@ -235,6 +237,7 @@ class _Connection:
         async def read() -> None:
             with contextlib.suppress(OSError):
                 while chunk := await reader.read(_CHUNK):
+                    self._proxy.bytes_taken += len(chunk) if up else 0
                     await chunks.put((time.monotonic(), chunk))
             await chunks.put((time.monotonic(), b""))
 
