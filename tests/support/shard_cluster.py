@@ -118,9 +118,9 @@ class Shards:
         """How often the run was taken."""
         return int(self._lease(run)["epoch"].partition("-")[0])
 
-    def until(self, run: str) -> float:
-        """When its lease runs out, in seconds of Redis's clock."""
-        return int(self._lease(run)["until"]) / 1000
+    def until(self, run: str) -> int:
+        """When its lease runs out, in milliseconds of Redis's clock."""
+        return int(self._lease(run)["until"])
 
     def wait_taken(self, run: str, former: Shard) -> Shard:
         """Until another has the run; which."""
