@@ -29,7 +29,7 @@ def test_relays_and_a_shard_are_killed(
         shards = stack.enter_context(Shards(tmp_path, redis))
         relays = [stack.enter_context(RelayProcess(shards.address)) for _ in range(2)]
         shards.create(configs)
-        ranks.begin([relay.address for relay in relays])
+        ranks.begin([relay.address for relay in relays], hold={"text": 0.6})
         ranks.wait_acked(0.2 * undisturbed.acked["text"], "text")
         relays[0].kill()
         relays[0].start()
@@ -37,6 +37,7 @@ def test_relays_and_a_shard_are_killed(
         owner = shards.owner("text")
         assert owner is not None
         shards.kill(owner)
+        ranks.let_on("text")
         taker = shards.wait_taken("text", owner)
         print(f"killed a relay, and behind it {owner.address}; {taker.address} took run text")
         ranks.wait_acked(0.7 * undisturbed.acked["text"], "text")
