@@ -37,7 +37,7 @@ def test_streams_that_are_just_being_opened_end_too(is_served: bool, eventually:
             hello = routing_pb2.StreamHello(run="run", world_size=1, session="life")
             requests.put(routing_pb2.StreamRoutingRequest(hello=hello))
             stub = routing_pb2_grpc.RoutingServiceStub(channel)
-            answers = stub.StreamRouting(iter(requests.get, None), timeout=30)
+            answers = stub.StreamRouting(iter(requests.get, None), timeout=10)
             eventually(lambda: server.asked >= 2)
             leaving.start()
             assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
