@@ -46,7 +46,7 @@ def rank_table(ranks: Sequence[RankCosts]) -> str:
         ["memory of a shard, a stream", *(_size(of.stream_bytes) for of in ranks)],
         ["CPU of a shard, a watermark", *(_seconds(of.watermark_seconds) for of in ranks)],
         ["CPU of Redis, a watermark", *(_seconds(of.redis_watermark_seconds) for of in ranks)],
-        ["in Redis, a rank", *(_size(of.redis_bytes) for of in ranks)],
+        ["in Redis, a rank", *(_size(of.redis_bytes) if of.redis_bytes > 0 else "too little to tell" for of in ranks)],
         ["a watermark of each rank every", *(f"{of.every_seconds:g} s" for of in ranks)],
         ["… of which pace was kept", *(f"{of.pace:.0%}" for of in ranks)],
         [
