@@ -46,7 +46,7 @@ def rank_table(ranks: Sequence[RankCosts]) -> str:
         ["memory of a shard, a stream", *(_size(of.stream_bytes) for of in ranks)],
         ["CPU of a shard, a watermark", *(_seconds(of.watermark_seconds) for of in ranks)],
         ["CPU of Redis, a watermark", *(_seconds(of.redis_watermark_seconds) for of in ranks)],
-        ["in Redis, a rank", *(_size(of.redis_bytes) if of.redis_bytes > 0 else "too little to tell" for of in ranks)],
+        ["in Redis, a rank", *(_size(of.redis_bytes) for of in ranks)],
         ["a watermark of each rank every", *(f"{of.every_seconds:g} s" for of in ranks)],
         ["… of which pace was kept", *(f"{of.pace:.0%}" for of in ranks)],
         [
@@ -168,7 +168,9 @@ def _model(run: RunCosts) -> str:
 
 
 def _size(nbytes: float) -> str:
-    """Three digits, in the unit that it has some of."""
+    """Three digits, in the unit that it has some of; nothing below zero, which is what noise may come to."""
+    if nbytes <= 0:
+        return "too little to tell"
     unit, name = next(
         (unit for unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")) if nbytes >= unit[0]), (1, "B")
     )
