@@ -1,7 +1,6 @@
 """The synchronous client among several servers of which one has the run."""
 
 import threading
-from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -148,7 +147,7 @@ def test_watches_that_break_off_again_and_again_are_begun_ever_more_seldom(sidec
                 sidecar.give(signal_pb2.Signal(run="run", revision=2))
         return 0.0
 
-    monkeypatch.setattr(routed_calls, "random", SimpleNamespace(uniform=wait))
+    monkeypatch.setattr(routed_calls, "between", wait)
     monkeypatch.setattr(routed_calls, "_LONGEST_WAIT", FOREVER)  # so that no watch counts for a long one
     for sidecar, names in ((first, second), (second, first), (third, first)):
         sidecar.watches_end = names.address if moves else ""

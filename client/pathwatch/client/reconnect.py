@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import grpc
 from pathwatch.client.attempts import Attempts
 from pathwatch.client.channel import Credentials
 from pathwatch.client.connection import Connection
+from pathwatch.client.jitter import between
 from pathwatch.client.outages import AWAY, Outages
 from pathwatch.client.route import Route
 
@@ -147,4 +147,4 @@ def _delay(failures: int, refused: bool, several: bool) -> float:
         first, longest = _FIRST_DELAY_REFUSED, _LONGEST_DELAY_REFUSED
     elif several:  # of a run all ranks go to the same server next
         longest, least = _LONGEST_DELAY_AMONG_SEVERAL, 0.1
-    return min(longest, first * 2.0 ** min(failures, 16)) * random.uniform(least, 1.0)  # noqa: S311
+    return min(longest, first * 2.0 ** min(failures, 16)) * between(least, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathwatch.client.connection import Connection
 from pathwatch.client.connections import Connections, closed_error
 from pathwatch.client.endpoints import Endpoints
 from pathwatch.client.errors import PathwatchError, explain, is_moving, owner_of
+from pathwatch.client.jitter import between
 from pathwatch.client.route import Route, Target
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class RoutedCalls:
             pause = min(_LONGEST_WAIT, 2 * pause + _SHORTEST_WAIT) if now - begun < _LONGEST_WAIT else 0.0
             if route.follows and pause <= _SHORTEST_WAIT:  # the first time, at once
                 continue
-            wait = random.uniform(pause / 2, pause)  # noqa: S311
+            wait = between(pause / 2, pause)
             self._closed.wait(wait if deadline is None else min(wait, max(0.0, deadline - now)))
 
     def wait_ready(self, timeout: float) -> None:
@@ -178,7 +178,7 @@ class RoutedCalls:
                 continue
             wait = 0.0
             if route.exhausted:
-                wait = random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311
+                wait = between(_SHORTEST_WAIT, _LONGEST_WAIT)
                 if not redirected or time.monotonic() + wait > patience:
                     raise failure
                 redirected = False
