@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import grpc
 
 from pathwatch.client import PathwatchError
 from pathwatch.client.endpoints import Endpoints
+from pathwatch.client.jitter import between
 from pathwatch.server.config import RelayConfig, Secret, SecretError
 from pathwatch.server.engine.refusal import Code, RefusedError
 from pathwatch.server.relay.avoidance import Avoidance
@@ -77,7 +77,7 @@ class Upstream:
     async def pause(self) -> None:
         """Before the same is tried again; not once the relay drains."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_wait()):
+            async with asyncio.timeout(between(_SHORTEST_WAIT, _LONGEST_WAIT)):
                 await self._draining.wait()
 
     def drain(self) -> None:
@@ -156,7 +156,3 @@ async def _candidates(endpoints: Endpoints) -> Sequence[str]:
         return await asyncio.to_thread(endpoints.candidates)
     except PathwatchError as error:
         raise RefusedError(Code.UNAVAILABLE, str(error)) from None
-
-
-def _wait() -> float:
-    return random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311
