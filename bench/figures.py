@@ -18,6 +18,8 @@ class Unit(StrEnum):
     SECONDS = "s"
     MEGABYTES = "MB"
     EXPONENT = "exponent"
+    PART = "part"
+    """Of a limit that differs from run to run, as what a virtual disk syncs a second does: told, not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ def _against_disk(kept: Outcome, disk: float) -> Figure:
     return Figure(
         name="ingest.bytes.kept_of_disk",
         value=ours / disk,
-        unit=Unit.RATIO,
+        unit=Unit.PART,
         higher_is_better=True,
         detail=f"{ours / 1e6:.0f} MB/s; the same bytes appended to a file and synced, message by message, "
         f"{disk / 1e6:.0f} MB/s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bench.every.regressions import confirmed, regressions
 from bench.figures import Figure, Unit
@@ -36,6 +37,11 @@ def test_more_is_told_with_how_much() -> None:
 
 def test_seconds_are_another_machines() -> None:
     assert regressions([speed(1.0), memory(100.0), seconds(9.0)], RECORDED) == {}
+
+
+def test_parts_of_a_limit_that_moves_are_only_told() -> None:
+    part = Figure(name="made.of_disk", value=0.1, unit=Unit.PART, higher_is_better=True)
+    assert regressions([part], [replace(part, value=0.4)]) == {}
 
 
 def test_what_is_not_measured_any_more_is_told() -> None:
