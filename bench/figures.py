@@ -19,7 +19,7 @@ class Unit(StrEnum):
     MEGABYTES = "MB"
     EXPONENT = "exponent"
     PART = "part"
-    """Of a limit that differs from run to run, as what a virtual disk syncs a second does: told, not compared."""
+    """Of a limit that differs from run to run, as the speed of a virtual disk does: told, not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
