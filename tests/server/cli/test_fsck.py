@@ -60,6 +60,13 @@ def train(
     stream.close()
 
 
+def wait_judged(client: Client, run: str, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while (closed := client.get_run(run).closed_step) < step:
+        assert time.monotonic() < deadline, f"{run} is judged up to {closed} of {step}"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a server that saw it all: open windows, a rewind, a finished run, a deleted one."""
@@ -71,14 +78,14 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for run, config in {"probe": probe, "finished": probe, "deleted": probe, "stream": stream}.items():
             client.create_run(run, config)
             train(server.grpc_address, run, range(6))
+            # Of rounds that are not judged a rewind leaves nothing.
+            wait_judged(client, run, 3 if run == "stream" else 5)
         train(server.grpc_address, "probe", range(3, 9), attempt=1, last_watermark=6)
         train(server.grpc_address, "stream", range(5, 10), attempt=1)  # from the middle of a window
         client.finish_run("finished")
         client.delete_run("deleted")
-        deadline = time.monotonic() + 60
-        while client.get_run("probe").closed_step < 6:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_judged(client, "probe", 6)
+        wait_judged(client, "stream", 7)
     Snapshots(folder).take(folder / FILE_NAME)
     return folder
 
