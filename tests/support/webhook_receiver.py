@@ -44,7 +44,7 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
 def reset(handler: BaseHTTPRequestHandler) -> None:
     """Cut the connection without a word."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
+    handler.close_connection = True  # `close` here would wait for the file that requests are read from
 
 
 def huge(handler: BaseHTTPRequestHandler) -> None:
@@ -58,6 +58,12 @@ def huge(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
 
 
+class _Server(ThreadingHTTPServer):
+    allow_reuse_port = True
+    daemon_threads = True
+    block_on_close = False
+
+
 class WebhookReceiver:
     """Answers as in `script`, one after the other, then 200. `stop` and `start` keep the port."""
 
@@ -67,7 +73,11 @@ class WebhookReceiver:
         self.script = list(script)
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._port = 0
+        # While nobody listens, the kernel refuses connections, and gives the port to nobody else.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self._port = self._holder.getsockname()[1]
         self.start()
 
     @property
@@ -100,12 +110,9 @@ class WebhookReceiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._server = _Server(("127.0.0.1", self._port), Handler)
         if self._tls:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-        self._port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -121,3 +128,4 @@ class WebhookReceiver:
         self._released.set()
         if self._thread.is_alive():
             self.stop()
+        self._holder.close()

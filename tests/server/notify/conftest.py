@@ -47,7 +47,7 @@ def webhook(url: str, **changes: Any) -> Webhook:
         "url": Secret(url),
         "events": frozenset(Event),
         "phases": frozenset(PHASES),
-        "timeout_seconds": 0.5,
+        "timeout_seconds": 60,
         "per_minute": 600,
     }
     return Webhook(**(wanted | changes))

@@ -103,10 +103,17 @@ def test_what_a_document_says(runs: ToldRuns, receiver: WebhookReceiver, hire: H
 @pytest.mark.slow
 @pytest.mark.parametrize("bad", [status(500), status(429), status(408), reset, huge, "hang"])
 def test_what_fails_comes_again_with_the_same_bytes(
-    bad: Any, runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, counts: DeliveryCounts
+    bad: Any,
+    runs: ToldRuns,
+    receiver: WebhookReceiver,
+    hire: Hire,
+    walk: Walk,
+    counts: DeliveryCounts,
+    eventually: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver.script = [receiver.hang if bad == "hang" else bad] * 2
-    courier = hire(receiver.url)
+    courier = hire(receiver.url, timeout_seconds=0.5 if bad == "hang" else 60)
     runs.say("a")
     runs.say("a", math="LEARNING")
     runs.say("a", math="MEMORIZED")
@@ -116,9 +123,14 @@ def test_what_fails_comes_again_with_the_same_bytes(
         assert wait
         waits.append(wait)
         assert walk(courier) == wait, "nothing happens before its time"
+        # Who is not waited for may not have read it yet.
+        eventually(lambda: len(receiver.received) >= len(waits))
         assert len(receiver.received) == len(waits)
         runs.pass_time(wait)
     assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
+    assert ("no answer within 0.5 s" in caplog.text) == (bad == "hang")
+    assert ("the connection was cut" in caplog.text) == (bad is reset)
+    courier.configure(replace(courier.webhook, timeout_seconds=60))  # from now on it answers
     assert walk(courier) is None
     bodies = [received.body for received in receiver.received]
     assert bodies[0] == bodies[1] == bodies[2] != bodies[3]
@@ -580,13 +592,15 @@ def test_a_thread_does_all_that(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, eventually: Callable[..., Any]
 ) -> None:
     courier = hire(receiver.url)
+    others = set(threading.enumerate())  # of the test before, one may be about to end
     courier.start()
     runs.say("a", math="LEARNING")
     eventually(lambda: len(receiver.received) == 1)
     runs.say("a", math="MEMORIZED")
     courier.close()
-    courier.join(30)
-    assert "pathwatch-webhook-hook" not in {thread.name for thread in threading.enumerate()}
+    courier.join(60)
+    left = {thread.name for thread in threading.enumerate() if thread not in others}
+    assert "pathwatch-webhook-hook" not in left
     assert len(receiver.received) == 2, "what can be delivered before the end is"
 
 
