@@ -46,6 +46,13 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
+def eventually(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 class Sidecar:
     """A real server process; the same data and port when it is started again."""
 
@@ -113,12 +120,13 @@ def test_an_unreachable_sidecar_holds_nothing_up(
         engine.save_checkpoint(tmp_path)
         assert not watch.should_stop()
         assert watch.best_checkpoint() is None
-        during = warnings(caplog)
+        eventually(lambda: warnings(caplog))  # said by the stream's thread
+        (during,) = warnings(caplog)
         watch.close(timeout=0.5)
-    assert sum("training goes on" in message for message in during) == len(during) <= 1
-    assert str(free_port) in caplog.text
-    # At the end it says what was lost.
-    assert "not delivered" in warnings(caplog)[-1]
+    assert "training goes on" in during
+    assert str(free_port) in during
+    # At the end it says what was lost; after it perhaps that links were not seen to.
+    assert "not delivered" in warnings(caplog)[1]
     assert not (tmp_path / "best").exists()
 
 
@@ -136,10 +144,7 @@ def test_a_sidecar_that_dies_and_comes_back_misses_nothing(
         watch.close(timeout=60)
     assert sum("training goes on" in message for message in warnings(caplog)) <= 1
     with Client(sidecar.address) as client:
-        deadline = time.monotonic() + 60
-        while client.get_run("r").closed_step < 10:
-            assert time.monotonic() < deadline, "the last window was not closed"
-            time.sleep(0.02)
+        eventually(lambda: client.get_run("r").closed_step >= 10)
         assert [window.step for window in client.get_metrics("r").windows] == [0, 2, 4, 6, 8, 10]
 
 
@@ -157,7 +162,8 @@ def test_a_sidecar_that_hangs_holds_nothing_up(
         assert not watch.should_stop()
         watch.close(timeout=1)
     assert len(losses) == 20
-    assert "not delivered" in warnings(caplog)[0]
+    # Where all this took long it was said before that nobody answers.
+    assert any("not delivered" in message for message in warnings(caplog))
     assert not (out / "best").exists()
 
 
