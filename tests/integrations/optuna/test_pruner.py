@@ -20,6 +20,8 @@ from pathwatch.server.config import ServerConfig
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     monkeypatch.setattr(signals, "FRESH_SECONDS", 0.0)
+    # However slow the machine is: after a question that failed nothing is asked for a while.
+    monkeypatch.setattr(signals, "ANSWER_SECONDS", 60.0)
     with scripted_server() as said:
         yield said
 
@@ -106,6 +108,7 @@ def test_a_run_that_overfits_is_pruned_and_another_wins(
 ) -> None:
     """Two recorded runs, sent to a real server by the trials: the first overfits in all its groups."""
     monkeypatch.setattr(signals, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(signals, "ANSWER_SECONDS", 60.0)
     with BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("data"))) as server:
 
         def train(trial: optuna.Trial) -> float:

@@ -15,6 +15,8 @@ from pathwatch.integrations.signals import signals
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     monkeypatch.setattr(signals, "FRESH_SECONDS", 0.0)
+    # However slow the machine is: after a question that failed nothing is asked for a while.
+    monkeypatch.setattr(signals, "ANSWER_SECONDS", 60.0)
     with scripted_server() as said:
         yield said
 

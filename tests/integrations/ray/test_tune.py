@@ -12,6 +12,7 @@ import recorded_run
 from ray import tune
 
 from pathwatch.integrations.ray import PathwatchStopper
+from pathwatch.integrations.signals import signals
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
 
@@ -35,7 +36,13 @@ def _ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.usefixtures("_ray")
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that failed would be a rest of half a minute, in which the trial may end by itself."""
+    monkeypatch.setattr(signals, "ANSWER_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("_ray", "_patient")
 def test_the_trial_that_is_told_to_stop_ends_and_the_other_goes_on(
     server: BackgroundServer, tmp_path: Path
 ) -> None:
