@@ -16,6 +16,8 @@ from pathwatch.v1 import run_pb2
 
 TRACES = Path(__file__).parents[1] / "data" / "traces"
 PATIENCE_SECONDS = 120.0
+LASTING = 3600.0
+"""As `grace_seconds`: the run does not go stale while tests look at it, however long that takes them."""
 
 
 def recorded(name: str) -> Trace:
@@ -106,6 +108,14 @@ class RecordedRun:
         with self._client() as client:
             while (run := client.get_run(self.name)).closed_step < last or run.attempt != self._attempt:
                 assert time.monotonic() < deadline, f"{run.name} is judged up to {run.closed_step} of {last}"
+                time.sleep(0.02)
+
+    def wait_stale(self) -> None:
+        """Until its signal is; as nothing more is sent it stays so."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with self._client() as client:
+            while not client.get_signal(self.name).stale:
+                assert time.monotonic() < deadline, f"{self.name} does not go stale"
                 time.sleep(0.02)
 
     def finish(self) -> None:

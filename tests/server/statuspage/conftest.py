@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from recorded_run import RecordedRun, made_up
+from recorded_run import LASTING, RecordedRun, made_up
 
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
@@ -51,23 +51,31 @@ def _closed(schema: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def made_up_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
-    """Runs of little data. `empty` sent nothing, `done` is finished and has distance per layer, `back` went
-    back to an older step, `open` waits for a rank that never comes."""
+    """Runs of little data, which stay as they are. `empty` sent nothing, `done` is finished and has distance
+    per layer, `back` went back to an older step, `open` waits for a rank that never comes and is stale."""
     with BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("made-up"))) as server:
         with RecordedRun(server.grpc_address, "done", made_up(40, 1, groups=GROUPS), per_layer=True) as done:
             done.play()
             done.finish()
-        with RecordedRun(server.grpc_address, "back", made_up(20, 2, groups=GROUPS)) as first:
+        with RecordedRun(
+            server.grpc_address, "back", made_up(20, 2, groups=GROUPS), grace_seconds=LASTING
+        ) as first:
             first.play()
         with RecordedRun(
-            server.grpc_address, "back", made_up(20, 3, groups=GROUPS), attempt=1, first=9
+            server.grpc_address,
+            "back",
+            made_up(20, 3, groups=GROUPS),
+            attempt=1,
+            first=9,
+            grace_seconds=LASTING,
         ) as again:
             again.play(5)
         with (
-            RecordedRun(server.grpc_address, "empty", made_up(1, 4)),
+            RecordedRun(server.grpc_address, "empty", made_up(1, 4), grace_seconds=LASTING),
             RecordedRun(
                 server.grpc_address, "open", made_up(6, 5), world_size=3, grace_seconds=0.2
             ) as waiting,
         ):
             waiting.play()
+            waiting.wait_stale()
             yield server

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import grpc
 import pytest
 from api_requests import ask
-from recorded_run import RecordedRun, made_up, recorded
+from recorded_run import LASTING, RecordedRun, made_up, recorded
 
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
@@ -44,7 +44,7 @@ class Told:
 
 
 told_once = functools.cache(Told)
-"""Of runs of which nothing more comes."""
+"""Of runs of which nothing more comes, and which do not go stale."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundSer
     """A recorded run whose groups change their phases."""
     with (
         BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("replayed"))) as server,
-        RecordedRun(server.grpc_address, "replayed", recorded("text_c_s0"), per_layer=True) as run,
+        RecordedRun(
+            server.grpc_address, "replayed", recorded("text_c_s0"), per_layer=True, grace_seconds=LASTING
+        ) as run,
     ):
         run.play()
         yield server
