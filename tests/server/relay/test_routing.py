@@ -20,6 +20,7 @@ from pathwatch.client.tensors import to_tensor
 from pathwatch.server.api.routing import LARGE_BYTES
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import Limits, RelayConfig
+from pathwatch.server.relay import known
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2, tensor_pb2
 
 MakeBatch = Callable[..., routing_pb2.ObservationBatch]
@@ -27,6 +28,12 @@ Watermark = routing_pb2.Watermark
 
 IDS = np.argsort(sample_hash("run", "math", np.arange(1000)))
 """Samples of the group `math` of the run `run`, those that windows want most first."""
+
+
+@pytest.fixture(autouse=True)
+def answers_are_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the server of a test is: what is left out is said exactly."""
+    monkeypatch.setattr(known, "_PATIENCE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -124,13 +131,15 @@ def test_what_a_server_refuses_leaves_nothing_out(setting: Any, batch: MakeBatch
     elsewhere = HandRank("run", 0, 2, session="another life")
 
     def send_refused_first(sequence: int) -> None:
-        if sequence == 1:  # both streams are open, and share what is known of the run
+        wait(honest, sequence)
+        if sequence == 2:  # both streams are open, and share what is known of the run
             answers = elsewhere.send(setting.through, [batch(3, 0, 1, 2, 3)])
             assert [rejection.sequence for answer in answers for rejection in answer.rejections] == [1]
             elsewhere.acked = 0  # as if that had not been heard: now it is known, and not refused again
             assert not any(answer.rejections for answer in elsewhere.send(setting.through, []))
 
-    honest.insist(setting.through, [batch(3, 4, 5), batch(3, 6, 7), Watermark(step=9)], send_refused_first)
+    payloads = [Watermark(step=2), batch(3, 4, 5), batch(3, 6, 7), Watermark(step=9)]
+    honest.insist(setting.through, payloads, send_refused_first)
     elsewhere.send(setting.through, [Watermark(step=9)])
     assert cut(setting.relay) == 0
     assert kept(setting.direct) == {9: [4, 5, 6, 7]}
@@ -291,6 +300,9 @@ def test_bounds_of_the_relay_hold(start: Callable[..., Any], make_batch: MakeBat
     setting.create()
 
     def second(sequence: int) -> None:
+        wait(first, sequence)  # so that its stream is open
+        if sequence != 2:
+            return
         with pytest.raises(grpc.RpcError) as refused:
             HandRank("run", 1, 2).send(setting.through, [make_batch(0)])
         error: Any = refused.value
@@ -298,8 +310,8 @@ def test_bounds_of_the_relay_hold(start: Callable[..., Any], make_batch: MakeBat
         assert b"google.rpc.RetryInfo" in dict(error.trailing_metadata())["grpc-status-details-bin"]
         tried.set()
 
-    tried = threading.Event()
-    HandRank("run", 0, 2).send(setting.through, [make_batch(0)], second)
+    first, tried = HandRank("run", 0, 2), threading.Event()
+    first.send(setting.through, [make_batch(0), make_batch(1)], second)
     assert tried.is_set()
 
 
