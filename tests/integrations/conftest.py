@@ -15,7 +15,7 @@ import torch
 from forked_ranks import ForkedRank
 from torch import nn
 
-from pathwatch.integrations.observing import observer
+from pathwatch.integrations.observing import observer, sidecar, watch
 from pathwatch.v1 import signal_pb2
 
 
@@ -99,6 +99,13 @@ def make_engine(make_model: Callable[..., Sequence]) -> Callable[..., object]:
         return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 
     return make
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of a real sidecar are awaited: a job gives them 2 s, in which a busy machine may stand still."""
+    monkeypatch.setattr(sidecar, "_TIMEOUT", 60.0)
+    monkeypatch.setattr(watch, "_ARRIVES_WITHIN", 60.0)
 
 
 @dataclass

@@ -188,14 +188,16 @@ def test_closing_gives_the_engine_its_own_methods_back(make_engine: Callable, st
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (value := condition()):
-        assert time.monotonic() < deadline, "condition did not come true within 60 s"
+        assert time.monotonic() < deadline, "condition did not come true within 120 s"
         time.sleep(0.02)
     return value
 
 
-def test_the_best_checkpoints_are_linked_beside_the_others(make_engine: Callable, tmp_path: Path) -> None:
+def test_the_best_checkpoints_are_linked_beside_the_others(
+    make_engine: Callable, patient: None, tmp_path: Path
+) -> None:
     """A real sidecar, to which the newest is the best while nothing has generalized."""
     out = tmp_path / "checkpoints"
     with BackgroundServer(ServerConfig(data=tmp_path / "data")) as server:
@@ -209,6 +211,9 @@ def test_the_best_checkpoints_are_linked_beside_the_others(make_engine: Callable
                 wait_for(lambda: watch.best_checkpoint() == "global_step4")
             assert watch.best_checkpoint("a") == "global_step4"
             assert watch.best_checkpoint("unknown") is None
+            # It names the groups that links are made for, and comes by a connection of its own.
+            wait_for(lambda: watch.signal is not None and watch.signal.groups)
+            watch.close(60)
     assert (out / "best").readlink() == Path("global_step4")
     assert (out / "best-a").readlink() == Path("global_step4")
     # DeepSpeed takes the link for a tag.
@@ -258,14 +263,13 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path, start_ranks: C
     assert [told[rank]["best"] for rank in range(2)] == ["global_step8"] * 2
     # Rank 0 trains on sample 0 at every step, rank 1 on samples 0 and 1: ten steps over both lives.
     assert told[0]["visits"] == told[1]["visits"] == [20, 10, 0, 0]
-    # Rank 1 closed first: rank 0 noticed, said so once, and went on.
-    assert told[0]["seconds"] < 30
+    # Rank 1 closed first: rank 0 noticed, said so once, and went on; else it would wait for it half an hour.
     assert [log.count("cannot agree any more") for log in logs] == [1, 0]
     assert not any("observes no more" in log for log in logs)
 
 
 def test_the_next_attempt_comes_after_the_newest_that_the_sidecar_knows(
-    make_engine: Callable, tmp_path: Path
+    make_engine: Callable, patient: None, tmp_path: Path
 ) -> None:
     """A job that dies before it saves, three times: nothing but the sidecar remembers."""
     with BackgroundServer(ServerConfig(data=tmp_path)) as server, Client(server.grpc_address) as client:
@@ -273,5 +277,6 @@ def test_the_next_attempt_comes_after_the_newest_that_the_sidecar_knows(
             engine = make_engine()
             with attach(engine, run="r", probe=PROBE, server=server.grpc_address) as watch:
                 train(engine, watch, 2)
+                watch.close(60)
             wait_for(lambda: client.get_run("r").closed_step == 2)
             assert client.get_run("r").attempt == attempt
