@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -16,12 +17,15 @@ class LeaseTable:
 
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}
+        self.epochs: Counter[str] = Counter()
+        """How often each run was taken."""
         self.lock = threading.RLock()
 
     def steal(self, run: str, owner: str) -> None:
         """As if the lease had run out unnoticed, and another had taken it."""
         with self.lock:
             self.owners[run] = owner
+            self.epochs[run] += 1
 
 
 class MemoryLeases:
@@ -31,7 +35,8 @@ class MemoryLeases:
         self._table = table
         self._own = own
         self._seconds = seconds
-        self._held: set[str] = set()
+        self._held: dict[str, int] = {}
+        """Run → epoch."""
         self.away = False
         self.asked: list[str] = []
         """Runs that were to be taken."""
@@ -50,6 +55,10 @@ class MemoryLeases:
         with self._table.lock:
             return set(self._held)
 
+    def epoch(self, run: str) -> int | None:
+        with self._table.lock:
+            return self._held.get(run)
+
     def take(self, run: str) -> Held | None:
         self.asked.append(run)
         self._check()
@@ -59,7 +68,8 @@ class MemoryLeases:
             owner = self._table.owners.setdefault(run, self._own)
             if owner != self._own:
                 return Held(owner, self._seconds)
-            self._held.add(run)
+            self._table.epochs[run] += 1
+            self._held[run] = self._table.epochs[run]
             return None
 
     def renew(self) -> Mapping[str, Held]:
@@ -68,13 +78,14 @@ class MemoryLeases:
         with self._table.lock:
             owners = {run: self._table.owners.get(run, "") for run in self._held}
             lost = {run: Held(owner, self._seconds) for run, owner in owners.items() if owner != self._own}
-            self._held -= lost.keys()
+            for run in lost:
+                del self._held[run]
             return lost
 
     def release(self, runs: Iterable[str]) -> None:
         with self._table.lock:
-            for run in set(runs) & self._held:
-                self._held.remove(run)
+            for run in set(runs) & self._held.keys():
+                del self._held[run]
                 if not self.away and self._table.owners.get(run) == self._own:
                     del self._table.owners[run]
         self._check()

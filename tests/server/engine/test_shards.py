@@ -93,8 +93,9 @@ def test_whoever_is_asked_for_another_s_run_names_its_owner(shards: Shards) -> N
 
 
 def test_a_drained_server_s_run_is_served_by_the_next_as_if_nothing_had_happened(
-    shards: Shards, make_batch: Any, eventually: Eventually
+    shards: Shards, make_batch: Any, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "pathwatch")
     first, second = shards.start(A), shards.start(B)
     first.create()
     rank = first.join()
@@ -110,6 +111,8 @@ def test_a_drained_server_s_run_is_served_by_the_next_as_if_nothing_had_happened
 
     again = second.join()
     assert again.stream.acked == 5
+    (taken_up,) = (record for record in caplog.records if record.getMessage() == "run 'run' is taken up")
+    assert vars(taken_up)["epoch"] == 2
     view = second.view()
     assert (view.run, view.last_signal, view.windows) == (before.run, before.last_signal, before.windows)
     assert view.inherited_revision == before.last_signal.revision
@@ -152,7 +155,8 @@ def test_of_a_run_that_is_lost_nothing_is_written_and_nobody_is_told_more(
     eventually(lambda: "run" not in shard.engine.views and "run" in heard)
     assert shard.store.let_go_of == ["run"]
     assert shard.engine.stats.lease_losses == 1
-    assert "run 'run' is lost to b.example:2" in caplog.text
+    (lost,) = (record for record in caplog.records if "is lost to b.example:2" in record.getMessage())
+    assert vars(lost)["epoch"] == 1
     # What was under way is not taken, nor is the run asked for on its behalf.
     del shards.table.owners["run"]
     asked = len(shard.leases.asked)

@@ -167,8 +167,10 @@ def test_the_number_of_an_epoch_grows_with_each_taking(
         assert fence is not None
         assert fence.owner == leases.own
         seen.append(fence.epoch.split("-"))
+        assert leases.epoch("run") == number + 1
         if number % 2:
             leases.release(["run"])
+            assert leases.epoch("run") is None
         else:
             set_lease(redis_server, "run", until=1)
     assert [int(number) for number, _ in seen] == [1, 2, 3, 4]

@@ -33,6 +33,8 @@ class Adoption:
         self._leases = leases
         self._known: set[str] = set()
         """Names that were runs when they were last looked for: their lease is asked for first."""
+        self._epochs: dict[str, int | None] = {}
+        """Of the runs that were taken; of one that is lost until that is said."""
         self._deleted: dict[str, float] = {}
         """When runs were deleted whose lease is held, on the steady clock; infinite = not stored yet."""
         self._has_taken = False
@@ -75,6 +77,7 @@ class Adoption:
                 self._lose(name, held.owner)
             else:  # a write was refused before, or it could not be taken up
                 self._shared.store.let_go(name)
+                self._epochs.pop(name, None)
         self._release_unused()
         return set(gone)
 
@@ -125,11 +128,11 @@ class Adoption:
             self._know(name)
             raise MovedError(name, held.owner)
         self._deleted.pop(name, None)
-        run = self._runs.take_up(name)
-        if run is not None:
+        self._epochs[name] = epoch = self._leases.epoch(name)
+        if (run := self._runs.take_up(name)) is not None:
             self._know(name)
             self._has_taken = True
-            log.info("run %r is taken up", name, extra={"run": name, "step": run.row.step})
+            log.info("run %r is taken up", name, extra={"run": name, "step": run.row.step, "epoch": epoch})
         return run
 
     def _know(self, name: str) -> None:
@@ -145,12 +148,9 @@ class Adoption:
         self._shared.store.let_go(name)
         self._deleted.pop(name, None)
         self._shared.stats.lease_losses += 1
-        log.warning(
-            "run %r is lost to %s: nothing of it is written here any more",
-            name,
-            owner or "another server",
-            extra={"run": name, "owner": owner},
-        )
+        words = "run %r is lost to %s: nothing of it is written here any more"
+        fields = {"run": name, "owner": owner, "epoch": self._epochs.pop(name, None)}
+        log.warning(words, name, owner or "another server", extra=fields)
 
     def _release_unused(self) -> None:
         """Names whose run was deleted a while ago, could not be taken up, or was never stored."""
@@ -166,6 +166,7 @@ class Adoption:
             self._release(*names)
         for name in names:
             self._shared.store.let_go(name)
+            self._epochs.pop(name, None)
 
     def _release(self, *names: str) -> None:
         try:

@@ -20,7 +20,7 @@ class Held:
 class Leases(Protocol):
     """The runs that are this server's, until it lets go of them or does not renew them in time.
 
-    `take` and `release` are called by the thread that writes, `renew` by another, `held` by any.
+    `take` and `release` are called by the thread that writes, `renew` by another, `held` and `epoch` by any.
     """
 
     @property
@@ -36,6 +36,10 @@ class Leases(Protocol):
     @property
     def held(self) -> Set[str]:
         """Runs that are this server's as far as it knows."""
+        ...
+
+    def epoch(self, run: str) -> int | None:
+        """How often the run was taken, by whomever, up to when this server took it; None = it is not held."""
         ...
 
     def take(self, run: str) -> Held | None:

@@ -53,6 +53,10 @@ class RedisLeases:
         epoch = self._epochs.get(run)
         return None if epoch is None else Fence(epoch, self._own, self._milliseconds)
 
+    def epoch(self, run: str) -> int | None:
+        epoch = self._epochs.get(run)
+        return None if epoch is None else int(epoch.partition("-")[0])
+
     def take(self, run: str) -> Held | None:
         if run in self._epochs:
             return None
