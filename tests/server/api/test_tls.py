@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import urllib.request
@@ -16,6 +15,7 @@ import grpc
 import pytest
 import trustme
 from chaos_proxy import ChaosProxy
+from pem_folder import PemFolder
 
 from pathwatch.client import Client, Credentials, PathwatchError, RoutingStream
 from pathwatch.server.access import reloading
@@ -26,43 +26,13 @@ from pathwatch.v1 import run_pb2
 RUN = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
 
 
-class Secret:
-    """A folder of PEM files as Kubernetes mounts one: links into a version that one rename replaces."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self._versions = 0
-        for name in ("cert.pem", "key.pem", "ca.pem"):
-            (folder / name).symlink_to(f"..data/{name}")
-
-    def put(self, cert: bytes, key: bytes, ca: bytes) -> None:
-        self._versions += 1
-        version = self.folder / f"v{self._versions}"
-        version.mkdir()
-        for name, content in (("cert.pem", cert), ("key.pem", key), ("ca.pem", ca)):
-            (version / name).write_bytes(content)
-            (version / name).chmod(0o600)
-        (self.folder / "..data_tmp").symlink_to(version.name)
-        os.replace(self.folder / "..data_tmp", self.folder / "..data")
-
-    def issue(self, signed_by: trustme.CA, trusts: trustme.CA) -> None:
-        cert = signed_by.issue_cert("localhost", "127.0.0.1")
-        chain = b"".join(blob.bytes() for blob in cert.cert_chain_pems)
-        self.put(chain, cert.private_key_pem.bytes(), trusts.cert_pem.bytes())
-
-    def credentials(self) -> Credentials:
-        path = self.folder
-        return Credentials(root_ca=path / "ca.pem", cert=path / "cert.pem", key=path / "key.pem")
-
-
 @dataclass
 class Secured:
     """A server with mutual TLS, and the files of both sides."""
 
     server: BackgroundServer
-    theirs: Secret
-    ours: Secret
+    theirs: PemFolder
+    ours: PemFolder
 
     def lets_in(self, credentials: Credentials | None = None) -> bool:
         credentials = credentials or self.ours.credentials()
@@ -92,7 +62,7 @@ def secured(
     """All by the first authority; changes are seen at once."""
     monkeypatch.setattr(reloading, "CHECK_SECONDS", 0)
     old, _ = authorities
-    theirs, ours = Secret(tmp_path / "server"), Secret(tmp_path / "client")
+    theirs, ours = PemFolder(tmp_path / "server"), PemFolder(tmp_path / "client")
     theirs.issue(old, trusts=old)
     ours.issue(old, trusts=old)
     folder = theirs.folder
