@@ -233,9 +233,3 @@ def test_every_option_is_one_that_grpc_has() -> None:
     options = channel_options.channel_options(Limits(), ConnectionAge(60))
     assert [name for name, _ in options if name.encode() + b"\0" not in known] == []
     assert b"grpc.http2.min_recv_ping_interval_without_data_ms\0" not in known
-
-
-def test_calls_wait_to_be_taken_for_longer_than_their_callers_do() -> None:
-    """By default gRPC cancels those that a busy server has not got round to after 30 seconds."""
-    options = dict(channel_options.channel_options(Limits(), ConnectionAge(0)))
-    assert options["grpc.server_max_unrequested_time_in_server"] >= 600
