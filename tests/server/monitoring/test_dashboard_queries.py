@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from grafana import Dashboard, Values
+from lone_shard import lone_shard
 from prometheus import PrometheusProcess
 from recorded_run import RecordedRun, made_up, recorded
 
@@ -32,7 +33,7 @@ PAIR, KEPT_BACK, ENDED = "pair", "kept.back", "ended"
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A Prometheus and what it watched from `start` to `end`."""
+    """A Prometheus and what it watched from `start` to `end`: a server, and a shard that has no run."""
 
     prometheus: PrometheusProcess
     client: Client
@@ -63,9 +64,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     )
     with ExitStack() as closing:
         server = closing.enter_context(BackgroundServer(config))
-        prometheus = closing.enter_context(
-            PrometheusProcess(folder / "prometheus", [server.http_address], RULES)
-        )
+        shard = closing.enter_context(lone_shard(folder / "shard"))
+        targets = [server.http_address, shard.http_address]
+        prometheus = closing.enter_context(PrometheusProcess(folder / "prometheus", targets, RULES))
         client = closing.enter_context(Client(server.grpc_address))
         prometheus.wait_scraped()
         start = time.time()
@@ -113,8 +114,8 @@ def test_the_variables_offer_what_there_is(watched: Watched) -> None:
     assert choices(RUN, watched, "run", {}) == [ENDED, KEPT_BACK, PAIR]
     assert choices(RUN, watched, "group", {"run": PAIR}) == ["add:0.6", "sub:0.6"]
     assert choices(RUN, watched, "group", {"run": KEPT_BACK}) == ["bible", "c", "json", "py"]
-    (instance,) = choices(FLEET, watched, "sidecar", {})
-    assert instance.startswith("127.0.0.1:")
+    instances = choices(FLEET, watched, "sidecar", {})
+    assert [instance.partition(":")[0] for instance in instances] == ["127.0.0.1"] * 2
 
 
 def test_every_query_of_run_has_an_answer(watched: Watched) -> None:

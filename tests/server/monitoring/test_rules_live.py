@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lone_shard import lone_shard
 from prometheus import PrometheusProcess
 from recorded_run import RecordedRun, made_up, recorded
 
@@ -68,7 +69,8 @@ class Fed:
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]:
-    """A server that has told a run to stop, refused another, and knows a webhook that nobody answers."""
+    """A server that has told a run to stop, refused another, and knows a webhook that nobody answers; and a
+    shard that has no run."""
     folder = tmp_path_factory.mktemp("fed")
     webhooks = folder / "webhooks.yaml"
     webhooks.write_text("- {name: nobody, format: slack, url: 'http://127.0.0.1:1/'}\n")
@@ -77,7 +79,8 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]:
     )
     with ExitStack() as closing:
         server = closing.enter_context(BackgroundServer(config))
-        targets = [server.http_address]
+        shard = closing.enter_context(lone_shard(folder / "shard"))
+        targets = [server.http_address, shard.http_address]
         prometheus = closing.enter_context(PrometheusProcess(folder / "prometheus", targets, RULES))
         client = closing.enter_context(Client(server.grpc_address))
         prometheus.wait_scraped()

@@ -214,4 +214,22 @@ def storage() -> list[AnyPanel]:
             runbooks=["PathwatchWebhookFailing"],
             no_value="no webhooks",
         ),
+        _sidecars(
+            "Runs of each shard",
+            "Runs whose lease it has (docs/scale.md); those of one that went are taken when somebody asks.",
+            "locale",
+            Query(_each("pathwatch_owned_runs"), "{{instance}}"),
+            span=12,
+            no_value="no shards",
+        ),
+        _sidecars(
+            "Runs lost to another shard",
+            "Should be 0: a shard that is stopped lets go of its runs, one that stands still for longer than "
+            "a lease loses them.",
+            "suffix:/s",
+            Query(_rate("pathwatch_lease_losses_total", "instance"), "{{instance}}"),
+            span=12,
+            runbooks=["PathwatchLeasesLost"],
+            no_value="no shards",
+        ),
     ]
