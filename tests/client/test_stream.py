@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pathwatch.client import Credentials, RawScores, RoutingStream
+from pathwatch.client.buffer import SendBuffer
+from pathwatch.client.observations import Piece
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2, tensor_pb2
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
@@ -264,6 +266,38 @@ def test_a_rejection_is_counted_said_once_and_not_sent_again(sidecar, streams, o
     assert stream.stats.acked == 8
     (text,) = warnings(caplog)
     assert "batch.weights: row sums to 2 (sample 11)" in text
+
+
+@pytest.mark.parametrize("refused_by", ["the server", "its limit", "its encoding"])
+def test_what_is_refused_is_counted_when_flush_returns(sidecar, streams, observe, monkeypatch, refused_by):
+    sidecar.stop()
+    sidecar.options = [("grpc.max_receive_message_length", 100_000)] if refused_by == "its limit" else []
+    sidecar.start()
+    if refused_by == "the server":
+        sidecar.rejections["batch"] = routing_pb2.Rejection(field="batch.weights", message="row sums to 2")
+    elif refused_by == "its encoding":
+        monkeypatch.setattr(Piece, "request", lambda self: 1 / 0)
+    counted = threading.Event()
+
+    def late(method):
+        """Whoever settles a message is slow to go on, until the count was read."""
+
+        def settle(self, *arguments):
+            settled = method(self, *arguments)
+            if settled != [] and self.wait_empty(0):
+                counted.wait(60)
+            return settled
+
+        return settle
+
+    for name in ("acknowledge", "discard", "limit"):
+        monkeypatch.setattr(SendBuffer, name, late(getattr(SendBuffer, name)))
+    stream = streams(sidecar.address)
+    observe(stream, 1, n=3000)
+    assert stream.flush(60)
+    rejected = stream.stats.rejected
+    counted.set()
+    assert rejected == 1
 
 
 def test_a_message_over_the_server_s_limit_does_not_hold_up_the_others(sidecar, streams, observe, caplog):

@@ -4,11 +4,12 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from pathwatch.client import RoutingStream
+from pathwatch.client import RoutingStream, attempts
 
 BUSY_SECONDS = 15
 """How much longer an interpreter may take to end where many others want the machine, too."""
@@ -45,13 +46,36 @@ def test_close_ends_the_threads(sidecar, observe, eventually, threads_left):
     assert threads_left() == []
 
 
+def test_close_ends_a_thread_that_has_yet_to_connect(sidecar, observe, threads_left, monkeypatch):
+    open_channel, close = attempts.open_channel, attempts.Attempts.close
+    looked = threading.Event()
+
+    def open_late(*arguments, **options):
+        if threading.current_thread().name == "pathwatch-signals":
+            looked.wait(60)
+        return open_channel(*arguments, **options)
+
+    def close_early(self):
+        close(self)
+        looked.set()
+
+    monkeypatch.setattr(attempts, "open_channel", open_late)
+    monkeypatch.setattr(attempts.Attempts, "close", close_early)
+    stream = RoutingStream(sidecar.address, run="run", watch=True)
+    observe(stream, 1)
+    assert stream.flush(60)
+    stream.close(timeout=30)
+    assert threads_left() == []
+
+
 @pytest.mark.slow
 def test_threads_that_a_hurried_close_left_are_waited_for_at_exit(sidecar):
     """Ending inside gRPC while the interpreter goes away, they could take the job's process with them."""
     script = f"""
 import atexit, threading
 atexit.register(lambda: print([t.name for t in threading.enumerate() if t.name.startswith("pathwatch")]))
-from pathwatch.client import RoutingStream
+from pathwatch.client import RoutingStream, stream as module
+module._EXIT_TIMEOUT = 30.0  # it ends long before, on however busy a machine
 stream = RoutingStream({sidecar.address!r}, run="run", watch=True)
 while not stream.stats.connected:
     pass
@@ -158,7 +182,8 @@ def run_script(address: str, ending: str = "") -> tuple[subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_a_process_that_never_closes_delivers_everything_at_exit(sidecar):
-    done, _ = run_script(sidecar.address)
+    # On a busy machine connecting may take longer than an exit may.
+    done, _ = run_script(sidecar.address, "import pathwatch.client.stream as s; s._EXIT_TIMEOUT = 30.0")
     assert (done.returncode, done.stderr) == (0, "")
     assert [w.step for w in sidecar.received("watermark")] == list(range(20))
 
@@ -206,5 +231,5 @@ def test_a_stream_that_is_closed_does_not_come_back(sidecar, streams, observe, m
     for life in range(40):
         stream = streams(sidecar.address, session=f"life-{life}", watch=True)
         observe(stream, step=life)
-        stream.close()
+        stream.close(60)
     assert len(sidecar.hellos) == 40

@@ -53,11 +53,13 @@ class Attempts:
         self._attempt = attempt
         self._outages = outages
         self._connection: Connection | None = None
+        self._closed = False
         self._ping_seconds = PING_SECONDS
         self._served = False
 
     def close(self) -> None:
-        """End the attempt that is being made."""
+        """End the attempt that is being made, though it may have no connection yet; there are no more."""
+        self._closed = True
         if (connection := self._connection) is not None:
             connection.close()
 
@@ -76,7 +78,8 @@ class Attempts:
             )
             connection = self._connection = Connection(channel)
             try:
-                self._attempt(connection, lambda: self._answered(target.address))
+                if not self._closed:
+                    self._attempt(connection, lambda: self._answered(target.address))
             finally:
                 connection.close()
         except grpc.RpcError as error:

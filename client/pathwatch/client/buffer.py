@@ -222,7 +222,7 @@ class SendBuffer:
             self._disk_changed()
 
     def limit(self, nbytes: int) -> list[Message]:
-        """From now on hold no message that is encoded in more than `nbytes`; those that were held."""
+        """From now on take no message encoded in more than `nbytes`; those that are held, to be discarded."""
         with self._changed:
             self._largest = min(self._largest, nbytes)
             self._server_takes = min(self._server_takes, nbytes)
@@ -231,10 +231,7 @@ class SendBuffer:
                 for message in self._queue
                 if message.size > nbytes and message.encode is not None
             ]
-        larger = [message for message, encode in suspects if encode().ByteSize() > nbytes]
-        for message in larger:
-            self.discard(message)
-        return larger
+        return [message for message, encode in suspects if encode().ByteSize() > nbytes]
 
     def wait_empty(self, timeout: float) -> bool:
         """True once nothing is held; False after `timeout` seconds or when closed with messages in it."""

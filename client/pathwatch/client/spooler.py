@@ -245,8 +245,8 @@ class Spooler:
                 return None
         except Exception as error:  # one bad message must not hold up the others
             self._fail("encode", f"{message.kind} of step {message.step} cannot be encoded: {error}")
-            self._buffer.discard(message)
             self._buffer.count_lost(message.samples)
+            self._buffer.discard(message)
             return None
         return Frame(
             kind=message.kind,

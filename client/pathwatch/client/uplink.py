@@ -144,8 +144,15 @@ class Uplink:
 
     def reject(self, kind: str, field: str, why: str) -> None:
         """Count a message that will not be stored; say so once per field and kind of message."""
+        self._count_rejected(1)
+        self._say_rejected(kind, field, why)
+
+    def _count_rejected(self, count: int) -> None:
         with self._lock:
-            self.rejected += 1
+            self.rejected += count
+
+    def _say_rejected(self, kind: str, field: str, why: str) -> None:
+        with self._lock:
             if (kind, field) in self._reported or len(self._reported) >= _MOST_REPORTED:
                 return
             self._reported.add((kind, field))
@@ -195,8 +202,8 @@ class Uplink:
         try:
             request = encode()
         except Exception as error:  # one bad message must not hold up the others
-            session.buffer.discard(message)
             self.reject(message.kind, "", f"cannot be encoded: {error}")
+            session.buffer.discard(message)
             return None
         request.sequence = message.sequence
         if message.kind == "watermark" and session is self._own:
@@ -233,6 +240,7 @@ class Uplink:
         return None
 
     def _take_in(self, session: Session, response: routing_pb2.StreamRoutingResponse) -> None:
+        self._count_rejected(len(response.rejections))  # before `flush` can return
         kinds = {m.sequence: m.kind for m in session.buffer.acknowledge(response.acked_sequence)}
         if session is self._own:
             self._told_dropped.acknowledge(response.acked_sequence)
@@ -240,7 +248,7 @@ class Uplink:
             kind = kinds.get(rejection.sequence, "message")
             where = f"{rejection.field}: " if rejection.field else ""
             sample = f" (sample {rejection.sample_id})" if rejection.HasField("sample_id") else ""
-            self.reject(kind, rejection.field, f"{where}{rejection.message}{sample}")
+            self._say_rejected(kind, rejection.field, f"{where}{rejection.message}{sample}")
         if response.advice:
             advice = {**self.advice, **{a.group: a.hash_threshold for a in response.advice}}
             self.advice = dict(list(advice.items())[-_MOST_ADVISED:])
@@ -253,3 +261,4 @@ class Uplink:
                 self.reject(
                     message.kind, "", f"{message.nbytes} bytes, the server takes {found[1]} in one message"
                 )
+                session.buffer.discard(message)
