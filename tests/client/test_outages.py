@@ -58,7 +58,7 @@ def send(stream, steps):
 
 def stored(address):
     """Step → what the server kept of it."""
-    with Client(address) as client:
+    with Client(address, timeout=60) as client:
         client.finish_run("run")
         rounds = list(client.get_observations("run"))
     result = {}

@@ -197,7 +197,9 @@ def test_two_connections_that_are_lost_are_one_warning(sidecar, streams, observe
     observe(stream, 1)
     assert stream.flush(60)
     sidecar.stop()
-    eventually(lambda: len(waits) >= 6)  # of both
+    eventually(lambda: warnings(caplog) and stream._follower.last_error)
+    before = len(waits)
+    eventually(lambda: len(waits) >= before + 6)  # of both
     assert len(warnings(caplog)) == 1
 
 

@@ -93,8 +93,7 @@ def test_a_log_handler_that_raises_reaches_nobody(sidecar, streams, observe, eve
         stream.observe(step=0, group="", sample_ids=[1], weights=None)
         for step in range(100):
             observe(stream, step)
-        eventually(lambda: stream.stats.last_error)
-        assert broken.records >= 3  # refused, full, away
+        eventually(lambda: broken.records >= 3)  # refused, full, away
         sidecar.start()
         assert stream.flush(60)
         stream.close(60)

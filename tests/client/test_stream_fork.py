@@ -98,6 +98,7 @@ child = os.fork()
 if child:
     _, status = os.waitpid(child, 0)
     stream.observe(step=2, group="math", sample_ids=[1], weights=weights)
+    assert stream.flush(60)
     sys.exit(os.waitstatus_to_exitcode(status))
 stream.observe(step=3, group="math", sample_ids=[1], weights=weights)
 # and the child ends as every interpreter does: atexit, threads joined, modules taken down
@@ -159,7 +160,7 @@ if child:
 def test_a_child_ends_though_locks_were_held_when_it_was_forked():
     with subprocess.Popen([sys.executable, "-c", HELD], start_new_session=True) as process:
         try:
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
