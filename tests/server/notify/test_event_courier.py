@@ -15,9 +15,10 @@ from told_runs import ToldRuns
 from webhook_receiver import WebhookReceiver, huge, reset, status
 
 from pathwatch.server.config import Event, Secret
+from pathwatch.server.notify import event_courier
 from pathwatch.server.notify.counts import DeliveryCounts
 from pathwatch.server.notify.courier import Courier
-from pathwatch.server.notify.positions import FOLDER
+from pathwatch.server.notify.positions import FOLDER, Positions
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import DeleteRun
 
@@ -567,6 +568,23 @@ def test_secrets_are_not_in_the_log(
     for secret in ("topsecret", "slackslack", "signing", "query", "ash"):
         assert secret not in caplog.text
         assert secret not in repr(courier.webhook)
+
+
+def test_who_is_taken_out_as_it_has_delivered_remembers_nothing(
+    runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the name, given to a webhook again, would be told of what came while there was none."""
+    courier = hire(receiver.url)
+    runs.say("a", math="LEARNING")
+
+    def taken_out(_: str) -> None:
+        courier.dismiss()
+        Positions(runs.data, "hook").remove()
+
+    monkeypatch.setattr(event_courier, "reach", taken_out)
+    courier.step()
+    assert told(receiver) == [("a", 1, "phase", "LEARNING")]
+    assert list((runs.data / FOLDER).iterdir()) == []
 
 
 def test_a_proxy_is_gone_through(runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk) -> None:

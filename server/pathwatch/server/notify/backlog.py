@@ -36,7 +36,7 @@ class Pending:
 
 
 class Backlog:
-    """Of one webhook. All but `notify` is for one thread."""
+    """Of one webhook. All but `notify` and `close` is for one thread."""
 
     def __init__(self, engine: Engine, store: StoreReader, positions: Positions) -> None:
         """A webhook of which nothing is known hears of what changes from now on."""
@@ -105,6 +105,10 @@ class Backlog:
     def save(self) -> None:
         """Remember what was found not to be wanted, too."""
         self._positions.save()
+
+    def close(self) -> None:
+        """Remember nothing more, once this has returned. From any thread."""
+        self._positions.close()
 
     def _fill(self, run: str, is_wanted: Callable[[Change], bool], now: float) -> bool:
         """Whether the run needs no more reading."""

@@ -78,6 +78,10 @@ class Courier(ABC):
         self.abandoned = True
         self.close()
 
+    def dismiss(self) -> None:
+        """Abandon it; from now on it writes no file either, so that what it remembered can be removed."""
+        self.abandon()
+
     @abstractmethod
     def step(self) -> float | None:
         """Do one thing; the seconds until there may be another, None = not before something changes."""

@@ -44,6 +44,10 @@ class EventCourier(Courier):
         self._backlog.notify(run)
         super().notify(run)
 
+    def dismiss(self) -> None:
+        super().dismiss()
+        self._backlog.close()
+
     def step(self) -> float | None:
         now = self._house.clock.steady()
         self._reconfigure(now)

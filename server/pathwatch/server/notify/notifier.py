@@ -104,7 +104,7 @@ class Notifier:
         wanted = {webhook.name: webhook for webhook in table.webhooks}
         for name, courier in self._couriers.items():
             if name not in wanted or _kind(wanted[name]) is not type(courier):
-                courier.abandon()
+                courier.dismiss()
                 del couriers[name]
                 Positions(self._house.data, name).remove()
                 self.counts.forget(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,12 +37,14 @@ class Position:
 
 
 class Positions:
-    """Of one webhook; used by one thread."""
+    """Of one webhook; all but `close` is for one thread."""
 
     def __init__(self, data: Path, webhook: str) -> None:
         """Reads what is there. A file that cannot be used is logged, and as good as none."""
         self._path = data / FOLDER / f"{webhook}{SUFFIX}"
         self._saved: dict[str, Position] = {}
+        self._saving = threading.Lock()
+        self._closed = False
         self._failing = False
         self.is_new = True
         """Whether nothing is known."""
@@ -79,7 +82,10 @@ class Positions:
             return
         content = {"version": VERSION, "runs": {run: asdict(at) for run, at in sorted(self._by_run.items())}}
         try:
-            _replace(self._path, json.dumps(content).encode())
+            with self._saving:
+                if self._closed:
+                    return
+                _replace(self._path, json.dumps(content).encode())
         except OSError as error:
             if not self._failing:
                 log.error("%s cannot be written, and is tried again: %s", self._path, error.strerror)
@@ -87,6 +93,11 @@ class Positions:
             return
         self._failing = self.is_new = False
         self._saved = dict(self._by_run)
+
+    def close(self) -> None:
+        """Save no more; a save under way is waited for. From any thread."""
+        with self._saving:
+            self._closed = True
 
     def remove(self) -> None:
         """Forget the webhook."""
