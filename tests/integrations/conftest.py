@@ -103,7 +103,7 @@ def make_engine(make_model: Callable[..., Sequence]) -> Callable[..., object]:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers of a real sidecar are awaited: a job gives them 2 s, in which a busy machine may stand still."""
+    """Answers of a real sidecar are awaited: a job gives them 2 s, in which a busy machine may stall."""
     monkeypatch.setattr(sidecar, "_TIMEOUT", 60.0)
     monkeypatch.setattr(watch, "_ARRIVES_WITHIN", 60.0)
 

@@ -190,6 +190,7 @@ def test_a_full_disk_costs_a_link_and_one_warning(
         for revision in range(3):
             streams[0].signal = signal("CONTINUE", step=0, revision=revision)
             train(engine, 1)
+        watch.close(60)  # links are made by another thread
     assert not watch.should_stop()
     (message,) = warnings(caplog)
     assert "arranging checkpoints, training goes on (told once): OSError: [Errno 28] No space left" in message

@@ -41,6 +41,7 @@ def test_every_signal_is_written_once(
         streams[0].signal = signal("CONTINUE", step=0, groups=[status("a/b", "LEARNING", fitted_share=0.25)])
         step(engine, 3)
         samples = engine.global_samples
+        watch.close(60)  # written by another thread
     with attach(engine, run="r", stream=Stream(window_steps=5)) as watch:
         watch.begin()
         groups = [status("a/b", "GENERALIZING", fitted_share=1.0, drop=0.4)]
@@ -49,6 +50,7 @@ def test_every_signal_is_written_once(
         )
         step(engine)
         later = engine.global_samples
+        watch.close(60)
 
     def rows(name: str) -> list[list[float]]:
         with (tmp_path / "job" / f"Pathwatch_{name}.csv").open() as file:
@@ -75,5 +77,6 @@ def test_a_monitor_that_fails_does_not_reach_training(
         for revision in range(3):
             streams[0].signal = signal("CONTINUE", step=0, revision=revision)
             step(engine)
+        watch.close(60)
     assert sum("writing to DeepSpeed's monitor" in record.message for record in caplog.records) == 1
     assert engine.global_steps == 3
