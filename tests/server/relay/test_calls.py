@@ -20,6 +20,7 @@ from standing_in import StandIn, serving
 from pathwatch.client import Client, Credentials, PathwatchError
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import Limits, RelayConfig, ServerConfig
+from pathwatch.server.relay import passing
 from pathwatch.v1 import routing_pb2, run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
 
 MakeBatch = Callable[..., routing_pb2.ObservationBatch]
@@ -141,7 +142,11 @@ def test_a_run_is_followed_to_the_server_that_has_it() -> None:
     assert (names.asked, has.asked) == (1, 2)
 
 
-def test_servers_that_name_each_other_are_asked_now_and_then_while_there_is_time() -> None:
+def test_servers_that_name_each_other_are_asked_now_and_then_while_there_is_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patience = 3.0
+    monkeypatch.setattr(passing, "_PATIENCE_SECONDS", patience)  # far less than the caller's
     one, other = StandIn(), StandIn()
     with serving(one) as here, serving(other) as there:
         one.owner, other.owner = there, here
@@ -151,13 +156,13 @@ def test_servers_that_name_each_other_are_asked_now_and_then_while_there_is_time
             grpc.insecure_channel(relay.grpc_address) as channel,
             pytest.raises(grpc.RpcError) as failed,
         ):
-            run_pb2_grpc.RunServiceStub(channel).GetRun(run_pb2.GetRunRequest(name="run"), timeout=5)
+            run_pb2_grpc.RunServiceStub(channel).GetRun(run_pb2.GetRunRequest(name="run"), timeout=60)
     error: Any = failed.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     # Whoever calls a relay may not reach what is behind it.
     assert error.details() == "the run is being moved from one server to another; try again"
     assert dict(error.trailing_metadata())["pathwatch-owner"] == ""
-    rounds = 5 / 0.1  # the shortest wait
+    rounds = 1 + patience / 0.1  # the shortest wait
     assert one.asked + other.asked <= 6 * rounds
 
 

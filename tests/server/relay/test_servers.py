@@ -10,10 +10,11 @@ import pytest
 import trustme
 from standing_in import StandIn, serving
 
-from pathwatch.client import Client, PathwatchError
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import RelayConfig
+from pathwatch.server.relay import passing
 from pathwatch.server.relay.servers import Servers
+from pathwatch.v1 import run_pb2, run_pb2_grpc
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,9 @@ from pathwatch.server.relay.servers import Servers
     ],
 )
 def test_servers_show_certificates_for_the_name_they_were_found_by(
-    certified: str, upstream: str, is_served: bool, tmp_path: Path
+    certified: str, upstream: str, is_served: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(passing, "_PATIENCE_SECONDS", 2.0)  # far less than the caller's
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     names = StandIn()
@@ -41,13 +43,14 @@ def test_servers_show_certificates_for_the_name_they_were_found_by(
         names.owner = there
         ports = {"port": there.rpartition(":")[2], "names": elsewhere.rpartition(":")[2]}
         config = RelayConfig(upstream=upstream.format(**ports), upstream_ca=tmp_path / "ca.pem")
-        with BackgroundServer(config) as relay, Client(relay.grpc_address, timeout=3) as client:
+        with BackgroundServer(config) as relay, grpc.insecure_channel(relay.grpc_address) as channel:
+            runs, request = run_pb2_grpc.RunServiceStub(channel), run_pb2.GetRunRequest(name="run")
             if is_served:
-                assert client.get_run("run").name == "run"
+                assert runs.GetRun(request, timeout=60).run.name == "run"
             else:
-                with pytest.raises(PathwatchError) as refused:
-                    client.get_run("run")
-                assert refused.value.code is grpc.StatusCode.UNAVAILABLE
+                with pytest.raises(grpc.RpcError) as refused:
+                    runs.GetRun(request, timeout=60)
+                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_one_connection_for_each_address_and_name() -> None:
