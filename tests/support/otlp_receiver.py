@@ -77,11 +77,13 @@ class OtlpReceiver:
                 if receiver.silent:
                     receiver.silenced += 1
                     receiver._over.wait(60)
+                    self.close_connection = True
                     return
+                status, headers = receiver.status, receiver.headers  # a push that is seen is decided on
                 receiver.pushes.append(Push(self.path, dict(self.headers.items()), body))
                 answer = ExportMetricsServiceResponse().SerializeToString()
-                self.send_response(receiver.status)
-                for name, value in {**receiver.headers, "Content-Length": str(len(answer))}.items():
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(answer))}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from opentelemetry.sdk.resources import Resource
 from otlp_receiver import Labels, OtlpReceiver, Push
+from ports import lasting_port
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -42,9 +46,11 @@ MOVING = (
 
 
 @pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
+def receiver(eventually: Any) -> Iterator[OtlpReceiver]:
     with OtlpReceiver() as receiver:
         yield receiver
+    # A push that was not waited for fails now; the next test is not to hear of it.
+    eventually(lambda: not any(thread.name == "pathwatch-otlp" for thread in threading.enumerate()))
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def test_what_is_pushed_is_what_a_scrape_shows(receiver: OtlpReceiver, serve: An
     began = time.time_ns()
     server = serve(receiver.url)
     feed(server)
-    eventually(lambda: resting(pushed(receiver.pushes[-1])) == resting(scraped(server)))
+    eventually(lambda: receiver.pushes and resting(pushed(receiver.pushes[-1])) == resting(scraped(server)))
     push = receiver.pushes[-1]
     assert set(pushed(push)) == set(scraped(server))
     assert push.path == "/v1/metrics"
@@ -144,7 +150,8 @@ def test_what_is_pushed_is_what_a_scrape_shows(receiver: OtlpReceiver, serve: An
 def test_series_of_a_deleted_run_vanish(receiver: OtlpReceiver, serve: Any, eventually: Any) -> None:
     def runs() -> set[str]:
         """Runs that the newest push has series of."""
-        labels = [labels for of_name in pushed(receiver.pushes[-1]).values() for labels in of_name]
+        newest = [of_name for push in receiver.pushes[-1:] for of_name in pushed(push).values()]
+        labels = [labels for of_name in newest for labels in of_name]
         return {value for pairs in labels for name, value in pairs if name == "run"}
 
     server = serve(receiver.url)
@@ -186,8 +193,7 @@ def test_a_receiver_that_is_down_is_said_once_and_used_when_it_is_back(
     serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    with OtlpReceiver() as before:
-        port = before.port
+    port = lasting_port()
     server = serve(f"http://127.0.0.1:{port}")
     feed(server)
     eventually(lambda: warnings(caplog))
@@ -215,6 +221,19 @@ def test_a_receiver_that_refuses_is_said_once(
     eventually(lambda: len(warnings(caplog)) == 2)
     failed = int(warnings(caplog)[1].split("after ")[1].split()[0])
     assert 3 <= failed < len(receiver.pushes)
+
+
+@pytest.mark.slow
+def test_of_a_push_that_was_tried_again_the_first_reason_is_said(
+    serve: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library's last attempt may have no time left, and its reason nothing to do with the collector."""
+    reasons = chain([requests.ConnectionError("nobody listens")] * 2, repeat(ValueError("no time is left")))
+    monkeypatch.setattr(requests.Session, "request", Mock(side_effect=reasons))
+    serve("http://127.0.0.1:1")
+    eventually(lambda: warnings(caplog))
+    serve.stop()
+    assert ": nobody listens (" in warnings(caplog)[0]
 
 
 @pytest.mark.slow

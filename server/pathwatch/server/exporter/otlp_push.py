@@ -97,9 +97,10 @@ class OtlpPush:
 
 
 class _Session(requests.Session):
-    """Keeps why the last request failed, which the library does not always say.
+    """Keeps why a push failed, which the library does not always say.
 
-    It even takes a redirect for success, and follows none.
+    It even takes a redirect for success, and follows none. What it tries again, in the end with no time left
+    to do so, failed for the reason of the first time.
     """
 
     failure = ""
@@ -109,7 +110,7 @@ class _Session(requests.Session):
         try:
             response = super().request(*arguments, **options)
         except Exception as error:
-            self.failure = str(error)
+            self.failure = self.failure or str(error)
             raise
         self.failure = self._failure(response)
         return response
