@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.scale, pytest.mark.timeout(300)]
 PLAN = Plan(late=1, stop=5, crash=7, rewind_probe=5, rewind_stream=3, leave=14, last=16)
 KILLED_AT = (0.1, 0.4)
 """Shares of the messages of the job that are acknowledged by then."""
+HELD_AFTER = 0.2
+"""So much more may be acknowledged before the kill, and what is under way (a seventh of the job at most)."""
 
 
 def test_a_job_of_two_attempts_while_shards_are_killed(tmp_path: Path) -> None:
@@ -34,16 +36,20 @@ def test_a_job_of_two_attempts_while_shards_are_killed(tmp_path: Path) -> None:
         RankProcesses(tmp_path) as ranks,
         ThreadPoolExecutor(1) as pool,
     ):
+        first, *later = ((share + HELD_AFTER) * messages for share in KILLED_AT)
+        ranks.hold(first)
         playing = pool.submit(Job(shards.address, ranks, PLAN).run)
         try:
-            for share in KILLED_AT:
+            for share, hold in zip(KILLED_AT, [*later, None], strict=True):
                 while ranks.acked < share * messages and not playing.done():
                     time.sleep(0.005)
                 owner = shards.owner("probe")
                 assert owner is not None
-                assert not playing.done(), "the job is over before it was disturbed"
+                assert not playing.done(), playing.exception()
                 shards.kill(owner)
                 print(f"killed {owner.address} after {ranks.acked} of {messages} messages")
+                # Those that wait may have nothing to ask the next owner for.
+                ranks.hold(hold)
                 shards.wait_taken("probe", owner)
             playing.result()
         except BaseException:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from chaos_proxy import ChaosProxy
-from job import persistently
 from redis_deployments import OneRedis
 from serving import wait
 from shard_cluster import SHARDS, Shards
@@ -47,14 +45,13 @@ def test_a_write_under_way_is_refused_when_another_has_the_run(
         former = shards.owner("text")
         assert former is not None
         proxy = behind[shards.shards.index(former)]
-        others = ",".join(shard.address for shard in shards.shards if shard is not former)
         proxy.stall()
         ranks.let_on("text")
         # A renewal is shorter than the script of a write.
         proxy.wait_for(lambda proxy: proxy.bytes_taken - proxy.bytes_up > len(SCRIPT))
         epochs = {run: shards.epoch(run) for run in configs if shards.owner(run) is former}
         for run in epochs:
-            take_from_former(run, others, lambda run=run: shards.owner(run) is not former)  # type: ignore[misc]
+            shards.have_taken(run, former)
         with redis.client() as client, client.monitor() as watched:
             proxy.resume()
             wait(lambda: all(f"run '{run}' is lost to" in former.log for run in epochs))
@@ -66,16 +63,6 @@ def test_a_write_under_way_is_refused_when_another_has_the_run(
         assert applied == []
         print(f"{len(late)} writes of {former.address} came late; it has lost {', '.join(epochs)}")
         the_end(shards.address)
-
-
-def take_from_former(run: str, others: str, is_taken: Callable[[], bool]) -> None:
-    """Somebody asks the others for the run until one has it: before the lease has run out they point to
-    the former, which answers."""
-    deadline = time.monotonic() + 60
-    while not is_taken():
-        persistently(others, lambda client: client.get_run(run))
-        assert time.monotonic() < deadline, f"nobody has taken run {run}"
-        time.sleep(0.1)
 
 
 def until(listened: Iterator[Mapping[str, str]], last: str) -> Iterator[str]:

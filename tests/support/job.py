@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf.message import Message
 from rank_messages import CONFIGS, RANKS
 from rank_process import RankProcesses
+from stream_report import check_nothing_lost
 
 from pathwatch.client import Client, PathwatchError, RoutingStream
 from pathwatch.v1 import run_pb2
@@ -79,9 +80,7 @@ class Job:
         self._wait_judged(plan.stop)
         self._play(1, plan.stop + 1, plan.stop + 1, plan.leave)
         self._play(1, plan.leave + 1, plan.leave + 1, plan.last, LEFT)
-        reports = self._ranks.close_streams()
-        for report in reports:
-            assert (report["unacked_bytes"], report["dropped"], report["rejected"]) == (0, 0, 0), report
+        check_nothing_lost(self._ranks.close_streams())
         for run in CONFIGS:
             self._call(lambda client, run=run: client.finish_run(run))
 

@@ -5,7 +5,7 @@
 Each line of stdin is a JSON object, answered by one on stdout when done: `{"address", "plays": [{"run",
 "attempt", "first", "last"}]}` sends these steps of these runs side by side and waits until all is
 acknowledged; `{"close": true}` closes all streams. COUNTERS is a file of int64, one per rank: messages
-acknowledged so far.
+acknowledged so far; and one more: with so many acknowledged to all ranks together nothing more is sent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from rank_messages import CONFIGS, RANKS, send_step
+from stream_report import report_of
 
 from pathwatch.client import RoutingStream, reconnect
 
@@ -31,7 +32,7 @@ class Rank:
 
     def __init__(self, rank: int, counters: str) -> None:
         self._rank = rank
-        self._acked_R = np.memmap(counters, np.int64, "r+", shape=(RANKS,))
+        self._counters = np.memmap(counters, np.int64, "r+", shape=(RANKS + 1,))
         self._streams: dict[tuple[str, str, int], RoutingStream] = {}
         self._expected = 0
 
@@ -71,24 +72,21 @@ class Rank:
 
     def _hold_back(self) -> None:
         deadline = time.monotonic() + FLUSH_SECONDS
-        while self._expected - self._count() >= UNACKED and time.monotonic() < deadline:
+        while self._is_ahead() and time.monotonic() < deadline:
             time.sleep(0.002)
+
+    def _is_ahead(self) -> bool:
+        is_ahead = self._expected - self._count() >= UNACKED
+        return is_ahead or bool(self._counters[:RANKS].sum() >= self._counters[RANKS])
 
     def _count(self) -> int:
         acked = sum(stream.stats.acked for stream in self._streams.values())
-        self._acked_R[self._rank] = acked
+        self._counters[self._rank] = acked
         return acked
 
     def _report(self) -> dict[str, Any]:
         self._count()
-        stats = [stream.stats for stream in self._streams.values()]
-        return {
-            "unacked_bytes": sum(one.buffered_bytes for one in stats),
-            "dropped": sum(one.dropped_steps for one in stats),
-            "rejected": sum(one.rejected for one in stats),
-            "reconnects": sum(one.reconnects for one in stats),
-            "last_error": next((one.last_error for one in stats if one.last_error), None),
-        }
+        return report_of(self._streams.values())
 
 
 def main() -> None:

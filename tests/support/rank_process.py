@@ -19,11 +19,13 @@ class RankProcesses:
     """A context manager: all ranks run while it is open, and end with it."""
 
     def __init__(self, folder: Path) -> None:
-        counters = folder / "acked"
-        self._acked_R = np.memmap(counters, np.int64, "w+", shape=(RANKS,))
+        file = folder / "acked"
+        counters = np.memmap(file, np.int64, "w+", shape=(RANKS + 1,))
+        self._acked_R, self._until = counters[:RANKS], counters[RANKS:]
+        self.hold(None)
         self._processes = [
             subprocess.Popen(
-                [sys.executable, rank_main.__file__, str(rank), str(counters)],
+                [sys.executable, rank_main.__file__, str(rank), str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -35,6 +37,11 @@ class RankProcesses:
     def acked(self) -> int:
         """Messages acknowledged to all ranks so far."""
         return int(self._acked_R.sum())
+
+    def hold(self, messages: float | None) -> None:
+        """Have no more sent once so many are acknowledged, but what is under way: so that there is something
+        to come after a fault, however slow the test is. None = hold nothing back any more."""
+        self._until[:] = np.iinfo(np.int64).max if messages is None else int(messages)
 
     def play(
         self, address: str, plays: Sequence[dict[str, Any]], ranks: Sequence[int] = range(RANKS)

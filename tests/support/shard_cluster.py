@@ -131,6 +131,18 @@ class Shards:
         assert owner is not None
         return owner
 
+    def have_taken(self, run: str, former: Shard) -> Shard:
+        """Somebody asks the others for the run until another has it; which. Before the former's lease has run
+        out they say that he has it, and he answers."""
+        others = ",".join(shard.address for shard in self.shards if shard is not former)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (owner := self.owner(run)) in (None, former):
+            assert time.monotonic() < deadline, f"nobody has taken run {run}"
+            persistently(others, lambda client: client.get_run(run))
+            time.sleep(0.1)
+        assert owner is not None
+        return owner
+
     def _lease(self, run: str) -> dict[str, str]:
         client: Any = self._redis.client()
         try:

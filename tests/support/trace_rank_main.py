@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stream_report import report_of
 from trace_load import RANKS, RUNS, send_step, trace_of
 
 from pathwatch.client import RoutingStream
@@ -55,7 +56,7 @@ class Play:
         self._note()
         for stream in self._streams.values():
             stream.close()
-        return self._report()
+        return report_of(self._streams.values())
 
     def _ahead(self) -> bool:
         return (
@@ -65,16 +66,6 @@ class Play:
 
     def _note(self) -> None:
         self._acked_R[:] = [stream.stats.acked for stream in self._streams.values()]
-
-    def _report(self) -> dict[str, Any]:
-        stats = [stream.stats for stream in self._streams.values()]
-        return {
-            "unacked_bytes": sum(one.buffered_bytes for one in stats),
-            "dropped": sum(one.dropped_steps for one in stats),
-            "rejected": sum(one.rejected for one in stats),
-            "reconnects": sum(one.reconnects for one in stats),
-            "last_error": next((one.last_error for one in stats if one.last_error), None),
-        }
 
 
 def main() -> None:

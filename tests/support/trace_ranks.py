@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import trace_rank_main
+from stream_report import check_nothing_lost
 from trace_load import RANKS, RUNS, trace_of
 
 PACE_SECONDS = 0.1
@@ -87,8 +88,7 @@ class TraceRanks:
             assert answer, f"a rank has died: {self.log.read_text()[-3000:]}"
             reports.append(json.loads(answer))
         self._playing = False
-        for report in reports:
-            assert (report["unacked_bytes"], report["dropped"], report["rejected"]) == (0, 0, 0), report
+        check_nothing_lost(reports)
         return reports
 
     def acked(self, *runs: str) -> int:
