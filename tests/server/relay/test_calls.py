@@ -13,6 +13,7 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ports import lasting_port
 from relaying import HandRank
 from server_process import ServerProcess
 from standing_in import StandIn, serving
@@ -167,9 +168,7 @@ def test_servers_that_name_each_other_are_asked_now_and_then_while_there_is_time
 
 
 def test_where_one_server_is_away_the_next_is_asked() -> None:
-    with serving(StandIn()) as gone:
-        pass
-    has = StandIn()
+    gone, has = f"127.0.0.1:{lasting_port()}", StandIn()
     with serving(has) as there:
         config = RelayConfig(upstream=f"{gone},{there}")
         with BackgroundServer(config) as relay, Client(relay.grpc_address) as client:

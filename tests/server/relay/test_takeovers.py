@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import grpc
 import pytest
+from ports import lasting_port
 from relaying import HandRank
 from standing_in import StandIn, serving
 
@@ -23,9 +25,8 @@ CALLS = 3
 
 @pytest.fixture
 def gone() -> str:
-    """Address of a server that is not there any more."""
-    with serving(StandIn()) as address:
-        return address
+    """Address of a server that is not there any more; nobody else gets it."""
+    return f"127.0.0.1:{lasting_port()}"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,13 @@ def test_a_machine_that_answers_nothing_is_given_up_and_left_alone(
 
 
 def test_a_server_that_did_not_answer_in_time_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted, note = threading.Event(), avoidance.Avoidance.slow
+
+    def slow(self: avoidance.Avoidance, address: str, seconds: float) -> None:
+        note(self, address, seconds)
+        noted.set()
+
+    monkeypatch.setattr(avoidance.Avoidance, "slow", slow)
     monkeypatch.setattr(avoidance, "SLOW_SECONDS", 0.0)
     monkeypatch.setattr(avoidance, "ALONE_SECONDS", 600.0)
     frozen, other = StandIn(), StandIn()
@@ -127,9 +135,10 @@ def test_a_server_that_did_not_answer_in_time_is_asked_last(monkeypatch: pytest.
         upstream = f"{here},{there}"
         (run,) = first_asked_at(here, upstream, 1)
         with BackgroundServer(RelayConfig(upstream=upstream)) as relay:
-            with Client(relay.grpc_address, timeout=2) as client, pytest.raises(PathwatchError) as late:
+            with Client(relay.grpc_address, timeout=5) as client, pytest.raises(PathwatchError) as late:
                 client.get_run(run)
             assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert noted.wait(60)  # the caller may hear of its deadline before the relay does
             with Client(relay.grpc_address, timeout=60) as client:
                 client.get_run(run)
     assert (frozen.asked, other.asked) == (1, 1)
