@@ -121,7 +121,9 @@ def test_a_server_that_cannot_start(
 
 
 def test_a_taken_port(command: Callable[..., Result], nowhere: str, tmp_path: Path) -> None:
+    # `serve` logs for the whole process: not what servers of other tests have to say.
+    quiet = ("--log-level", "error")
     said = one_line(
-        command("serve", "--data", tmp_path / "data", "--listen", nowhere, "--http", "127.0.0.1:0")
+        command("serve", "--data", tmp_path / "data", "--listen", nowhere, "--http", "127.0.0.1:0", *quiet)
     )
     assert nowhere in said
