@@ -207,7 +207,7 @@ def test_a_relay_that_drains_says_so_and_ends_what_is_open(tmp_path: Path, make_
                 signal_pb2.WatchSignalsRequest(run="run"), timeout=60
             )
             next(watching)
-            rank = HandRank("run", 0, 1)
+            rank, over = HandRank("run", 0, 1), threading.Event()
 
             def leave(sequence: int) -> None:
                 if sequence == 2:
@@ -215,9 +215,11 @@ def test_a_relay_that_drains_says_so_and_ends_what_is_open(tmp_path: Path, make_
                         time.sleep(0.002)
                     leaving.start()
                     assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                    over.wait(60)  # what is written to a connection that is closed resets it, words and all
 
             with pytest.raises(grpc.RpcError) as ended:
                 rank.send(relay.grpc_address, [make_batch(0), make_batch(1)], leave)
+            over.set()
             with pytest.raises(grpc.RpcError) as unwatched:
                 next(watching)
         leaving.join(60)

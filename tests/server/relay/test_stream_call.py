@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from pathwatch.server.relay import stream_call
 from pathwatch.server.relay.stream_call import greet
 from pathwatch.server.relay.upstream import END
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc
@@ -36,7 +37,8 @@ class Abrupt(routing_pb2_grpc.RoutingServiceServicer):
 
 
 @pytest.fixture
-def abrupt() -> Iterator[tuple[Abrupt, str]]:
+def abrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Abrupt, str]]:
+    monkeypatch.setattr(stream_call, "_PATIENCE_SECONDS", 30.0)  # the machine of the test may be slow
     servicer = Abrupt()
     server = grpc.server(ThreadPoolExecutor(2))
     routing_pb2_grpc.add_RoutingServiceServicer_to_server(servicer, server)
