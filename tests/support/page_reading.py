@@ -8,6 +8,8 @@ from typing import Any, cast
 from playwright.sync_api import Locator, Page, expect
 
 Place = Page | Locator
+LAST_CHART = "expert_load_max_ratio"
+"""They are drawn in the order of words.js, each in a frame of its own; every run has numbers for this one."""
 
 
 def field(place: Place, name: str) -> Locator:
@@ -53,6 +55,15 @@ def drawn_points(figure: Locator) -> int:
         "figure => Number(figure.dataset.points) > 0", arg=figure.element_handle(), polling=50
     )
     return int(figure.get_attribute("data-points") or 0)
+
+
+def wait_for_all(page: Page) -> None:
+    """Until the page of a run, or of two compared, shows all that it fetches and draws when it is opened."""
+    drawn_points(chart(page, LAST_CHART))
+    if page.locator("#compare").count():
+        for part in ("#compare option", "[data-checkpoint]"):
+            expect(page.locator(part)).not_to_have_count(0)
+        expect(page.get_by_text("Loading …")).to_be_hidden()
 
 
 def colours(figure: Locator) -> dict[str, int]:

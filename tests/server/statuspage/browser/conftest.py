@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browser import Tab, chromium
 from playwright.sync_api import Browser
-from recorded_run import RecordedRun, made_up, recorded
+from recorded_run import LASTING, RecordedRun, made_up, recorded
 
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
@@ -53,11 +53,12 @@ def client(recorded_server: BackgroundServer) -> Iterator[Client]:
 def recorded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
     """Three recorded runs: `pair`, of two groups that generalize, is told to stop and finished; `other` has
     the same groups and goes on; `text`, of four groups that overfit, with distance per layer, goes on."""
+    trace = recorded("text_deferred_bS_s2")
     with (
         BackgroundServer(ServerConfig(data=tmp_path_factory.mktemp("recorded"))) as server,
         RecordedRun(server.grpc_address, "pair", recorded("pair_s1")) as pair,
-        RecordedRun(server.grpc_address, "other", recorded("ol_pair_s0")) as other,
-        RecordedRun(server.grpc_address, "text", recorded("text_deferred_bS_s2"), per_layer=True) as text,
+        RecordedRun(server.grpc_address, "other", recorded("ol_pair_s0"), grace_seconds=LASTING) as other,
+        RecordedRun(server.grpc_address, "text", trace, per_layer=True, grace_seconds=LASTING) as text,
     ):
         for run in (pair, other, text):
             run.send()
@@ -76,7 +77,9 @@ def fleet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backgroun
     ):
         runs = []
         for number in range(FLEET):
-            run = RecordedRun(server.grpc_address, f"run-{number:02}", made_up(8, number))
+            run = RecordedRun(
+                server.grpc_address, f"run-{number:02}", made_up(8, number), grace_seconds=LASTING
+            )
             runs.append(closing.enter_context(run))
             run.send()
         for number, run in enumerate(runs):
@@ -96,6 +99,6 @@ def live_server(tmp_path: Path) -> Iterator[BackgroundServer]:
 @pytest.fixture
 def half_way(live_server: BackgroundServer) -> Iterator[RecordedRun]:
     """The run `live` on `live_server`, which stands before its first group generalizes."""
-    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0")) as run:
+    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0"), grace_seconds=LASTING) as run:
         run.play(15)
         yield run

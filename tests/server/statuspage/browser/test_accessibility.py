@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab
-from page_reading import chart, drawn_points, field, row
+from page_reading import chart, drawn_points, field, row, wait_for_all
 from playwright.sync_api import Page, expect
 
 from pathwatch.server.app import BackgroundServer
@@ -33,7 +33,7 @@ def show(page: Page, path: str) -> None:
     if path == "/#/":
         expect(row(page, "text")).to_be_visible()
     else:
-        drawn_points(chart(page, "path_distance"))
+        wait_for_all(page)
     page.evaluate(
         """() => {
           const [, ...others] = document.querySelectorAll("figure details");

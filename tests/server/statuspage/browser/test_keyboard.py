@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from browser import Tab
-from page_reading import chart, drawn_points, field, row
+from page_reading import chart, drawn_points, field, row, wait_for_all
 from playwright.sync_api import Page, expect
 
 from pathwatch.server.app import BackgroundServer
@@ -57,8 +57,7 @@ def test_tab_leads_everywhere_in_order(
     if path == "/#/":
         expect(row(page, "text")).to_be_visible()
     else:
-        drawn_points(chart(page, "path_distance"))
-        page.wait_for_load_state("networkidle")
+        wait_for_all(page)
     page.evaluate("scrollTo(0, 0)")
     places = walk(page)
     assert places[0]["label"].startswith("A Skip"), places[0]

@@ -9,7 +9,7 @@ import pytest
 from browser import Tab
 from page_reading import as_json, card, chart, colours, drawn_points, field, text, whole_number
 from playwright.sync_api import Page, expect
-from recorded_run import RecordedRun, recorded
+from recorded_run import LASTING, RecordedRun, recorded
 
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
@@ -86,6 +86,7 @@ def test_events_tell_what_was_decided_when(
 ) -> None:
     page = open_run(open_tab, recorded_server, "pair")
     stops = [s for s in client.get_metrics("pair").signals if s.action == signal_pb2.ACTION_STOP]
+    expect(page.locator("[data-event]")).not_to_have_count(0)
     said = page.locator("[data-event]").all_inner_texts()
     assert any("STOP" in event.upper() and str(stops[0].step) in event.replace(",", "") for event in said)
     for group in client.get_signal("pair").groups:
@@ -110,7 +111,8 @@ def test_checkpoints_stand_in_the_order_of_the_ranking(
 
 
 def test_data_that_can_be_trusted_is_told_so(open_tab: OpenTab, live_server: BackgroundServer) -> None:
-    with RecordedRun(live_server.grpc_address, "whole", recorded("text_c_s0")) as run:
+    trace = recorded("text_c_s0")
+    with RecordedRun(live_server.grpc_address, "whole", trace, grace_seconds=LASTING) as run:
         run.play(5)
         page = open_run(open_tab, live_server, "whole")
         for item in ("freshness", "ranks", "lost", "partial", "backlog"):
@@ -140,6 +142,7 @@ def test_layers_over_time(open_tab: OpenTab, recorded_server: BackgroundServer, 
     expect(figure.locator("canvas").first).to_be_visible()
     assert len(colours(figure)) > 20
     figure.locator("summary").click()
+    expect(figure.locator("tbody tr")).not_to_have_count(0)
     newest = figure.locator("tbody tr").first.locator("th, td").all_inner_texts()
     assert newest[0] == str(windows[-1].step)
     assert list(map(float, newest[1:])) == pytest.approx(list(windows[-1].layer_path_distance), rel=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -70,8 +71,10 @@ def site() -> Iterator[str]:
 def test_a_problem_is_noticed(browser: Browser, site: str, path: str, problem: str) -> None:
     tab = Tab(browser, site)
     tab.open(path)
-    tab.page.wait_for_load_state("networkidle")
-    assert any(problem in said for said in tab.problems), tab.problems
+    deadline = time.monotonic() + 60
+    while not any(problem in said for said in tab.problems):
+        assert time.monotonic() < deadline, tab.problems
+        tab.page.wait_for_timeout(20)
     tab.allow(".")
     assert tab.problems == []
     tab.close()

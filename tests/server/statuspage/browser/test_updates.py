@@ -18,10 +18,11 @@ from page_reading import (
     row,
     table_column,
     text,
+    wait_for_all,
     wait_for_another_picture,
 )
 from playwright.sync_api import Page, Route, expect
-from recorded_run import RecordedRun, made_up, recorded
+from recorded_run import LASTING, RecordedRun, made_up, recorded
 from serving import Serving
 
 from pathwatch.client import Client
@@ -44,6 +45,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             return server
 
         yield start
+
+
+def rewound(server: BackgroundServer) -> RecordedRun:
+    """The run of `half_way`, gone back to its tenth step."""
+    return RecordedRun(
+        server.grpc_address, "live", recorded("ol_pair_s0"), attempt=1, first=10, grace_seconds=LASTING
+    )
 
 
 def mark(page: Page) -> None:
@@ -105,7 +113,7 @@ def test_a_rewound_run_is_drawn_anew(
     page = open_tab(live_server.http_address).open("/#/runs/live")
     assert drawn_points(chart(page, "train_loss")) == 30
     seen = picture(chart(page, "train_loss"))
-    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0"), attempt=1, first=10) as again:
+    with rewound(live_server) as again:
         again.play(2)
         page.wait_for_function(
             "figure => Number(figure.dataset.points) === 24",
@@ -131,7 +139,7 @@ def test_a_zoomed_chart_of_a_rewound_run_is_drawn_anew(
     page.mouse.move(5, 5)
     wait_for_another_picture(figure, whole)
     zoomed = picture(figure)
-    with RecordedRun(live_server.grpc_address, "live", recorded("ol_pair_s0"), attempt=1, first=10) as again:
+    with rewound(live_server) as again:
         again.play(2)
         expect(figure).to_have_attribute("data-points", "24")
         wait_for_another_picture(figure, zoomed)
@@ -165,7 +173,7 @@ def test_a_run_made_anew_is_not_the_one_before(
 ) -> None:
     """Of the same attempt and further on, while the page could not ask."""
     tab = open_tab(live_server.http_address)
-    tab.allow("ERR_FAILED")
+    tab.allow("ERR_FAILED|404")  # what was asked before the page was cut off may be answered late
     page = tab.open("/#/runs/live")
     figure = chart(page, "train_loss")
     drawn_points(figure)
@@ -259,7 +267,7 @@ def test_it_finds_its_server_again(open_tab: OpenTab, serve: Serve) -> None:
     with RecordedRun(first.address, "live", recorded("text_c_s0")) as run:
         run.play(3)
         tab = open_tab(first.http)
-        tab.allow("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
+        tab.allow("net::ERR_")  # wherever in an answer the kill comes
         page = tab.open("/#/runs/live")
         expect(field(page, "connection")).to_have_text("live")
         before = drawn_points(chart(page, "train_loss"))
@@ -281,15 +289,17 @@ def test_it_finds_its_server_again(open_tab: OpenTab, serve: Serve) -> None:
 
 def test_silence_is_told(open_tab: OpenTab, live_server: BackgroundServer) -> None:
     """Nothing happens on the server then: time alone makes a signal stale."""
-    with RecordedRun(live_server.grpc_address, "silent", recorded("text_c_s0"), grace_seconds=2) as run:
+    with RecordedRun(live_server.grpc_address, "silent", recorded("pair_s1"), grace_seconds=2) as run:
         run.play(4)
         page = open_tab(live_server.http_address).open("/#/runs/silent")
         freshness = page.locator('[data-health="freshness"]')
         expect(freshness).to_have_attribute("data-state", "bad")
-        expect(field(card(page, "py"), "phase")).to_have_text("UNKNOWN")
+        expect(field(card(page, "add:0.6"), "phase")).to_have_text("UNKNOWN")
         assert text(page, "action").upper() == "CONTINUE"
-        run.play(1)
-        expect(freshness).to_have_attribute("data-state", "ok")
+        # One step is fresh for two seconds, which is as long as the page waits before it asks again.
+        while freshness.get_attribute("data-state") != "ok":
+            run.play(1)
+            page.wait_for_timeout(250)
 
 
 def test_leaving_a_run_ends_its_requests(
@@ -313,8 +323,7 @@ def test_watching_costs_few_small_requests(
     """Nothing is fetched again that is known, and the document does not grow while nothing happens."""
     tab = open_tab(live_server.http_address)
     page = tab.open("/#/runs/live")
-    drawn_points(chart(page, "train_loss"))
-    page.wait_for_load_state("networkidle")
+    wait_for_all(page)
     polled = lambda response: response.url.endswith("/api/v1/runs/live")  # noqa: E731
     with page.expect_response(polled):
         pass
