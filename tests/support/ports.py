@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
 
+_given: set[int] = set()
+
 
 def lasting_port() -> int:
-    """A port that nobody listens on and that the kernel gives to nobody else.
+    """A port that nobody listens on, and that neither the kernel nor another test gives to anybody else.
 
     A port from bind(0) is the kernel's to give again while its server is down, to whoever asks for one or
-    to an outgoing connection; the server that comes back would find it taken.
+    to an outgoing connection; the server that comes back would find it taken. So would one that starts a
+    moment after somebody has drawn the same port.
     """
-    for port in random.SystemRandom().sample(_own_ports(), 1000):
+    ports = _ports_of_this_process()
+    for port in random.SystemRandom().sample(ports, min(1000, len(ports))):
+        if port in _given:
+            continue
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise RuntimeError("a thousand ports of 127.0.0.1 are taken")
+
+
+def _ports_of_this_process() -> range:
+    """Each of the processes that run tests side by side has its own share."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{what}", "") for what in ("", "_COUNT"))
+    if not worker:
+        return _own_ports()
+    return _own_ports()[int(worker.removeprefix("gw")) :: int(workers)]
 
 
 def _own_ports() -> range:
