@@ -205,6 +205,9 @@ def test_limit_streams(serve: Any, eventually: Any, make_batch: Any) -> None:
     service = serve(Limits(streams=1, hello_seconds=60))
     service.create()
     silent = service.stream()
+    # Else the next may come first, and have the room.
+    of = 'grpc_method="StreamRouting",grpc_service="pathwatch.v1.RoutingService",grpc_type="bidi_stream"'
+    eventually(lambda: series(service, f"grpc_server_in_flight{{{of}}}") == 1)
 
     def full() -> bool:
         stream = service.stream()
@@ -215,7 +218,7 @@ def test_limit_streams(serve: Any, eventually: Any, make_batch: Any) -> None:
             return True
         return False
 
-    eventually(full)
+    assert full()
     second = service.stream()
     second.hello()
     assert "1 streams are open" in ends(second).details()
@@ -240,13 +243,22 @@ def test_limit_streams_per_run(serve: Any, make_batch: Any) -> None:
 
 
 @pytest.mark.slow
-def test_limit_hello_seconds(serve: Any, make_batch: Any) -> None:
+def test_limit_hello_seconds(serve: Any, make_batch: Any, eventually: Any) -> None:
     service = serve(Limits(hello_seconds=1, streams=1))
     service.create()
     error = service.stream().error()
     assert error.code() is Code.DEADLINE_EXCEEDED
     assert "within 1 s" in error.details()
-    works(service, make_batch, "run")
+
+    def gets_in() -> bool:
+        """The room is free a moment after the refusal; and on a busy machine a hello may take its second."""
+        try:
+            works(service, make_batch, "run")
+        except grpc.RpcError:
+            return False
+        return True
+
+    eventually(gets_in)
 
 
 def test_limit_runs(serve: Any, make_batch: Any) -> None:
@@ -458,7 +470,9 @@ def test_limit_unacked_bytes_per_run(serve: Any, make_batch: Any, eventually: An
         stream.hello(rank=number, world_size=3, session=str(number))
     other = service.stream()
     other.hello("other")
-    eventually(lambda: all(service.get(name).world_size for name in ("run", "other")))
+    # All of them: a hello is answered by a commit.
+    connected = 'pathwatch_connected_ranks{{run="{}"}}'.format
+    eventually(lambda: [series(service, connected(run)) for run in ("run", "other")] == [3, 1])
     with held_commits() as release:
         for stream in (ranks[0], ranks[0], ranks[1]):
             stream.send(batch)
@@ -556,7 +570,7 @@ def test_a_refusal_is_logged_once_and_counted(serve: Any, caplog: Any) -> None:
     service.create()
     for number in range(20):
         refused(lambda number=number: service.create(f"other-{number}"))
-    assert sum("limit runs" in record.message for record in caplog.records) == 1
+    assert sum("limit runs" in record.getMessage() for record in caplog.records) == 1
     assert metric(service, "runs") == 20
 
 

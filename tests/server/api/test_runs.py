@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from pathwatch.client import Client, PathwatchError, RoutingStream
+from pathwatch.server.engine import engine
+from pathwatch.server.engine.clock import Clock
 from pathwatch.v1 import run_pb2, signal_pb2
 
 CONFIG = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4))
@@ -178,11 +180,15 @@ def test_watchers_hear_every_change_until_the_run_is_finished(
     assert heard[-1].step == 90
 
 
-def test_watchers_hear_that_data_stopped(client: Client) -> None:
-    config = run_pb2.RunConfig(topology=CONFIG.topology, grace_seconds=0.5)
-    client.create_run("run", config)
-    watching = client.watch_signals("run", timeout=60)
-    assert [next(watching).stale, next(watching).stale] == [False, True]
+def test_watchers_hear_that_data_stopped(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_700_000_000.0]  # stands still until the watcher has heard that all is well
+    monkeypatch.setattr(engine, "Clock", lambda: Clock(wall=lambda: now[0]))
+    with Client(serve().grpc_address) as client:
+        client.create_run("run", run_pb2.RunConfig(topology=CONFIG.topology, grace_seconds=0.5))
+        watching = client.watch_signals("run", timeout=60)
+        assert not next(watching).stale
+        now[0] += 0.6
+        assert next(watching).stale
 
 
 def test_watchers_hear_that_a_run_was_deleted(client: Client) -> None:

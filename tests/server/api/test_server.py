@@ -39,7 +39,7 @@ def test_reflection_lists_the_services(service: Any) -> None:
 def test_a_drain_says_not_serving_and_acks_what_it_has_read(
     tmp_path: Path, make_stream: Any, make_batch: Any
 ) -> None:
-    config = ServerConfig(data=tmp_path / "data", drain_seconds=2)
+    config = ServerConfig(data=tmp_path / "data", drain_seconds=60)
     with ExitStack() as leaving:
         server = leaving.enter_context(BackgroundServer(config))
         with grpc.insecure_channel(server.grpc_address) as channel:
@@ -57,8 +57,10 @@ def test_a_drain_says_not_serving_and_acks_what_it_has_read(
             draining = threading.Thread(target=leaving.pop_all().close)
             draining.start()
             assert next(health).status == NOT_SERVING
+            health.cancel()  # which would go on for as long as the server has for its leave
             error = stream.error()
-            draining.join(30)
+            draining.join(120)
+            assert not draining.is_alive()
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "shutting down" in error.details()
     acked = max(response.acked_sequence for response in stream.responses)
