@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_refusals_are_bounded_and_control_calls_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(audit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: now[0]))
     path = tmp_path / "audit.log"
     log = AuditLog(path)
     for _ in range(1000):

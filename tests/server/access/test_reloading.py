@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from pathwatch.server.access.reloading import Reloaded
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Time as the code sees it; the test moves it on."""
     now = [0.0]
-    monkeypatch.setattr(reloading.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reloading, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
