@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import patient_job
 import pytest
 
 from pathwatch.client import Client
@@ -34,7 +35,7 @@ def train(server: str, tmp_path: Path) -> Callable[..., str]:
     def run(script: str, *arguments: str, steps: int, launcher: tuple[str, ...] = ()) -> str:
         done = subprocess.run(
             [
-                *(sys.executable, *launcher, str(FRAMEWORKS / script)),
+                *(sys.executable, *launcher, patient_job.__file__, str(FRAMEWORKS / script)),
                 *("--run-name", "example", "--server", server, "--out", str(tmp_path / "out")),
                 *("--steps", str(steps), "--probe-interval", "10", *arguments),
             ],
