@@ -196,6 +196,7 @@ def test_two_connections_that_are_lost_are_one_warning(sidecar, streams, observe
     stream = streams(sidecar.address, watch=True)
     observe(stream, 1)
     assert stream.flush(60)
+    eventually(lambda: sidecar.requests)  # a server that ends leaves who is just connecting without an answer
     sidecar.stop()
     eventually(lambda: warnings(caplog) and stream._follower.last_error)
     before = len(waits)

@@ -485,11 +485,13 @@ def test_a_process_ends_though_its_disk_hangs(tmp_path: Path, hanging: str) -> N
 MANY = """
 import os, sys, threading, time
 import numpy as np
-from pathwatch.client import RoutingStream, Spool, spool_folder
+from pathwatch.client import RoutingStream, Spool, buffer, spool_folder, stream as module
+module._EXIT_TIMEOUT = 20.0
+buffer._PATIENCE = 600.0
 write = os.write
 def slowly(descriptor, data):
     if threading.current_thread().name == "pathwatch-spool":
-        time.sleep(0.2)
+        time.sleep(1.4)  # 2.8 s for each stream: too long for one after the other, ample for all at once
     return write(descriptor, data)
 spool_folder.os.write = slowly
 spool = Spool(sys.argv[1])
