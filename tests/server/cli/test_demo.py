@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,9 @@ if os.environ["RANK"] == "0":
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the demo in a folder whose job plays back a trace."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(trace: str, each_step: str = "pass", *options: str) -> subprocess.Popen[str]:
         script = tmp_path / "examples" / "arithmetic" / "train.py"
@@ -60,7 +61,7 @@ def demo(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 each_step=each_step,
             )
         )
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pathwatch.server.cli", "demo", "--out", "out", *options],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
@@ -69,8 +70,14 @@ def demo(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             # Shells have what they run in the background ignore Ctrl-C, these tests included.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:  # the test failed, and its job may wait for ever
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
 def left_over(folder: Path) -> list[psutil.Process]:
@@ -86,7 +93,9 @@ def left_over(folder: Path) -> list[psutil.Process]:
 
 
 def test_a_judged_run(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    process = demo("ol_pair_s0", "pass", "--seed", "5")
+    seen = tmp_path / "seen"  # the page, which is there as long as the job runs
+    wait = f"while not Path({str(seen)!r}).exists(): time.sleep(0.05)"
+    process = demo("ol_pair_s0", wait, "--seed", "5")
     assert process.stdout is not None
     out = ""
     while (link := LINK.search(out)) is None:
@@ -96,6 +105,7 @@ def test_a_judged_run(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
     assert f"status page {link[1]}, Prometheus {link[1]}metrics\n" in out
     with urllib.request.urlopen(link[1], timeout=30) as page:  # noqa: S310 (http, see LINK)
         assert page.status == 200
+    seen.touch()
     rest, err = process.communicate(timeout=240)
     out += rest
     assert process.returncode == 0, out + err
