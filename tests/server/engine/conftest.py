@@ -166,6 +166,10 @@ class Bench:
     def view(self, run: str = "run") -> RunView:
         return self.engine.views[run]
 
+    def at_rest(self) -> bool:
+        """Whether nothing is computed or waits to be, so that both threads are there for what comes."""
+        return self.engine._pool._under_way == 0
+
     def pass_time(self, seconds: float) -> None:
         """Moves both clocks and makes the engine look at them."""
         self.wall += seconds
