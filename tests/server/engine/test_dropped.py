@@ -34,12 +34,13 @@ def test_sessions_and_ranks_add_up(bench: Any, dropped: Any) -> None:
     dropped(5 + 7 + 2 + 1)
 
 
-def test_a_count_that_a_refused_watermark_tells_holds(bench: Any, dropped: Any) -> None:
+def test_a_count_that_a_refused_watermark_tells_holds(bench: Any, dropped: Any, eventually: Any) -> None:
     bench.create()
     rank = bench.join()
     rank.watermark(5)
     rank.watermark(3, dropped=4)  # goes back
     dropped(4)
+    eventually(lambda: rank.rejected)  # which follows what readers see
     assert len(rank.rejected) == 1
 
 
