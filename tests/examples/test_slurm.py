@@ -24,6 +24,8 @@ from pathwatch.v1 import run_pb2
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
 OVERFITS, STEPS = "text_deferred_bS_s2", 41
+FIRST = 3
+"""Steps after which training waits, so that it is not over before its server goes."""
 COMMANDS = {
     "pathwatch": f'exec {sys.executable} -m pathwatch.server.cli "$@"',
     "srun": 'echo $$ > srun.pid; exec "$@"',
@@ -121,7 +123,7 @@ def eventually(holds: Callable[[], Any]) -> None:
 
 def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code, and what it printed."""
-    said, _ = process.communicate(timeout=90)
+    said, _ = process.communicate(timeout=150)
     return process.returncode, said
 
 
@@ -173,7 +175,7 @@ def judged(address: str, run: str) -> int:
 
 
 def test_training_follows_a_server_that_starts_later_and_again_elsewhere(cluster: Cluster) -> None:
-    job = cluster.train(OVERFITS, STEPS)
+    job = cluster.train(OVERFITS, STEPS, FIRST)
     assert job.stdout is not None
     assert f"file of servers {cluster.endpoint}: No such file" in job.stdout.readline()
     first = cluster.start("serve.sbatch")
@@ -182,6 +184,7 @@ def test_training_follows_a_server_that_starts_later_and_again_elsewhere(cluster
     eventually(lambda: judged(address, "moe-17") >= 0)
     first.send_signal(signal.SIGTERM)
     assert ends(first)[0] == 0
+    (cluster.folder / "go_on").touch()
     cluster.start("serve.sbatch", PATHWATCH_PORT=str(ports.lasting_port()))
     code, said = ends(job)
     assert code == 0, said
@@ -205,11 +208,12 @@ def test_the_runs_of_a_shard_that_is_gone_are_served_by_another(cluster: Cluster
             for task, address in enumerate(addresses)
         }
         eventually(lambda: told(cluster) == sorted(addresses))
-        job = cluster.train(OVERFITS, STEPS)
+        job = cluster.train(OVERFITS, STEPS, FIRST)
         eventually(lambda: judged(",".join(addresses), "moe-17") >= 0)
         with redis.client() as client:
             owner = client.hget("pathwatch:{moe-17}:lease", "owner").decode()
         os.killpg(shards[owner].pid, signal.SIGKILL)
+        (cluster.folder / "go_on").touch()
         code, said = ends(job)
         assert code == 0, said
         assert "moe-17: stop reached at step " in said
