@@ -18,7 +18,7 @@ import pytest
 
 from pathwatch.server import failpoints
 from pathwatch.server.store import sqlite_snapshots
-from pathwatch.server.store.interface import Store, StoreError
+from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.server.store.sqlite_check import snapshot_findings
 from pathwatch.server.store.sqlite_damage import way_back
@@ -48,7 +48,9 @@ def test_a_snapshot_holds_what_was_committed(tmp_path: Path, fill: Fill, content
     assert [file.name for file in snapshot.path.parent.iterdir()] == [snapshot.path.name]
 
 
-def test_a_snapshot_taken_while_others_write_is_of_one_moment(tmp_path: Path, fill: Fill) -> None:
+def test_a_snapshot_taken_while_others_write_is_of_one_moment(
+    tmp_path: Path, fill: Fill, eventually: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commits go on all the while; in the copy, a step's rows are there all or none."""
     with closing(SqliteStore(tmp_path)) as store:
         fill(store, range(100), size=20_000)
@@ -68,6 +70,12 @@ def test_a_snapshot_taken_while_others_write_is_of_one_moment(tmp_path: Path, fi
             taken = []
             while len(taken) < 3:
                 before = len(written)
+                # Half of it, and the rest only when somebody has written.
+                monkeypatch.setattr(
+                    sqlite_snapshots,
+                    "reach",
+                    lambda _, before=before: eventually(lambda: len(written) > before),
+                )
                 taken.append(snapshots.take(tmp_path / FILE_NAME, unhurried=True))
                 assert len(written) > before, "no commit while the snapshot was taken"
         finally:
@@ -214,6 +222,12 @@ def test_a_snapshot_never_takes_the_last_of_the_disk(
 # As the server takes them.
 
 
+def said_by_servers(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Warnings and worse, without what threads of other tests may have to say."""
+    records = [record for record in caplog.records if record.name == "pathwatch.server"]
+    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+
+
 def test_they_are_taken_from_time_to_time_where_anything_changed(
     tmp_path: Path, fill: Fill, content: Content, eventually: Callable[..., object]
 ) -> None:
@@ -235,7 +249,8 @@ def test_they_are_taken_from_time_to_time_where_anything_changed(
         for step in range(6):  # as long as the other, of the same pace, takes six
             fill(other, range(step, step + 1))
             eventually(lambda step=step: newest(busy) > step)
-        assert newest(idle) == rested, "nothing had changed"
+        # One that held everything may have been begun before the last commit was counted.
+        assert newest(idle) <= rested + 1, "nothing had changed"
 
 
 def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path, eventually: Callable[..., object]) -> None:
@@ -270,7 +285,7 @@ def test_a_stop_gives_a_snapshot_up(
     store.close()
     assert Snapshots(tmp_path).all() == []
     assert Snapshots(tmp_path).leftovers() == []
-    assert not caplog.records
+    assert not said_by_servers(caplog)
 
 
 def test_one_that_fails_is_tried_again(
@@ -283,9 +298,9 @@ def test_one_that_fails_is_tried_again(
     with closing(SqliteStore(tmp_path, snapshot_seconds=0.01)):
         eventually(lambda: Snapshots(tmp_path).all())
     assert Snapshots(tmp_path).leftovers() == []
-    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "no snapshot" in warning.getMessage()
-    assert "failpoint snapshot.middle" in warning.getMessage()
+    (warning,) = said_by_servers(caplog)
+    assert "no snapshot" in warning
+    assert "failpoint snapshot.middle" in warning
 
 
 def test_damage_that_a_snapshot_meets_stops_commits(
@@ -340,10 +355,11 @@ def test_killed_in_the_middle(tmp_path: Path, fill: Fill, content: Content) -> N
     assert content(tmp_path / FILE_NAME) == before
 
 
-def test_no_thread_is_left(tmp_path: Path, open_store: Callable[[], Store]) -> None:
+def test_no_thread_is_left(tmp_path: Path) -> None:
     others = set(threading.enumerate())
     store = SqliteStore(tmp_path, snapshot_seconds=0.01)
-    ours = set(threading.enumerate()) - others
-    assert [thread.name for thread in ours] == ["pathwatch-snapshots"]
+    # Threads of other tests may come and go meanwhile.
+    new = set(threading.enumerate()) - others
+    (ours,) = (thread for thread in new if thread.name == "pathwatch-snapshots")
     store.close()
-    assert not ours & set(threading.enumerate())
+    assert not ours.is_alive()
