@@ -22,6 +22,7 @@ from pathwatch.client import Client, RoutingStream
 from pathwatch.server.api import channel_options, routing
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.config import Limits
+from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.v1 import run_pb2, signal_pb2
 
 TOPOLOGY = run_pb2.Topology(layers=2, experts=4)
@@ -89,6 +90,35 @@ def test_a_stream_that_grows_old_ends_well(
         return any(response.acked_sequence == last for response in stream.responses)
 
     eventually(is_acknowledged)
+
+
+def test_a_stream_that_grows_old_before_its_hello_is_answered_ends_well(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the disk takes its time: else it would last for ever."""
+    old, written = threading.Event(), threading.Event()
+    commit, retire = SqliteStore.commit, routing._StreamCall.retire
+
+    def late(*arguments: Any) -> None:
+        assert written.wait(60)
+        commit(*arguments)
+
+    def told(call: Any) -> None:
+        retire(call)
+        old.set()
+
+    service = serve(max_connection_age_seconds=0.3)
+    service.create()
+    monkeypatch.setattr(routing._StreamCall, "retire", told)
+    monkeypatch.setattr(SqliteStore, "commit", late)
+    try:
+        stream = service.stream()
+        stream.hello()
+        assert old.wait(60)
+    finally:
+        written.set()
+    stream.responses.extend(stream.call)
+    assert stream.call.code() is grpc.StatusCode.OK
 
 
 def test_a_message_under_way_does_not_keep_an_old_stream_open(

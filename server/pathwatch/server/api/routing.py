@@ -121,6 +121,7 @@ class _StreamCall:
         self._flow = flow
         self._stream: RankStream | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._retired = False
         self._draining = False
 
     async def serve(
@@ -131,7 +132,7 @@ class _StreamCall:
         self._reader = asyncio.create_task(self._read(stream, topology))
         # None wakes the loop below when reading ends, whatever ended it.
         self._reader.add_done_callback(lambda _: self._events.put_nowait(None))
-        if self._draining:
+        if self._retired:  # before the hello was answered
             self._reader.cancel()
         while True:
             match await self._events.get():
@@ -159,6 +160,7 @@ class _StreamCall:
 
     def retire(self) -> None:
         """Read no more; end well when everything read is acknowledged. The sender connects anew."""
+        self._retired = True
         if self._reader is not None:
             self._reader.cancel()
 
