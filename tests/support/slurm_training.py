@@ -1,8 +1,8 @@
 """What a batch script starts: sends a recorded run and, told by SIGUSR1, saves and ends.
 
-`python slurm_training.py TRACE STEPS [FIRST]`: server and run from the environment, the attempt from the count
-of restarts. After so many steps of the trace it goes on without news until it is told; two minutes at most.
-After FIRST of them it waits until the file `go_on` is there. The server may be away at any time.
+`python slurm_training.py TRACE STEPS [FIRST]`: server and run from the environment, the attempt from the
+count of restarts. After so many steps of the trace it goes on without news until it is told; two minutes at
+most. After FIRST of them it waits until the file `go_on` is there. The server may be away at any time.
 """
 
 from __future__ import annotations
