@@ -18,6 +18,9 @@ from torch import nn
 from pathwatch.integrations.observing import observer, sidecar, watch
 from pathwatch.v1 import signal_pb2
 
+NOBODY = "127.0.0.1:1"
+"""Where no server listens."""
+
 
 @pytest.fixture
 def free_port() -> int:
@@ -149,6 +152,8 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[KeptStream]:
         return opened[-1]
 
     monkeypatch.setattr(observer, "RoutingStream", open_stream)
+    # At the default address somebody may answer which attempt is next.
+    monkeypatch.setenv("PATHWATCH_SERVER", NOBODY)
     return opened
 
 
@@ -228,6 +233,7 @@ def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
             "MASTER_PORT": str(ports.lasting_port()),
             "DS_ACCELERATOR": "cpu",
             "OMP_NUM_THREADS": "1",
+            "PATHWATCH_SERVER": NOBODY,
         }
         folder = tmp_path_factory.mktemp("ranks")
         ranks = [
