@@ -218,7 +218,7 @@ def _play_trial(folder: Path, scripted: ScriptedServer) -> None:
         # The training itself, or it would outlive its trial.
         assert str(folder / "train.sh") in Path(f"/proc/{child}/cmdline").read_text().split("\0")[:2]
         os.kill(child, signal.SIGTERM)
-        assert main.wait(30) == 128 + signal.SIGTERM
+        assert main.wait(60) == 128 + signal.SIGTERM
     finally:
         if main.poll() is None:
             os.killpg(main.pid, signal.SIGKILL)
@@ -237,7 +237,8 @@ def _wait_for(log: Path, words: str) -> None:
 def _wait_for_metric(log: Path, name: str) -> str:
     deadline = time.monotonic() + 60
     while True:
-        for found, value, *_ in re.findall(DEFAULT_FILTER, log.read_text()):
+        # Whole lines: of one that is being written the value may be missing.
+        for found, value, *_ in re.findall(DEFAULT_FILTER, log.read_text().rpartition("\n")[0]):
             if found == name:
                 return value
         assert time.monotonic() < deadline, log.read_text()
