@@ -46,7 +46,7 @@ def test_streams_that_grow_old_come_again_and_lose_nothing(
         steps = 0
         # Under load all the time, so that connections end in the middle of it.
         deadline = time.monotonic() + 100
-        while sum(stream.stats.reconnects for stream in streams) < 24:
+        while min(reconnects := [stream.stats.reconnects for stream in streams]) < 4 or sum(reconnects) < 24:
             assert time.monotonic() < deadline, [stream.stats for stream in streams]
             for rank, stream in enumerate(streams):
                 for group in ("math", "code"):
@@ -65,7 +65,6 @@ def test_streams_that_grow_old_come_again_and_lose_nothing(
         stats = [stream.stats for stream in streams]
     assert [(one.rejected, one.dropped_steps) for one in stats] == [(0, 0)] * RANKS
     assert [one.last_error for one in stats if one.last_error and not RESET.search(one.last_error)] == []
-    assert all(one.reconnects >= 4 for one in stats)
     eventually(lambda: service.get().closed_step == steps - 1)
     windows = service.signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run")).windows
     seen = {(w.step, w.group): (w.metrics["window_samples"], w.partial) for w in windows}
