@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ports import lasting_port
 from redis import Redis
@@ -16,16 +17,19 @@ from redis.exceptions import RedisError
 
 from pathwatch.server.store.interface import StoreError
 
+T = TypeVar("T")
+
 SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+"""A sentinel that was held up for two seconds does nothing for half a minute."""
 
 
-def until(done: Callable[[], object]) -> None:
-    """Tries again and again, as the engine does, until nothing is raised."""
-    deadline = time.monotonic() + SECONDS
+def until(done: Callable[[], T]) -> T:
+    """Tries again and again, as the engine does, until nothing is raised; what comes of it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            done()
-            return
+            return done()
         except (StoreError, AssertionError):
             if time.monotonic() > deadline:
                 raise

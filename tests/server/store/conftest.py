@@ -58,7 +58,7 @@ def new_store(redis_server: RedisProcess) -> Callable[[str, Path], Callable[[], 
             return lambda: SqliteStore(folder)
         with redis_server.client() as client:
             client.flushall()
-        return lambda: RedisStore(parse_redis_url(redis_server.url), RedisOptions())
+        return lambda: RedisStore(parse_redis_url(redis_server.url), RedisOptions(timeout_seconds=30))
 
     return new_store
 
