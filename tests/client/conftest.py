@@ -135,7 +135,10 @@ class Sidecar(
             self.hello_times.append(time.monotonic())
             context.set_trailing_metadata(self.refusal_metadata)
             context.abort(*self.refusal)
-        hello = next(requests).hello
+        first = next(requests, None)
+        if first is None:  # cut off before it had said anything
+            return
+        hello = first.hello
         self.hello_times.append(time.monotonic())
         self.hellos.append(hello)
         if hello.session in self.refused_sessions:

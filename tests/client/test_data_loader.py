@@ -62,7 +62,7 @@ def test_workers_disturb_nobody(sidecar, tmp_path, method, when):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     command = [sys.executable, "-W", "error", str(script), sidecar.address, method, when]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr) == (0, "")
     assert [(batch.group, batch.step) for batch in sidecar.received("batch")] == [
         ("math", step) for step in range(21)
