@@ -18,7 +18,8 @@ from redis import RedisCluster, Sentinel
 from redis.exceptions import RedisClusterException, RedisError
 from redis_process import RedisProcess
 
-SECONDS = 60.0
+SECONDS = 120.0
+"""A sentinel that was held up for two seconds does nothing for half a minute."""
 
 
 def wait(is_so: Callable[[], object]) -> None:
@@ -117,7 +118,7 @@ class SentinelRedis(_Replicated):
         settings = self._folder / "sentinel.conf"
         settings.write_text(
             f"port {self._port}\nbind 127.0.0.1\ndir {self._folder}\nsentinel monitor main {master} 1\n"
-            "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+            "sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n"
         )
         with (self._folder / "sentinel.log").open("wb") as log:
             sentinel = subprocess.Popen(["redis-sentinel", str(settings)], stdout=log, stderr=log)
@@ -142,7 +143,7 @@ class ClusterRedis(_Replicated):
         nodes = [f"127.0.0.1:{node.port}" for node in (self.redis, *others)]
         self._url = f"redis+cluster://{','.join(nodes[1:])}"
         self._cli("create", *nodes, "--cluster-yes")
-        wait(lambda: all(self._knows(node, 3) for node in (self.redis, *others)))
+        wait(lambda: all(self._knows(node, 3) and node.in_cluster() for node in (self.redis, *others)))
         with self.redis.client() as client:
             self._name = client.execute_command("CLUSTER MYID").decode()
         self.replica = self.process()
@@ -164,7 +165,7 @@ class ClusterRedis(_Replicated):
 
     def process(self, **settings: str) -> RedisProcess:
         return super().process(
-            cluster_enabled="yes", cluster_node_timeout="3000", cluster_port=str(lasting_port()), **settings
+            cluster_enabled="yes", cluster_node_timeout="5000", cluster_port=str(lasting_port()), **settings
         )
 
     def _cli(self, *call: str) -> None:

@@ -93,6 +93,11 @@ class RedisProcess:
         except RedisError as error:
             return "NOAUTH" in str(error)
 
+    def in_cluster(self) -> bool:
+        """Whether it takes commands as a node of one: each of them does in its own time."""
+        with self.client() as client:
+            return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """SIGSTOP: connections stay open, nothing is answered; SIGCONT in the end."""

@@ -49,17 +49,14 @@ def cluster(servers: Callable[..., RedisProcess]) -> tuple[str, list[RedisProces
     """URL and masters of a cluster, which is ready."""
     ports = [str(lasting_port()) for _ in range(3)]
     masters = [
-        servers(cluster_enabled="yes", cluster_node_timeout="2000", cluster_port=port) for port in ports
+        servers(cluster_enabled="yes", cluster_node_timeout="5000", cluster_port=port) for port in ports
     ]
     nodes = [f"127.0.0.1:{master.port}" for master in masters]
     create = ["redis-cli", "--cluster", "create", *nodes, "--cluster-yes"]
     subprocess.run(create, check=True, capture_output=True, timeout=SECONDS)
     url = f"redis+cluster://{','.join(nodes[:2])}"
 
-    def open_store() -> None:
-        RedisStore(parse_redis_url(url), CALM).close()
-
-    until(open_store)
+    until(lambda: require(all(master.in_cluster() for master in masters)))
     return url, masters
 
 
@@ -139,11 +136,13 @@ def test_another_master_that_sentinels_name(
     monkeypatch.setattr(redis_log, "KEPT_SECONDS", 600.0)  # the machine of the test may be slow
     first = servers()
     second = servers(replicaof=f"127.0.0.1 {first.port}", repl_diskless_sync_delay="0")
+    with second.client() as client:
+        until(lambda: require(client.info("replication")["master_link_status"] == "up"))
     port = lasting_port()
     settings = tmp_path / "sentinel.conf"
     settings.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {first.port} 1\n"
-        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
+        "sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n"
     )
     with (tmp_path / "log").open("wb") as log:
         sentinel = subprocess.Popen(["redis-sentinel", str(settings)], stdout=log, stderr=log)
