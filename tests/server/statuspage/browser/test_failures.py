@@ -19,6 +19,12 @@ pytestmark = pytest.mark.tools
 
 OpenTab = Callable[..., Tab]
 WORDS = "history cannot be read just now"
+NOTE_WORDS = """words => {
+  document.pathwatchSaid = false;
+  const look = () => { document.pathwatchSaid ||= document.body.innerText.includes(words); };
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true, attributes: true});
+}"""
+"""Whether they were ever to be seen from then on."""
 
 
 def unavailable(route: Route) -> None:
@@ -99,6 +105,35 @@ def test_layers_of_a_group_that_cannot_be_had(open_tab: OpenTab, recorded_server
     expect(figure).to_be_visible()
     choice.select_option(second)
     wait_for_another_picture(figure, seen)
+
+
+@pytest.mark.parametrize(
+    ("part", "kept", "shown"),
+    [("checkpoints", "", "[data-checkpoint]"), ("layers", "c", 'figure[data-chart="layers"]')],
+)
+def test_a_late_refusal_of_a_group_is_no_matter_to_the_next(
+    open_tab: OpenTab, recorded_server: BackgroundServer, part: str, kept: str, shown: str
+) -> None:
+    tab = open_tab(recorded_server.http_address)
+    tab.allow("503")
+    page = tab.open("/#/runs/text")
+    expect(page.locator(shown).first).to_be_visible()
+    choice, held = page.locator(f"#{part}-group"), list[Route]()
+    page.route(f"**/{part}?group=py*", lambda route: held.append(route))
+    with page.expect_request(f"**/{part}?group=py*"):
+        choice.select_option("py")
+    with page.expect_response(lambda response: f"/{part}" in response.url):
+        choice.select_option(kept)
+    page.evaluate(NOTE_WORDS, WORDS)
+    while not held:
+        page.wait_for_timeout(20)
+    for route in held:
+        unavailable(route)
+    for _ in range(2):
+        with page.expect_response(lambda response: response.url.endswith("/api/v1/runs/text")):
+            pass
+    assert not page.evaluate("document.pathwatchSaid")
+    expect(page.locator(shown).first).to_be_visible()
 
 
 def test_a_group_without_judged_windows_has_no_map(

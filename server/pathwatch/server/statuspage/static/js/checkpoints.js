@@ -61,9 +61,11 @@ export class Checkpoints {
     const group = this._select.value;
     /** @type {Record<string, string>} */
     const parameters = group === "" ? {} : { group };
-    const { checkpoints } = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal);
-    if (checkpoints === this._checkpoints || group !== this._select.value) return;
-    this._checkpoints = checkpoints;
+    const answer = await get(`runs/${encodeURIComponent(this._run)}/checkpoints`, parameters, signal).catch((error) => {
+      if (group === this._select.value) throw error; // else another group is wanted meanwhile
+    });
+    if (group !== this._select.value || answer.checkpoints === this._checkpoints) return;
+    this._checkpoints = answer.checkpoints;
     this._show();
   }
 

@@ -51,7 +51,9 @@ export class LayersPanel {
     const group = this._select.value;
     const asked = `${judgedState(run)} ${group}`;
     if (asked === this._asked) return;
-    const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group, points: POINTS }, signal);
+    const answer = await get(`runs/${encodeURIComponent(this._run)}/layers`, { group, points: POINTS }, signal).catch((error) => {
+      if (group === this._select.value) throw error; // else another group is wanted meanwhile
+    });
     if (group !== this._select.value) return;
     this._asked = asked;
     if (answer.step.length === 0) {
