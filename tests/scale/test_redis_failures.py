@@ -56,7 +56,8 @@ def test_redis_fails(
             run for run in configs if any(re.search(rf"{LOST}.*\b{run}\b", s.log) for s in shards.shards)
         ]
         print(f"written again: commits of {again}")
-        assert ("text" in again) == (kind is not OneRedis)
+        # Killed while an fsync is under way, Redis may lack what it had not given to the file yet.
+        assert "text" in again or kind is OneRedis
 
 
 def commits(redis: OneRedis, run: str) -> int:

@@ -1,6 +1,7 @@
 """Redis as servers that share it find it: one process, one that a sentinel names, a cluster. Each can fail.
 
-What fails has acknowledged more than is left of it, but for the one process, which comes back with all.
+What fails has acknowledged more than is left of it, but for the one process, which comes back with all, or
+nearly all.
 """
 
 from __future__ import annotations
