@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from pathwatch.client import Client
-from pathwatch.integrations.observing import sidecar
 from pathwatch.integrations.pytorch import Probe, ProbeGroup, attach
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
@@ -19,10 +17,9 @@ TOKENS = torch.randint(16, (8, 6), generator=torch.Generator().manual_seed(1))
 
 
 def test_a_job_is_watched_by_the_one_that_is_there(
-    make_torch_moe: Callable, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_torch_moe: Callable, patient: None, free_port: int, tmp_path: Path
 ) -> None:
     """And finds out there which attempt it is, each time it starts again."""
-    monkeypatch.setattr(sidecar, "_TIMEOUT", 60.0)  # a job that waits no longer begins with attempt 0 again
     group = ProbeGroup(inputs={"tokens": TOKENS}, sample_ids=torch.arange(8), labels=TOKENS)
     probe = Probe(groups={"a": group}, interval=1, shift_labels=False)
     with BackgroundServer(ServerConfig(data=tmp_path)) as server:
