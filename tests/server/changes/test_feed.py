@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,31 @@ def test_a_damaged_signal_does_not_end_the_telling(house: House, eventually: Eve
     house.notify("bad")
     told.close()
     assert house.steps("bad")[-1] == (3, 30)
+
+
+def test_an_end_that_is_asked_for_as_it_wakes_is_not_slept_through(
+    house: House, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = house.feed()
+    closing = threading.Thread(target=told.close, daemon=True)
+    asked = threading.Event()
+
+    class Wake(threading.Event):
+        def clear(self) -> None:
+            if not asked.is_set():
+                closing.start()
+                eventually(lambda: told._closing and self.is_set())
+                asked.set()
+            super().clear()
+
+    wake = Wake()
+    monkeypatch.setattr(told, "_wake", wake)
+    told.start()
+    assert asked.wait(60)
+    closing.join(60)
+    ended = not closing.is_alive()
+    wake.set()
+    assert ended
 
 
 def test_a_store_that_cannot_be_read_for_a_while(

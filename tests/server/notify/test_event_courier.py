@@ -622,6 +622,24 @@ def test_a_thread_does_all_that(
     assert len(receiver.received) == 2, "what can be delivered before the end is"
 
 
+def test_an_end_that_is_asked_for_as_it_wakes_is_not_slept_through(
+    runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courier = hire(receiver.url, runs=("other",))
+
+    class Wake(threading.Event):
+        def clear(self) -> None:
+            courier.close()
+            super().clear()
+
+    monkeypatch.setattr(courier, "_wake", Wake())
+    runs.say("a", math="LEARNING")
+    courier.start()
+    courier.join(60)
+    walk(hire(receiver.url))
+    assert receiver.received == [], "what it had not wanted is remembered"
+
+
 def test_a_hung_receiver_does_not_hold_up_the_end(
     runs: ToldRuns, receiver: WebhookReceiver, hire: Hire, walk: Walk, eventually: Callable[..., Any]
 ) -> None:

@@ -60,8 +60,8 @@ class ChangeFeed:
 
     def _tell_until_closed(self) -> None:
         while True:
-            closing = self._closing
             self._wake.clear()
+            closing = self._closing  # after: an end that is asked for in between would not be heard of again
             with self._lock:
                 changed, self._changed = self._changed, set()
             failed = {run for run in sorted(changed) if not self._tell(run)}

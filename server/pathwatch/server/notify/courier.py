@@ -91,8 +91,8 @@ class Courier(ABC):
 
     def _run(self) -> None:
         while not self.abandoned:
-            closing = self._closing
             self._wake.clear()
+            closing = self._closing  # after: an end that is asked for in between would not be heard of again
             try:
                 wait = self.step()
             except Exception:
