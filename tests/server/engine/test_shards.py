@@ -606,3 +606,26 @@ def test_the_name_of_a_run_that_could_never_be_stored_is_free_for_others(
     with pytest.raises(RefusedError, match="cannot be stored"):
         shard.create()
     eventually(lambda: shards.table.owners == {})
+
+
+def test_a_server_stops_though_leases_are_renewed_faster_than_the_store_refuses(
+    shards: Shards, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = shards.start(A, lease_seconds=0.05)
+    shard.create()
+
+    def refuse(_: Any) -> None:
+        renewals = shard.leases.renewals
+        eventually(lambda: shard.leases.away or shard.leases.renewals > renewals + 2)
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(shard.store, "commit", refuse)
+    shard.engine.register_checkpoint("run", Checkpoint(step=1, tag="", attempt=0))
+    eventually(lambda: shard.engine.stats.commit_failures)
+    stopping = threading.Thread(target=shard.engine.stop)
+    stopping.start()
+    stopping.join(20)
+    has_stopped = not stopping.is_alive()
+    shard.leases.away = True  # whatever comes of it, it ends here
+    stopping.join(60)
+    assert has_stopped

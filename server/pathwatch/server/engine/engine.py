@@ -344,7 +344,9 @@ class Engine:
 
     def _renewed(self, lost: Mapping[str, Held]) -> None:
         """In the thread that renews leases: bring it to the writer."""
-        self._commands.put_urgent(partial(self._take_renewed, lost))
+        # One that stops ends when nothing waits, which may never be where the store is slower than this.
+        if not self._commands.closed:
+            self._commands.put_urgent(partial(self._take_renewed, lost))
 
     def _take_renewed(self, lost: Mapping[str, Held]) -> None:
         if self._adoption is not None:
