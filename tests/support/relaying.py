@@ -25,7 +25,7 @@ from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import RelayConfig, ServerConfig
 from pathwatch.v1 import routing_pb2, routing_pb2_grpc, run_pb2
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 TRACE = recorded("text_c_s0")
 WINDOW_STEPS = 5
 STREAM = run_pb2.RunConfig(

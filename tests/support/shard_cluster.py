@@ -20,7 +20,7 @@ from serving import Serving
 from pathwatch.v1 import run_pb2
 
 SHARDS = 3
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
 
 

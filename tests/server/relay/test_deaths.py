@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from job import differences, outcome
-from relaying import STREAM, TRACE, HandRank, RelayProcess, counted, share, together
+from relaying import PATIENCE_SECONDS, STREAM, TRACE, HandRank, RelayProcess, counted, share, together
 from server_process import ServerProcess
 
 from pathwatch.client import Client
@@ -54,11 +54,11 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost(tmp_path: Path) -> None
     def wait_before(sequence: int) -> None:
         for number, stage in enumerate(stages, start=1):
             if sequence > number * THIRD:
-                assert stage.wait(60)
+                assert stage.wait(PATIENCE_SECONDS)
 
     try:
         with RelayProcess(servers.address) as relay:
-            with Client(relay.address) as client:
+            with Client(relay.address, timeout=60) as client:
                 client.create_run("traced", STREAM)
 
             def kill() -> None:
@@ -87,7 +87,7 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost(tmp_path: Path) -> None
 
 
 def wait_acked(ranks: list[HandRank], sequence: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while min(rank.acked for rank in ranks) < sequence:
         assert time.monotonic() < deadline, [rank.acked for rank in ranks]
         time.sleep(0.002)
