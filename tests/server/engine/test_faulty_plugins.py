@@ -92,6 +92,11 @@ class Waits(Detector):
         while True:
             time.sleep(0.01)
 
+class WaitsInC(Detector):
+    def update(self, step, round_):
+        (FOLDER / "pid").write_text(str(os.getpid()))
+        hang()
+
 class HangsToRank(Detector):
     def rank(self, checkpoints, group):
         hang()
@@ -171,6 +176,7 @@ hangs-to-update = faulty_plugins:HangsToUpdate
 always-hangs = faulty_plugins:AlwaysHangs
 waits = faulty_plugins:Waits
 hangs-to-rank = faulty_plugins:HangsToRank
+waits-in-c = faulty_plugins:WaitsInC
 crashes = faulty_plugins:Crashes
 forks-and-hangs = faulty_plugins:ForksAndHangs
 crashes-in-rank = faulty_plugins:CrashesInRank
@@ -484,12 +490,13 @@ def test_a_checkpoint_ranking_that_hangs_keeps_what_was_best(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("detector", ["waits", "waits-in-c"])
 def test_a_hanging_plugin_ends_with_a_server_that_is_killed(
-    tmp_path: Path, installed: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, installed: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch, detector: str
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(installed.parent))
     server = ServerProcess(tmp_path / "data")
-    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector="waits")
+    config = run_pb2.RunConfig(topology=run_pb2.Topology(layers=2, experts=4), detector=detector)
     with Client(server.address) as client:
         client.create_run("run", config)
     stream = RoutingStream(server.address, run="run")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -61,14 +63,23 @@ _CALLS = {
 
 
 def _end_with(lifeline: int) -> None:
-    """The server has gone, by whatever way: so does this process, in the middle of a call too."""
+    """The server has gone, by whatever way: so do this process and its group, in the middle of a call too."""
+    # By the kernel, as a plug-in that hangs in C lets no thread of ours run.
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    # And by a thread, where the kernel does not tell of pipes, or the server went before it was to.
+    threading.Thread(target=_end_when_closed, args=(lifeline,), daemon=True).start()
+
+
+def _end_when_closed(lifeline: int) -> None:
     os.read(lifeline, 1)
     os._exit(0)
 
 
 def main(connection: Connection, lifeline: int) -> None:
     """Answers until the server closes the connection."""
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    _end_with(lifeline)
     calls: dict[str, Callable[..., Any]] = {}
     while True:
         try:
