@@ -36,7 +36,7 @@ def main() -> None:
             time.sleep(0.001)
     if options.deliver:
         assert stream.flush(120)
-        stream.close()
+        stream.close(60)  # its files are deleted by then
     else:
         while stream.stats.buffered_bytes > 0:
             time.sleep(0.01)
