@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from pathwatch.client import Client
+from pathwatch.client.uplink import Uplink
 from pathwatch.server.cli.lines import signal_line, window_line
 from pathwatch.server.cli.playback import Batch, ReplayError, replay, step_batches
 from pathwatch.server.traces import Trace, load_trace
@@ -182,7 +184,9 @@ def test_samples_without_a_loss_are_sent_without_one(
     assert {metrics["window_samples"] for metrics in windows.values()} == {24.0}
 
 
-def test_what_the_server_refuses_is_said(trace_file: Callable[..., Path], server: Any) -> None:
+def test_what_the_server_refuses_is_said(
+    trace_file: Callable[..., Path], server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = load_trace(trace_file(steps=2))
 
     def broken(trace: Trace, index: int) -> list[Batch]:
@@ -190,6 +194,15 @@ def test_what_the_server_refuses_is_said(trace_file: Callable[..., Path], server
 
     with pytest.raises(ReplayError, match=r"refused part of step 0 .*loss"):
         list(replay(trace, address=server.grpc_address, run="broken", batches=broken))
+
+    def late(*arguments: Any) -> None:
+        time.sleep(0.5)
+        say(*arguments)
+
+    say = Uplink._say_rejected
+    monkeypatch.setattr(Uplink, "_say_rejected", late)  # after it was counted
+    with pytest.raises(ReplayError, match=r"refused part of step 0 .*loss"):
+        list(replay(trace, address=server.grpc_address, run="broken-again", batches=broken))
 
 
 @pytest.mark.slow

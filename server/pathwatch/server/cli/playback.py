@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _client_logger = logging.getLogger("pathwatch.client")
 
 JUDGED_WITHIN_SECONDS = 60.0
 """How long a step may take to be judged before the replay gives up."""
+SAID_WITHIN_SECONDS = 10.0
+"""How long the client may take to say why something was refused that it has counted."""
 
 
 class ReplayError(RuntimeError):
@@ -137,9 +140,21 @@ class _NewestWarning(logging.Handler):
 
     text = "no reason known"
 
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._refusal = ""
+        self._refused = threading.Event()
+
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            self.text = record.getMessage()
+        self.text = record.getMessage()
+        if " refused: " in self.text and not self._refusal:
+            self._refusal = self.text
+            self._refused.set()
+
+    def refusal(self) -> str:
+        """Why the first message was refused, which is said a moment after it is counted."""
+        self._refused.wait(SAID_WITHIN_SECONDS)
+        return self._refusal or self.text
 
 
 def _await_judged(
@@ -158,7 +173,7 @@ def _await_judged(
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     if stream.stats.rejected:
-        raise ReplayError(f"the server refused part of step {step} ({warnings.text})")
+        raise ReplayError(f"the server refused part of step {step} ({warnings.refusal()})")
 
 
 def _at(array: NDArray[Any] | None, index: tuple[Any, ...]) -> NDArray[Any] | None:
