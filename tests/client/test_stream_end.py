@@ -194,7 +194,7 @@ def test_a_process_exits_within_5_s_without_a_server(ending, code):
     done, seconds = run_script("127.0.0.1:1", ending)
     assert done.returncode == code
     assert seconds < 5 + BUSY_SECONDS
-    assert "no pathwatch server at 127.0.0.1:1" in done.stderr
+    assert "bytes not delivered" in done.stderr  # why, only where it has been found out by then
     assert ("training broke" in done.stderr) == bool(code)
 
 
