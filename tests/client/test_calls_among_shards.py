@@ -57,6 +57,7 @@ def test_where_nobody_answers_all_are_named_at_once(client, sidecars):
     assert "\n" not in text
 
 
+@pytest.mark.slow
 def test_while_a_run_is_taken_over_it_is_waited_for(client, sidecars, eventually):
     first, second, owner = sidecars
     owner.stop()
@@ -73,6 +74,7 @@ def test_while_a_run_is_taken_over_it_is_waited_for(client, sidecars, eventually
     assert second.configs
 
 
+@pytest.mark.slow
 def test_a_lone_server_is_waited_for_while_the_run_moves(sidecar, eventually):
     """As behind a relay, which names nobody."""
     sidecar.owner = ""
@@ -102,6 +104,7 @@ def test_a_run_that_nobody_takes_over_is_not_waited_for_for_ever(sidecars, monke
     assert owner.address in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_takes_over_ends_the_call_with_its_timeout(sidecars):
     first, second, owner = sidecars
     owner.stop()
@@ -115,6 +118,7 @@ def test_a_run_that_nobody_takes_over_ends_the_call_with_its_timeout(sidecars):
     assert raised.value.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
+@pytest.mark.slow
 def test_servers_that_name_one_another_do_not_hold_a_call_for_ever(sidecars, monkeypatch):
     monkeypatch.setattr(routed_calls, "_PATIENCE", 1.5)
     first, second, _ = sidecars
@@ -207,6 +211,7 @@ def test_an_owner_in_the_clear_off_this_machine_is_not_asked(client, sidecars):
         client.get_run("run")
 
 
+@pytest.mark.slow
 def test_one_server_of_several_is_enough_to_be_ready(client, sidecars):
     for sidecar in sidecars:
         sidecar.stop()

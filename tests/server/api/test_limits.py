@@ -139,6 +139,7 @@ def test_limit_connections(serve: Any) -> None:
     assert service.get().name == "run"
 
 
+@pytest.mark.slow
 def test_limit_calls(serve: Any, eventually: Any, make_batch: Any) -> None:
     service = serve(Limits(calls=1))
     service.create()

@@ -112,6 +112,7 @@ def test_every_call_about_another_s_run_is_sent_on(shard: Callable[..., Any]) ->
         assert not service.runs.ListRuns(finished, timeout=60).runs
 
 
+@pytest.mark.slow
 def test_what_one_has_drained_the_next_goes_on_with(
     shard: Callable[..., Any], make_batch: Any, eventually: Any
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_folder_that_was_lived_in_is_good(
     assert {path.name: path.read_bytes() for path in data.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_left_is_read_and_left_alone(
     data: Path, tmp_path: Path, checked: Callable[[Path], list[Any]]
 ) -> None:

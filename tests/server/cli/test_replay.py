@@ -184,6 +184,7 @@ def test_samples_without_a_loss_are_sent_without_one(
     assert {metrics["window_samples"] for metrics in windows.values()} == {24.0}
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_is_said(
     trace_file: Callable[..., Path], server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def block(step: int, group: str, ids: list[int], part: int, parts: int, targets:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(

@@ -294,6 +294,7 @@ def test_what_is_sent_does_not_grow_with_what_is_observed() -> None:
     assert np.mean(sent_of_many) <= 1.5 * np.mean(sent_of_few)
 
 
+@pytest.mark.slow
 def test_the_first_window_costs_no_more_than_later_ones() -> None:
     """Nothing is expected yet, and there are more ranks than samples wanted."""
     fleet = Fleet(4 * CAPACITY)

@@ -167,6 +167,7 @@ def test_of_a_run_that_is_lost_nothing_is_written_and_nobody_is_told_more(
     assert [batch.step for batch in shards.stored.batches("run")] == [10]
 
 
+@pytest.mark.slow
 def test_what_was_not_stored_when_the_run_was_lost_is_not_acknowledged(
     shards: Shards, make_batch: Any, eventually: Eventually
 ) -> None:
@@ -217,6 +218,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noticed", ["renewing", "writing"])
 def test_a_deletion_of_a_run_that_was_lost_meanwhile_is_not_said_to_be_done(
     shards: Shards, eventually: Eventually, noticed: str
@@ -234,6 +236,7 @@ def test_a_deletion_of_a_run_that_was_lost_meanwhile_is_not_said_to_be_done(
     assert [row.name for row in shards.stored.runs()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_deleted_and_made_anew_at_once_begins_anew(
     shards: Shards, make_batch: Any, eventually: Eventually
 ) -> None:

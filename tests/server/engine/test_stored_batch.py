@@ -93,6 +93,7 @@ def to_the_bit(rounds: list[Round]) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(sent=st.lists(batches(), max_size=25), ahead=st.integers(0, 4))
 def test_leaving_out_changes_nothing(sent: list[Batch], ahead: int) -> None:

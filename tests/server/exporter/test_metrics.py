@@ -242,6 +242,7 @@ def test_how_long_a_finished_run_stays_can_be_set(tmp_path: Path) -> None:
         assert 'run="run"' not in scrape(server)
 
 
+@pytest.mark.slow
 def test_a_silent_runs_groups_are_unknown(tmp_path: Path, eventually: Any) -> None:
     config = run_pb2.RunConfig(
         topology=CONFIG.topology,

@@ -143,6 +143,7 @@ def test_a_run_is_followed_to_the_server_that_has_it() -> None:
     assert (names.asked, has.asked) == (1, 2)
 
 
+@pytest.mark.slow
 def test_servers_that_name_each_other_are_asked_now_and_then_while_there_is_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

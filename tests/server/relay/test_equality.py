@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from job import differences, outcome
 from rank_messages import CONFIGS, RANKS, send_step
 from relaying import STREAM, TRACE, WINDOW_STEPS, HandRank, cut, relayed, share, together
@@ -81,6 +82,7 @@ def compare(tmp_path: Path, play: Callable[[Sequence[str]], dict[str, bytes]]) -
     return left_out
 
 
+@pytest.mark.slow
 def test_a_stream_of_which_most_is_left_out(tmp_path: Path) -> None:
     left_out = compare(tmp_path, play_trace)
     total = TRACE.losses_TGN.size
@@ -88,5 +90,6 @@ def test_a_stream_of_which_most_is_left_out(tmp_path: Path) -> None:
     assert left_out > total / 3
 
 
+@pytest.mark.slow
 def test_fragments_and_held_back_streams_spread_over_relays(tmp_path: Path) -> None:
     compare(tmp_path, play_fragments)

@@ -17,6 +17,7 @@ from pathwatch.server.relay.servers import Servers
 from pathwatch.v1 import run_pb2, run_pb2_grpc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("certified", "upstream", "is_served"),
     [

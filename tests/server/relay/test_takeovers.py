@@ -29,6 +29,7 @@ def gone() -> str:
     return f"127.0.0.1:{lasting_port()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "said"), [("{there}", "{gone}"), ("{gone},{there}", "{gone}"), ("{there}", "")]
 )
@@ -44,6 +45,7 @@ def test_calls_wait_while_a_run_is_taken_over(gone: str, names: str, said: str) 
     assert taker.asked == CALLS + 1
 
 
+@pytest.mark.slow
 def test_ranks_wait_while_their_run_is_taken_over(gone: str) -> None:
     taker = StandIn(owner=gone, times=CALLS)
     rank = HandRank("run", 0, 1)
@@ -52,6 +54,7 @@ def test_ranks_wait_while_their_run_is_taken_over(gone: str) -> None:
     assert rank.acked == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [True, False])
 def test_a_watch_goes_on_where_the_run_goes(is_named: bool) -> None:
     former, taker = StandIn(), StandIn(revision=2)
@@ -100,6 +103,7 @@ def first_asked_at(address: str, upstream: str, count: int) -> list[str]:
     return [run for run in names if Endpoints(upstream, run).candidates()[0] == address][:count]
 
 
+@pytest.mark.slow
 def test_a_machine_that_answers_nothing_is_given_up_and_left_alone(
     hole: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +123,7 @@ def test_a_machine_that_answers_nothing_is_given_up_and_left_alone(
             assert connections(hole) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_did_not_answer_in_time_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
     noted, note = threading.Event(), avoidance.Avoidance.slow
 

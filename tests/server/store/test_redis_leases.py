@@ -195,6 +195,7 @@ def test_a_server_that_is_asked_again_and_again_asks_redis_once(
         assert "cmdstat_eval" not in client.info("commandstats")
 
 
+@pytest.mark.slow
 def test_what_was_refused_is_not_remembered_for_ever(
     open_leases: OpenLeases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

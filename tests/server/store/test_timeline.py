@@ -129,6 +129,7 @@ def thinned(windows: Sequence[WindowRow], points: int) -> tuple[list[WindowRow],
     return kept, math.ceil(len(windows) / len(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "redis"])
 @settings(max_examples=40, deadline=None)
 @given(told=attempts, points=st.integers(2, 12), after_step=st.integers(-1, 40))
