@@ -139,7 +139,7 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         config = ServerConfig(data=tmp_path, **(free | {"listen": address}))
-        assert f"cannot listen on {address}" in start_error(config, serve_once)
+        assert f"cannot listen on {address}: Address already in use" in start_error(config, serve_once)
         config = ServerConfig(data=tmp_path, **(free | {"http": address}))
         assert f"cannot listen on {address}: Address already in use" in start_error(config, serve_once)
     config = ServerConfig(data=tmp_path, listen="0.0.0.0:0", http="127.0.0.1:0")

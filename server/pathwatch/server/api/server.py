@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
 import grpc
@@ -96,7 +97,11 @@ class GrpcServer:
         self._audit.close()
 
     def _bind(self, config: ServingConfig, counts: AccessCounts) -> str:
-        host, _ = split_address(config.listen)
+        host, port = split_address(config.listen)
+        try:
+            _check_free(host, port)
+        except OSError as error:
+            raise AddressError(f"cannot listen on {config.listen}: {error.strerror}") from error
         try:
             if config.tls is None:
                 port = self._server.add_insecure_port(config.listen)
@@ -105,3 +110,10 @@ class GrpcServer:
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {config.listen}: {error}") from error
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises OSError where the address cannot be had: gRPC would not say why, but write lines of its own."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
