@@ -131,7 +131,6 @@ def test_checkpoints_keep_their_place_through_the_spool(
         assert away.events.index(f"checkpoint {step}") == away.events.index(f"watermark {step}") + 1
 
 
-@pytest.mark.slow
 def test_beyond_max_bytes_the_oldest_whole_steps_go_and_are_counted(
     away: Any, streams: Streams, eventually: Any, tmp_path: Path
 ) -> None:

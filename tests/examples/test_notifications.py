@@ -115,7 +115,7 @@ def test_the_receiver_takes_each_event_once_and_no_forgeries(
     forged = json.dumps(EVENT | {"id": "three"}).encode()
     assert attempt(webhook, forged, time.time() - 301).said.startswith("it answered 401")
     # Still too far ahead when it is looked at: the clock goes on meanwhile.
-    assert attempt(webhook, forged, time.time() + 400).said.startswith("it answered 401")
+    assert attempt(webhook, forged, time.time() + 330).said.startswith("it answered 401")
     host, port = webhook.url.read().removeprefix("http://").rstrip("/").split(":")
     signed = signature(forged, "another secret", time.time())
     for header in ({}, {SIGNATURE: ""}, {SIGNATURE: "t=1"}, {SIGNATURE: signed}, {SIGNATURE: "t=²,v1=é"}):

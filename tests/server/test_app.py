@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
@@ -147,6 +148,24 @@ def test_what_it_does_not_start_with(tmp_path: Path) -> None:
     with BackgroundServer(ServerConfig(data=tmp_path)):
         config = ServerConfig(data=tmp_path, **free)
         assert "another pathwatch server" in start_error(config, serve_once)
+
+
+def test_it_starts_on_all_addresses_where_there_is_no_ipv6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC takes [::] for all there are."""
+    system = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *rest: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return system(family, *rest, **named)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    with BackgroundServer(ServerConfig(data=tmp_path, listen="[::]:0", insecure=True)) as server:
+        port = server.grpc_address.rpartition(":")[2]
+        with Client(f"127.0.0.1:{port}") as client:
+            assert client.list_runs() == []
 
 
 def test_a_background_server_tells_why_it_cannot_start(tmp_path: Path) -> None:

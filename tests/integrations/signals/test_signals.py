@@ -123,10 +123,10 @@ def test_a_frozen_server_is_waited_for_once_in_a_while(
     tmp_path: Path, elapse: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "ANSWER_SECONDS", 0.3)
-    waited: list[str] = []
+    waited: list[tuple[str, float]] = []
 
     def connect(server: str, **options: Any) -> Client:
-        waited.append(server)
+        waited.append((server, options["timeout"]))
         return Client(server, **options)
 
     monkeypatch.setattr(signals, "Client", connect)
@@ -140,7 +140,7 @@ def test_a_frozen_server_is_waited_for_once_in_a_while(
     finally:
         server.kill()
     # At first, and after the rest.
-    assert waited == [server.address] * 2
+    assert waited == [(server.address, 0.3)] * 2
 
 
 def test_whatever_goes_wrong_with_credentials_stops_nothing(

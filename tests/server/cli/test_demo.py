@@ -77,7 +77,11 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         if process.poll() is None:  # the test failed, and its job may wait for ever
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                for left in (*psutil.Process(process.pid).children(recursive=True), process):
+                    left.kill()
 
 
 def left_over(folder: Path) -> list[psutil.Process]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -503,13 +504,19 @@ def test_a_hanging_plugin_ends_with_a_server_that_is_killed(
     weights_NLK = np.full((3, 2, 4), 0.25, np.float32)
     stream.observe(step=1, group="math", sample_ids=np.arange(3), weights=weights_NLK, losses=np.ones(3))
     stream.watermark(1)
-    pid = int(
-        eventually(lambda: (installed.parent / "pid").exists() and (installed.parent / "pid").read_text())
-    )
-    assert psutil.pid_exists(pid)
-    server.kill()
-    stream.close(0.1)
-    eventually(lambda: has_ended(pid))
+    told = installed.parent / "pid"
+    try:
+        pid = int(eventually(lambda: told.exists() and told.read_text()))
+        assert detector == "waits" or eventually((installed.parent / "hangs").exists)
+        assert psutil.pid_exists(pid)
+    finally:
+        server.kill()
+        stream.close(0.1)
+    try:
+        eventually(lambda: has_ended(pid))
+    finally:  # it would keep a core busy for ever
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def has_ended(pid: int) -> bool:

@@ -167,7 +167,6 @@ def test_of_a_run_that_is_lost_nothing_is_written_and_nobody_is_told_more(
     assert [batch.step for batch in shards.stored.batches("run")] == [10]
 
 
-@pytest.mark.slow
 def test_what_was_not_stored_when_the_run_was_lost_is_not_acknowledged(
     shards: Shards, make_batch: Any, eventually: Eventually
 ) -> None:

@@ -36,7 +36,6 @@ def values(families: list[Metric]) -> dict[tuple[str, str], float]:
     }
 
 
-@pytest.mark.slow
 def test_promtool_finds_nothing_to_complain_about(replayed: BackgroundServer) -> None:
     _, text = get(replayed)
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)

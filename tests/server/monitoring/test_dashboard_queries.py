@@ -100,8 +100,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         prometheus.wait_scraped(3)
         # Not in a gap: on a busy machine a scrape may take longer than a second, and has then failed.
         steadily = (
+            "count(min_over_time(up[5s]) == 1 and count_over_time(up[5s]) >= 4) == 2 and on () ("
             "min_over_time(up[5s]) == 1 and count_over_time(up[5s]) >= 4 "
-            "and on (instance) count_over_time(run:pathwatch_groups:count_by_phase[2s]) >= 2"
+            "and on (instance) count_over_time(run:pathwatch_groups:count_by_phase[2s]) >= 2)"
         )
         end = 0.0
         while not prometheus.query(steadily, end):

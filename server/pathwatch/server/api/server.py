@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Protocol
 
@@ -101,7 +102,9 @@ class GrpcServer:
         try:
             _check_free(host, port)
         except OSError as error:
-            raise AddressError(f"cannot listen on {config.listen}: {error.strerror}") from error
+            # Of all else gRPC may make something, as of [::] where there is no IPv6.
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise AddressError(f"cannot listen on {config.listen}: {error.strerror}") from error
         try:
             if config.tls is None:
                 port = self._server.add_insecure_port(config.listen)
@@ -113,7 +116,7 @@ class GrpcServer:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises OSError where the address cannot be had: gRPC would not say why, but write lines of its own."""
+    """Raises OSError where the address is another's: gRPC would not say so, but write lines of its own."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))

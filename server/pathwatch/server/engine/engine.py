@@ -93,8 +93,8 @@ class Engine:
         self._ready: set[str] = set()
         """Runs whose state is committed and that may have work to hand out."""
         self._checking = threading.Lock()
-        self._checked: set[tuple[str, bytes]] = set()
-        """Runs, by name and configuration, that are being created and whose plug-ins can be loaded."""
+        self._checked: list[tuple[str, bytes]] = []
+        """Runs, by name and configuration, whose plug-ins can be loaded, once for each call."""
         self._failing = False
         self._unstored: Collection[str] = ()
         """Runs of which the last commit has not stored all."""
@@ -184,14 +184,14 @@ class Engine:
         create = partial(self._answering, future, partial(self._create, future, name, full, attempt))
 
         def check_first() -> None:
-            key = name, full.SerializeToString(deterministic=True)
             try:
+                key = name, full.SerializeToString(deterministic=True)
                 with self._checking:  # of many ranks that create one run, the first is enough
                     known = key in self._checked or name in self._views
                     problems = [] if known else plugin_violations(full)
                     if not problems:  # until the run is stored, which may take long, nobody sees it
-                        self._checked.add(key)
-                        future.add_done_callback(lambda _: self._checked.discard(key))
+                        self._checked.append(key)
+                        future.add_done_callback(lambda _: self._checked.remove(key))
             except Exception as error:
                 log.exception("the plug-ins of run %r cannot be checked", name, extra={"run": name})
                 settle(future, error)
