@@ -168,9 +168,9 @@ def test_a_name_is_looked_up_anew_and_all_its_addresses_are_tried(
             client.list_runs()
         assert refused.value.code is grpc.StatusCode.UNAVAILABLE
         found.append("127.0.0.1")
-        for run in ("run", "other", "third", "fourth"):  # each asks the addresses in an order of its own
-            client.create_run(run, CONFIG)
-            HandRank(run, 0, 1).send(relay.grpc_address, [make_batch(0), Watermark(step=0)])
+        for number in range(10):  # each run asks the addresses in an order of its own, drawn by the port
+            client.create_run(f"run-{number}", CONFIG)
+            HandRank(f"run-{number}", 0, 1).send(relay.grpc_address, [make_batch(0), Watermark(step=0)])
 
 
 def test_files_are_read_anew_for_the_next_connection(secured: Secured, make_batch: MakeBatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sqlite3
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warned import warned
 
 from pathwatch.server import failpoints
 from pathwatch.server.store import sqlite_snapshots
@@ -222,12 +222,6 @@ def test_a_snapshot_never_takes_the_last_of_the_disk(
 # As the server takes them.
 
 
-def said_by_servers(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Warnings and worse, without what threads of other tests may have to say."""
-    records = [record for record in caplog.records if record.name == "pathwatch.server"]
-    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
-
-
 def test_they_are_taken_from_time_to_time_where_anything_changed(
     tmp_path: Path, fill: Fill, content: Content, eventually: Callable[..., object]
 ) -> None:
@@ -285,7 +279,7 @@ def test_a_stop_gives_a_snapshot_up(
     store.close()
     assert Snapshots(tmp_path).all() == []
     assert Snapshots(tmp_path).leftovers() == []
-    assert not said_by_servers(caplog)
+    assert warned(caplog) == []
 
 
 def test_one_that_fails_is_tried_again(
@@ -298,7 +292,7 @@ def test_one_that_fails_is_tried_again(
     with closing(SqliteStore(tmp_path, snapshot_seconds=0.01)):
         eventually(lambda: Snapshots(tmp_path).all())
     assert Snapshots(tmp_path).leftovers() == []
-    (warning,) = said_by_servers(caplog)
+    (warning,) = warned(caplog)
     assert "no snapshot" in warning
     assert "failpoint snapshot.middle" in warning
 
