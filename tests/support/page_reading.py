@@ -35,7 +35,11 @@ def row(page: Page, run: str) -> Locator:
 
 
 def card(page: Page, group: str) -> Locator:
-    """Of a group on the page of a run; groups are named as they like, so not by a selector."""
+    """Of a group on the page of a run, once it is there; groups have any names, so not by a selector."""
+    page.wait_for_function(
+        "group => [...document.querySelectorAll('[data-group]')].some(card => card.dataset.group === group)",
+        arg=group,
+    )
     for found in page.locator("[data-group]").all():
         if found.get_attribute("data-group") == group:
             return found
