@@ -349,8 +349,9 @@ def test_what_the_reader_does_is_not_undone(
     expect(details).to_have_attribute("open", "")
     page.evaluate("document.pathwatchFocus = document.activeElement")
     assert page.evaluate("document.activeElement !== document.body")
+    before = page.evaluate("scrollY")  # the click has scrolled to what was clicked on
     page.mouse.wheel(0, 300)
-    page.wait_for_function("() => scrollY > 0")
+    page.wait_for_function("before => scrollY > before", arg=before)
     at = page.evaluate("scrollY")
     half_way.play(1)
     expect(field(page, "step")).to_contain_text("750")
