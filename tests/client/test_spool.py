@@ -131,6 +131,7 @@ def test_checkpoints_keep_their_place_through_the_spool(
         assert away.events.index(f"checkpoint {step}") == away.events.index(f"watermark {step}") + 1
 
 
+@pytest.mark.slow
 def test_beyond_max_bytes_the_oldest_whole_steps_go_and_are_counted(
     away: Any, streams: Streams, eventually: Any, tmp_path: Path
 ) -> None:
@@ -438,6 +439,7 @@ def test_a_hung_disk_does_not_hold_up_the_end(
     assert stream.stats.spooled_bytes > 0
 
 
+@pytest.mark.slow
 def test_what_a_hung_disk_holds_is_given_up_in_time_for_the_rest(
     away: Any, streams: Streams, eventually: Any, tmp_path: Path, hung: HungFileSystem, monkeypatch: Any
 ) -> None:

@@ -233,6 +233,7 @@ def test_checkpoints_keep_their_place_among_the_messages(sidecar, streams, obser
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_tried_again(sidecar, streams):
     sidecar.checkpoint_refusals = [(grpc.StatusCode.UNAVAILABLE, "busy")] * 2
     stream = streams(sidecar.address)

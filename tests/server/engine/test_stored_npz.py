@@ -36,6 +36,7 @@ def assert_same(mine: Arrays, theirs: Arrays) -> None:
         assert mine[name].tobytes() == array.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(NAMED)
 def test_what_is_packed_is_read_as_numpy_reads_it(arrays: Arrays) -> None:

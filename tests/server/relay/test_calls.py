@@ -176,6 +176,7 @@ def test_where_one_server_is_away_the_next_is_asked() -> None:
             assert client.get_run("run").name == "run"
 
 
+@pytest.mark.slow
 def test_without_a_server_calls_end_and_with_it_they_go_on(tmp_path: Path) -> None:
     servers = ServerProcess(tmp_path / "data")
     try:

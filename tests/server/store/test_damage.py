@@ -209,6 +209,7 @@ def test_a_database_that_is_gone_is_not_begun_anew(
 # While it is used.
 
 
+@pytest.mark.slow
 def test_damage_met_by_a_commit_stops_commits(tmp_path: Path, fill: Fill, overwrite: Overwrite) -> None:
     with closing(SqliteStore(tmp_path)) as store:
         fill(store, range(400), run="old", size=20_000)

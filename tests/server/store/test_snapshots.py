@@ -48,6 +48,7 @@ def test_a_snapshot_holds_what_was_committed(tmp_path: Path, fill: Fill, content
     assert [file.name for file in snapshot.path.parent.iterdir()] == [snapshot.path.name]
 
 
+@pytest.mark.slow
 def test_a_snapshot_taken_while_others_write_is_of_one_moment(
     tmp_path: Path, fill: Fill, eventually: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
