@@ -10,7 +10,7 @@ from serving import Serving
 from trace_load import RUNS, config_of
 from trace_ranks import TraceRanks, Undisturbed
 
-from pathwatch.v1 import run_pb2, signal_pb2
+from pathwatch.v1 import run_pb2
 
 
 @pytest.fixture(scope="session")
@@ -56,24 +56,8 @@ def the_end(
         for run in configs:
             persistently(address, lambda client, run=run: client.finish_run(run))  # type: ignore[misc]
         found = outcome(address)
-        assert differences(where_to_stop_aside(found), where_to_stop_aside(undisturbed.said)) == []
+        assert differences(found, dict(undisturbed.said)) == []
         reconnects = sum(report["reconnects"] for report in reports)
         print(f"equal to the bit: {len(found)} answers about {len(configs)} runs; {reconnects} streams anew")
 
     return the_end
-
-
-def where_to_stop_aside(said: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Whether to stop, and since when, is compared; `stop_at_step` lies ahead of where ranks are by then."""
-    alike = dict(said)
-    for name, data in said.items():
-        if (signal := _signal(name, data)) is not None and signal.HasField("stop_at_step"):
-            assert signal.stop_at_step > signal.step
-            signal.stop_at_step = signal.step
-            alike[name] = signal.SerializeToString(deterministic=True)
-    return alike
-
-
-def _signal(name: str, data: bytes) -> signal_pb2.Signal | None:
-    what = name.partition(": ")[2]
-    return signal_pb2.Signal.FromString(data) if what.startswith(("signal ", "last signal")) else None

@@ -27,6 +27,9 @@ WINDOW_STEPS = 4
 """Of `drift`, steps of the trace."""
 CAPACITY = 96
 """Of `drift`."""
+STOPPED, STOPPED_AT = "deferred", 19
+"""The run that is told to stop, and at which step of its trace. How far ahead `stop_at_step` lies depends on
+where the ranks are by then: they go on when it has been said."""
 
 
 @cache

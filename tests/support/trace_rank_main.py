@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from stream_report import report_of
-from trace_load import RANKS, RUNS, send_step, trace_of
+from trace_load import RANKS, RUNS, STOPPED, STOPPED_AT, send_step, trace_of
 
 from pathwatch.client import RoutingStream
+from pathwatch.v1 import signal_pb2
 
 AHEAD_BYTES = 256 << 10
 """A rank runs no further ahead of its acknowledgements: so that every fault finds some sent, some to come."""
@@ -34,7 +35,10 @@ class Play:
     ) -> None:
         self._rank, self._seed = rank, seed
         self._acked_R, self._until_R = acked_R, until_R
-        self._streams = {run: RoutingStream(address, run=run, rank=rank, world_size=RANKS) for run in RUNS}
+        self._streams = {
+            run: RoutingStream(address, run=run, rank=rank, world_size=RANKS, watch=run == STOPPED)
+            for run in RUNS
+        }
         self._deadline = time.monotonic() + PATIENCE_SECONDS
 
     def play(self, pace: float) -> dict[str, Any]:
@@ -47,7 +51,11 @@ class Play:
                         self._note()
                         time.sleep(0.005)
                     send_step(stream, run, index, self._rank, self._seed)
-            while time.monotonic() < began + pace or self._ahead():
+            while (
+                time.monotonic() < began + pace
+                or self._ahead()
+                or (index == STOPPED_AT and not self._is_stopped())
+            ):
                 self._note()
                 time.sleep(0.005)
         for stream in self._streams.values():
@@ -63,6 +71,12 @@ class Play:
             any(stream.stats.buffered_bytes > AHEAD_BYTES for stream in self._streams.values())
             and time.monotonic() < self._deadline
         )
+
+    def _is_stopped(self) -> bool:
+        signal = self._streams[STOPPED].signal
+        return (
+            signal is not None and signal.action == signal_pb2.ACTION_STOP
+        ) or time.monotonic() > self._deadline
 
     def _note(self) -> None:
         self._acked_R[:] = [stream.stats.acked for stream in self._streams.values()]
