@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from pathwatch.server.access.counts import AccessCounts
+from pathwatch.server.api.call_counts import CallCounts
+from pathwatch.server.api.server import GrpcServer
 from pathwatch.server.app import BackgroundServer
 from pathwatch.server.config import ServerConfig
+from pathwatch.server.engine.stats import Stats
 from pathwatch.server.store.sqlite import SqliteStore
-from pathwatch.v1 import run_pb2, run_pb2_grpc
+from pathwatch.v1 import run_pb2, run_pb2_grpc, signal_pb2, signal_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -67,3 +72,43 @@ def test_a_drain_says_not_serving_and_acks_what_it_has_read(
     assert 1 <= acked <= last
     with closing(SqliteStore(tmp_path / "data")) as store:
         assert len(list(store.batches("run"))) == acked
+
+
+class _SlowToLeave(signal_pb2_grpc.SignalServiceServicer):
+    """Has something to do yet when a call's status is sent already."""
+
+    def __init__(self) -> None:
+        self.left = False
+
+    async def GetSignal(self, request: signal_pb2.GetSignalRequest, context: Any) -> None:
+        try:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the end")
+        finally:
+            await asyncio.sleep(0.5)
+            self.left = True
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        signal_pb2_grpc.add_SignalServiceServicer_to_server(self, server)
+
+    def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_what_runs_a_call_is_over_before_the_server_is(tmp_path: Path) -> None:
+    """Otherwise it is cancelled with the loop: gRPC may log that as an error, with a traceback."""
+    config = ServerConfig(data=tmp_path / "data", listen="127.0.0.1:0", drain_seconds=60)
+    services = _SlowToLeave()
+
+    def call(address: str) -> None:
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError, match="the end"):
+            signal_pb2_grpc.SignalServiceStub(channel).GetSignal(signal_pb2.GetSignalRequest(), timeout=60)
+
+    async def main() -> None:
+        server = GrpcServer(config, services, Stats(), AccessCounts(), CallCounts())
+        await server.start()
+        await asyncio.to_thread(call, server.address)
+        await server.drain()
+
+    asyncio.run(main())
+    assert services.left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from typing import Protocol
@@ -30,6 +31,8 @@ SERVICES = (
     run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
     signal_pb2.DESCRIPTOR.services_by_name["SignalService"].full_name,
 )
+
+_LAST_STEPS_SECONDS = 5.0
 
 
 class Services(Protocol):
@@ -62,6 +65,7 @@ class GrpcServer:
         """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
         `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
         self._drain_seconds = config.drain_seconds
+        self._not_calls = asyncio.all_tasks()
         self._services = services
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know aio
         self._audit = AuditLog(config.audit_log)
@@ -94,8 +98,15 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._services.drain()
         await self._server.stop(self._drain_seconds)
+        await self._end_tasks()
         self._services.close()
         self._audit.close()
+
+    async def _end_tasks(self) -> None:
+        """`stop` waits for calls, not for what ran them. Ended with the loop, that is cancelled between its
+        last two steps, which gRPC takes for an error and logs with its traceback."""
+        if left := asyncio.all_tasks() - self._not_calls:
+            await asyncio.wait(left, timeout=_LAST_STEPS_SECONDS)
 
     def _bind(self, config: ServingConfig, counts: AccessCounts) -> str:
         host, port = split_address(config.listen)
