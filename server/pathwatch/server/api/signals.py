@@ -12,6 +12,7 @@ import grpc
 
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.history import BriefHistory, to_message
+from pathwatch.server.api.reading import reading
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
@@ -90,21 +91,23 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                 both = "limit: cannot be given together with max_points, which chooses among all windows"
                 await abort(context, RefusedError(Code.INVALID_ARGUMENT, both, "limit"))
             groups = [request.group] if request.group else view.run.groups
-            return await asyncio.to_thread(
-                self._brief.read,
-                view.run,
-                groups,
+            async with reading(request.run, context):
+                return await asyncio.to_thread(
+                    self._brief.read,
+                    view.run,
+                    groups,
+                    after_step=after_step if after_step >= 0 else -2,
+                    points=max(2, min(request.max_points, most // (len(groups) + 1))),
+                )
+        async with reading(request.run, context):
+            history = await asyncio.to_thread(
+                self._store.history,
+                request.run,
                 after_step=after_step if after_step >= 0 else -2,
-                points=max(2, min(request.max_points, most // (len(groups) + 1))),
+                group=request.group,
+                limit=min(request.limit or most + 1, most + 1),
+                signal_limit=most + 1,
             )
-        history = await asyncio.to_thread(
-            self._store.history,
-            request.run,
-            after_step=after_step if after_step >= 0 else -2,
-            group=request.group,
-            limit=min(request.limit or most + 1, most + 1),
-            signal_limit=most + 1,
-        )
         if len(history.windows) + len(history.signals) > most:
             refusal = LimitError(
                 "answer_rows",
@@ -134,10 +137,11 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
             )
             await abort(context, RefusedError(Code.FAILED_PRECONDITION, forgotten))
         after_step = request.after_step if request.HasField("after_step") else -1
-        kept = self._store.observations(request.run, after_step=after_step)
-        while row := await asyncio.to_thread(next, kept, None):
-            round_ = await asyncio.to_thread(unpack_round, row.observations)
-            yield signal_pb2.GetObservationsResponse(round=round_)
+        async with reading(request.run, context):
+            kept = self._store.observations(request.run, after_step=after_step)
+            while row := await asyncio.to_thread(next, kept, None):
+                round_ = await asyncio.to_thread(unpack_round, row.observations)
+                yield signal_pb2.GetObservationsResponse(round=round_)
         # Deleted meanwhile, or moved? Then what was sent is not the whole.
         await find_run(self._engine, request.run, context)
 

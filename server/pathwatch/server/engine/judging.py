@@ -25,7 +25,7 @@ from pathwatch.server.engine.rounds import JudgedRound, judge_round
 from pathwatch.server.failpoints import reach
 from pathwatch.server.phases.verdict import Checkpoint, RankedCheckpoint
 from pathwatch.server.sketch.run_sketch import Round, RunSketch
-from pathwatch.server.store.interface import Store
+from pathwatch.server.store.interface import DamagedError, Store, StoreError
 from pathwatch.server.store.rows import WindowRow
 from pathwatch.v1 import run_pb2
 
@@ -33,6 +33,8 @@ log = logging.getLogger("pathwatch.server")
 
 MAX_FAILURES = 3
 """A plug-in that was cut off so often in a row is not tried again before the server restarts."""
+RETRY_SECONDS = 1.0
+"""How long after the store could not be read for a judge it is read again."""
 
 Work: TypeAlias = Callable[[], Callable[[], None]]
 """For the compute pool; what it returns is to be called in the writer thread."""
@@ -112,6 +114,14 @@ class JudgingQueue:
         self._failures = 0
         """Jobs in a row that a plug-in did not survive, or that a fault of the service ended."""
         self._broken: str | None = None
+        self._is_unread = False
+        """Whether the store could not be read when it was last to be."""
+        self._retry_at: float | None = None
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the store is to be read again, on the steady clock; `look_again` then. No job before that."""
+        return self._retry_at
 
     @property
     def waiting_rounds(self) -> int:
@@ -172,6 +182,11 @@ class JudgingQueue:
         self._todo.clear()
         self.close()
 
+    def look_again(self) -> None:
+        """It may be time to read the store again."""
+        if self._retry_at is not None and self._retry_at <= self._clock.steady():
+            self._retry_at = None
+
     def close(self) -> None:
         """End the plug-ins that live in processes of their own; a call under way fails."""
         if self._judge is not None:
@@ -185,7 +200,7 @@ class JudgingQueue:
 
     def next_job(self, geometries: Geometries, checkpoints: Sequence[Checkpoint]) -> Job | None:
         """The next piece of work, unless one is under way. Everything decided so far must be committed."""
-        if self._running is not None or self._rebuilding:
+        if self._running is not None or self._rebuilding or self._retry_at is not None:
             return None
         if self._broken is not None:
             self.drop(RefusedError(Code.FAILED_PRECONDITION, self._broken))
@@ -225,7 +240,8 @@ class JudgingQueue:
         )
 
     def failed(self, error: Exception) -> None:
-        """The last job raised: a plug-in that is no longer there, or a fault of the service."""
+        """The last job raised: a plug-in that is no longer there, a store that is away, or a fault of the
+        service."""
         job, self._running = self._running, None
         self._rebuilding = False
         self.close()  # it may have taken half a round; the stored ones make it anew
@@ -245,7 +261,18 @@ class JudgingQueue:
         if self._rewinding:
             self._todo.appendleft(_Rewind())
         self._rewinding = False
-        self._count_failure(error)
+        if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+            self._wait_for_store(error)
+        else:
+            self._count_failure(error)
+
+    def _wait_for_store(self, error: StoreError) -> None:
+        """It comes back by itself, which nothing else does that keeps a round from being judged."""
+        if not self._is_unread:
+            words = "run %r is judged once what is stored of it can be read: %s"
+            log.warning(words, self._run, error, extra={"run": self._run})
+        self._is_unread = True
+        self._retry_at = self._clock.steady() + RETRY_SECONDS
 
     def _count_failure(self, why: object) -> None:
         self._failures += 1
@@ -283,7 +310,7 @@ class JudgingQueue:
 
     def _done_rebuilding(self, judge: Judge, windows: list[WindowRow]) -> None:
         rewound, self._rewinding = self._rewinding, False
-        self._rebuilding = False
+        self._rebuilding = self._is_unread = False
         self._judge = judge
         if judge.lost:  # in ranking the checkpoints; the rounds were taken
             self.close()

@@ -452,6 +452,7 @@ class LiveRun:
 
     def close_ready(self) -> None:
         """Queue the rounds that are complete or whose grace time is over."""
+        self.judging.look_again()
         if not self._row.finished:
             self._closed(self.sketch.close_ready(self._shared.clock.steady()))
             if self._sampling is not None:
@@ -470,11 +471,13 @@ class LiveRun:
         self.judging.add_rounds(rounds)
 
     def next_deadline(self) -> float | None:
-        """When `close_ready` has more for want of a rank, on the steady clock."""
+        """When `close_ready` has more for want of a rank, or of the store, on the steady clock."""
+        again = self.judging.retry_at
         if self._row.finished:
-            return None
+            return again
         asking = None if self._sampling is None or not self._answers else self._sampling.next_deadline()
-        return min((at for at in (self.sketch.next_deadline(), asking) if at is not None), default=None)
+        found = (self.sketch.next_deadline(), asking, again)
+        return min((at for at in found if at is not None), default=None)
 
     def next_job(self) -> Job | None:
         """Work for the compute pool. Call it only when everything decided so far is committed."""
