@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,9 @@ def test_a_drain_says_not_serving_and_acks_what_it_has_read(
         assert len(list(store.batches("run"))) == acked
 
 
-class _SlowToLeave(signal_pb2_grpc.SignalServiceServicer):
-    """Has something to do yet when a call's status is sent already."""
-
+class _Services(signal_pb2_grpc.SignalServiceServicer):
     def __init__(self) -> None:
         self.left = False
-
-    async def GetSignal(self, request: signal_pb2.GetSignalRequest, context: Any) -> None:
-        try:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the end")
-        finally:
-            await asyncio.sleep(0.5)
-            self.left = True
 
     def add_to(self, server: grpc.aio.Server) -> None:
         signal_pb2_grpc.add_SignalServiceServicer_to_server(self, server)
@@ -95,20 +87,81 @@ class _SlowToLeave(signal_pb2_grpc.SignalServiceServicer):
     def close(self) -> None: ...
 
 
-def test_what_runs_a_call_is_over_before_the_server_is(tmp_path: Path) -> None:
-    """Otherwise it is cancelled with the loop: gRPC may log that as an error, with a traceback."""
-    config = ServerConfig(data=tmp_path / "data", listen="127.0.0.1:0", drain_seconds=60)
-    services = _SlowToLeave()
+class _SlowToLeave(_Services):
+    """Has something to do yet when a call's status is sent already."""
 
-    def call(address: str) -> None:
-        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError, match="the end"):
-            signal_pb2_grpc.SignalServiceStub(channel).GetSignal(signal_pb2.GetSignalRequest(), timeout=60)
+    async def GetSignal(self, request: signal_pb2.GetSignalRequest, context: Any) -> None:
+        try:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the end")
+        finally:
+            await asyncio.sleep(0.5)
+            self.left = True
+
+
+class _Wordy(_Services):
+    """Has always more to say than its caller listens to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    async def WatchSignals(
+        self, request: signal_pb2.WatchSignalsRequest, context: Any
+    ) -> AsyncIterator[signal_pb2.WatchSignalsResponse]:
+        try:
+            yield signal_pb2.WatchSignalsResponse()
+            asyncio.get_running_loop().call_soon(self.goes_on.set)  # when the next is being sent
+            while True:
+                yield signal_pb2.WatchSignalsResponse(signal=signal_pb2.Signal(reason="word " * 500_000))
+        finally:
+            self.left = True
+
+
+def serve(tmp_path: Path, services: _Services, call: Callable[[grpc.Channel], None]) -> None:
+    """From its start until it has drained, which it does once `call` has done with it."""
+    config = ServerConfig(data=tmp_path / "data", listen="127.0.0.1:0", drain_seconds=60)
+
+    def calling(address: str) -> None:
+        with grpc.insecure_channel(address) as channel:
+            call(channel)
 
     async def main() -> None:
         server = GrpcServer(config, services, Stats(), AccessCounts(), CallCounts())
         await server.start()
-        await asyncio.to_thread(call, server.address)
+        await asyncio.to_thread(calling, server.address)
         await server.drain()
 
     asyncio.run(main())
+
+
+def test_what_runs_a_call_is_over_before_the_server_is(tmp_path: Path) -> None:
+    """Otherwise it is cancelled with the loop: gRPC may log that as an error, with a traceback."""
+    services = _SlowToLeave()
+
+    def call(channel: grpc.Channel) -> None:
+        with pytest.raises(grpc.RpcError, match="the end"):
+            signal_pb2_grpc.SignalServiceStub(channel).GetSignal(signal_pb2.GetSignalRequest(), timeout=60)
+
+    serve(tmp_path, services, call)
     assert services.left
+
+
+def test_a_caller_that_hangs_up_while_it_is_answered_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gRPC logs one, with a traceback, where it hears of what could not be sent before it hears why."""
+    services = _Wordy()
+
+    def call(channel: grpc.Channel) -> None:
+        watch = signal_pb2_grpc.SignalServiceStub(channel).WatchSignals(
+            signal_pb2.WatchSignalsRequest(), timeout=60
+        )
+        next(watch)
+        assert services.goes_on.wait(60)
+        # Answered after what is being sent has begun to be, on the same connection.
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+        watch.cancel()
+
+    serve(tmp_path, services, call)
+    assert services.left
+    assert not caplog.records

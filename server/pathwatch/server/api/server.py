@@ -24,6 +24,7 @@ from pathwatch.server.api.requests import BoundedRequests
 from pathwatch.server.api.tls import server_credentials
 from pathwatch.server.config import AddressError, ServingConfig, split_address
 from pathwatch.server.engine.stats import Stats
+from pathwatch.server.logs.hangups import expect_hangups
 from pathwatch.v1 import routing_pb2, run_pb2, signal_pb2
 
 SERVICES = (
@@ -64,6 +65,7 @@ class GrpcServer:
     ) -> None:
         """Raises AddressError where `config.listen` cannot be had; OSError or ValueError where a file of
         `config.tls`, `config.tokens` or `config.audit_log` cannot be used."""
+        expect_hangups()
         self._drain_seconds = config.drain_seconds
         self._not_calls = asyncio.all_tasks()
         self._services = services
