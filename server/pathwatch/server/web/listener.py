@@ -9,7 +9,7 @@ import threading
 import time
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 from pathwatch.server.access.reloading import Reloaded
 
@@ -26,6 +26,8 @@ TOTAL_SECONDS = 30.0
 """Longest life of a connection: one request and its answer."""
 ROOM_SECONDS = 1.0
 """Longest wait for the thread of a connection that was cut."""
+_LINE_BYTES = 65536
+"""Longest first line of a request."""
 
 
 class Listener(ThreadingMixIn, WSGIServer):
@@ -115,8 +117,37 @@ class Listener(ThreadingMixIn, WSGIServer):
                     log.debug("an HTTP connection that was to be cut had ended")
 
 
+class _Answer(ServerHandler):
+    """Has the application called, and its answer sent."""
+
+    result: Any
+    """What the application gave; None = nothing yet."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """To the log, not to stderr as the base class; who takes too long to read is a broken connection."""
+        if self.result is not None and isinstance(exc_info[1], OSError):
+            log.debug("an HTTP answer could not be sent", exc_info=exc_info)
+        else:
+            log.error("a fault of the service", exc_info=exc_info)
+
+
 class QuietHandler(WSGIRequestHandler):
     """One request."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """As the base class, but with a handler of ours."""
+        self.raw_requestline = self.rfile.readline(_LINE_BYTES + 1)
+        if len(self.raw_requestline) > _LINE_BYTES:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(414)
+        elif self.parse_request():
+            reads: Any = self.rfile
+            writes: Any = self.wfile
+            answer: Any = _Answer(reads, writes, self.get_stderr(), self.get_environ(), multithread=False)
+            answer.request_handler = self
+            answer.run(self.server.get_app())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Requests are not logged: a scrape every few seconds is no news."""
