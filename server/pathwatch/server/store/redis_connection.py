@@ -45,6 +45,7 @@ class RedisConnection:
         self.address = address
         self._options = options
         self._stale = False
+        self._closed = False
         self.connections = 0
         """How many were made: with a new one, Redis may be another process, or another server."""
         try:
@@ -64,6 +65,11 @@ class RedisConnection:
             yield
         except ERRORS as error:
             self._stale = True
+            raise self.failure(doing, error) from error
+        except Exception as error:
+            if not self._closed:
+                raise
+            # Whoever reads a connection that is closed under him may be told anything.
             raise self.failure(doing, error) from error
 
     def command(self, *call: bytes | str | int) -> Any:
@@ -106,7 +112,8 @@ class RedisConnection:
             return [ask(node) for node in self._masters()]
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Let go of all connections; what others are just reading fails."""
+        self._closed = True
         self._client.close()
 
     def _send(self, node: Any, calls: Mapping[str, Sequence[Call]], replicas: int) -> dict[str, list[Any]]:
