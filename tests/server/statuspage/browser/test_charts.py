@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from browser import Tab
 from numpy.typing import NDArray
-from page_reading import chart, colours, drawn_points
-from playwright.sync_api import Locator, expect
+from page_reading import chart, colours, drawn_points, wait_for_all
+from playwright.sync_api import Locator, Route, expect
+from recorded_run import RecordedRun
 
 from pathwatch.client import Client
 from pathwatch.server.app import BackgroundServer
@@ -95,6 +96,29 @@ def test_a_line_goes_where_the_numbers_go(
     assert slope > 0
     off_X = np.abs(height_X - (slope * expected_X + offset))
     assert np.quantile(off_X, 0.95) < 0.05 * np.ptp(height_X)
+
+
+def test_a_late_answer_takes_nothing_from_a_metric_chosen_meanwhile(
+    open_tab: OpenTab, live_server: BackgroundServer, half_way: RecordedRun
+) -> None:
+    """It was asked for before, and has no numbers of that metric."""
+    page = open_tab(live_server.http_address).open("/#/runs/live")
+    wait_for_all(page)
+    held: list[Route] = []
+    later = "**/live/series*after_step=*"
+    page.route(later, lambda route: route.continue_() if held else held.append(route))
+    half_way.play(1)
+    while not held:
+        page.wait_for_timeout(20)
+    page.locator("details.chooser summary").click()
+    page.locator(".chooser-list input[value=path_consistency]").click()
+    figure = chart(page, "path_consistency")
+    assert drawn_points(figure) == 2 * 16
+    held[0].continue_()
+    # The page asks again once it has taken what it waited for.
+    with page.expect_response(lambda response: response.url.endswith("/api/v1/runs/live")):
+        pass
+    assert drawn_points(figure) == 2 * 16
 
 
 def line_pixels(figure: Locator, stroke: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

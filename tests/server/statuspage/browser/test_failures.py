@@ -25,6 +25,14 @@ NOTE_WORDS = """words => {
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true, attributes: true});
 }"""
 """Whether they were ever to be seen from then on."""
+CUT_BODIES = """() => {
+  const whole = window.fetch;
+  const cut = {start: body => body.error(new TypeError("network error"))};
+  window.fetch = async (...asked) => {
+    const {headers} = await whole(...asked);
+    return new Response(new ReadableStream(cut), {headers});
+  };
+}"""
 
 
 def unavailable(route: Route) -> None:
@@ -49,6 +57,15 @@ def test_a_proxy_that_answers_is_not_the_server(
     page.unroute("**/api/**")
     expect(field(page, "connection")).to_have_text("live")
     expect(field(page, "away")).to_have_text("")
+
+
+def test_an_answer_that_is_cut_off_is_none(open_tab: OpenTab, recorded_server: BackgroundServer) -> None:
+    """As by a server that is killed while it answers: no fault of the page, whose console would tell one."""
+    page = open_tab(recorded_server.http_address).open("/#/runs/other")
+    expect(field(page, "connection")).to_have_text("live")
+    page.evaluate(CUT_BODIES)
+    expect(field(page, "away")).to_contain_text("the server does not answer")
+    expect(field(page, "connection")).to_have_text("reconnecting")
 
 
 def test_one_refusal_does_not_blank_the_rest(

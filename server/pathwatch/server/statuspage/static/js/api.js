@@ -37,7 +37,7 @@ export async function get(path, parameters, signal) {
     return remembered.body;
   }
   if (!response.ok) throw await refusal(response);
-  const body = await response.json();
+  const body = await unlessCut(response.json(), signal);
   if (body.now) setServerTime(body.now);
   remember(url, response.headers.get("ETag"), body);
   return body;
@@ -54,14 +54,20 @@ async function send(url, etag, signal) {
   const secret = token();
   if (secret !== null) headers.set("Authorization", `Bearer ${secret}`);
   if (etag !== undefined) headers.set("If-None-Match", etag);
+  const either = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+  return unlessCut(fetch(url, { headers, cache: "no-store", signal: either }), signal);
+}
+
+/**
+ * An answer, or its body, which a server that ends leaves unfinished.
+ * @template T
+ * @param {Promise<T>} answer @param {AbortSignal} signal @returns {Promise<T>}
+ */
+async function unlessCut(answer, signal) {
   try {
-    return await fetch(url, {
-      headers,
-      cache: "no-store",
-      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
-    });
+    return await answer;
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted || error instanceof SyntaxError) throw error; // not JSON: a proxy's
     throw new ApiError(0, "the server does not answer");
   }
 }

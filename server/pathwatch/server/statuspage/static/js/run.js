@@ -160,19 +160,24 @@ class RunPage {
     const grown = this._series.length > GROWTH * POINTS;
     if (this._seriesMetrics !== metrics || grown || !this._series.continues(run)) {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics }, signal);
-      if (run.created_at !== this._created) return false;
+      if (!this._isWanted(run, metrics)) return false;
       this._series.replace(structuredClone(answer));
       this._seriesMetrics = metrics;
       return true;
     }
     if (run.closed_step > this._series.closedStep) {
       const answer = await get(`${this._path}/series`, { points: POINTS, metrics, after_step: this._series.closedStep }, signal);
-      if (run.created_at !== this._created) return false;
+      if (!this._isWanted(run, metrics)) return false;
       if (this._series.continues(answer)) this._series.append(structuredClone(answer));
       else this._seriesMetrics = "";
       return true;
     }
     return false;
+  }
+
+  /** Whether what was asked for still is: the reader may have chosen others meanwhile. @param {any} run @param {string} metrics */
+  _isWanted(run, metrics) {
+    return run.created_at === this._created && metrics === this._charts.metrics.join(",");
   }
 
   /** @param {any} run @param {AbortSignal} signal @returns {Promise<boolean>} whether there is more now */
