@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 
@@ -72,7 +73,7 @@ class Killer:
                 for _ in range(self._on_the_way_up.count(number)):
                     self._server.launch()
                     self._kill(self._chance.uniform(0, RECOVERY_SECONDS))
-                self._server.start({VARIABLE: "" if number == len(self._after) - 1 else armed})
+                self._start("" if number == len(self._after) - 1 else armed)
         except BaseException as failure:
             self._failure = failure
             self._ranks.kill()  # nobody would serve them: the job is not to wait for that
@@ -80,6 +81,14 @@ class Killer:
     def _armed(self) -> str:
         commit = 1 + self._chance.randrange(STALLED_COMMITS)
         return f"commit.before=stall@{commit}" if self._chance.random() < STALL_SHARE else ""
+
+    def _start(self, armed: str) -> None:
+        """One that is armed may die before it answers: what it has to judge is committed as it comes up."""
+        self._server.launch({VARIABLE: armed})
+        if not self._server.wait_started():
+            assert armed, "the server did not start"
+            assert self._server.wait() == -signal.SIGKILL
+            self._server.start()
 
     def _kill(self, delay: float) -> None:
         time.sleep(delay)
