@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,29 @@ def test_what_gives_no_answer_in_its_time_is_cut_off(monkeypatch: pytest.MonkeyP
     with pytest.raises(process.CutOffError, match=r"gave no answer to `update` within 0\.5 s"):
         plugin.call("update", step=1, round_={})
     assert plugin.ended
+
+
+@pytest.mark.slow
+def test_one_that_is_closed_in_the_midst_of_a_call_has_not_crashed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a server ends while a plug-in works: that is no error of anybody's."""
+    plugin = process.PluginProcess("pathwatch.detectors", "always-hangs", {})
+    calling = threading.Event()
+    to_frame = process.to_frame
+
+    def say(content: Any) -> bytes:
+        calling.set()
+        return to_frame(content)
+
+    monkeypatch.setattr(process, "to_frame", say)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(plugin.call, "update", step=1, round_={})
+        assert calling.wait(60)
+        plugin.close()
+        with pytest.raises(process.CutOffError, match="was closed"):
+            call.result(60)
+    assert not caplog.records
 
 
 @pytest.mark.robustness

@@ -41,6 +41,7 @@ class PluginProcess:
         self._name = name
         self._ended: str | None = None
         self._closing = threading.Lock()
+        self._talking = threading.Lock()
         self._connection, theirs = Pipe()
         # Ends with this process, however it ends, and with it the plug-in's process, hanging or not.
         lifeline, life = os.pipe()
@@ -84,8 +85,9 @@ class PluginProcess:
         timer.daemon = True
         timer.start()
         try:
-            self._connection.send_bytes(to_frame({"do": do, **arguments}))
-            answer = from_frame(self._connection.recv_bytes(MAX_FRAME_BYTES))
+            with self._talking:
+                self._connection.send_bytes(to_frame({"do": do, **arguments}))
+                answer = from_frame(self._connection.recv_bytes(MAX_FRAME_BYTES))
         except (EOFError, OSError) as error:
             raise CutOffError(self._end(do, seconds if late.is_set() else None)) from error
         finally:
@@ -103,7 +105,10 @@ class PluginProcess:
                 self._ended = f"The plug-in {self._name!r} was closed."
             self._kill()
             self._process.wait()
-            self._connection.close()
+            with (
+                self._talking
+            ):  # who is in the midst of a call was woken, and has not read yet that it is over
+                self._connection.close()
             self._life.close()
 
     def _cut_off(self, late: threading.Event) -> None:
@@ -118,6 +123,8 @@ class PluginProcess:
             ours.shutdown(socket.SHUT_RDWR)
 
     def _end(self, do: str, late: float | None) -> str:
+        if self._ended is not None:  # closed by us
+            return self._ended
         # A crash closes the connection a moment before the process has ended; an answer too large does not.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
