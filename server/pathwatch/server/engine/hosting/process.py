@@ -105,9 +105,7 @@ class PluginProcess:
                 self._ended = f"The plug-in {self._name!r} was closed."
             self._kill()
             self._process.wait()
-            with (
-                self._talking
-            ):  # who is in the midst of a call was woken, and has not read yet that it is over
+            with self._talking:  # who is in the midst of a call was woken, and may yet have to read
                 self._connection.close()
             self._life.close()
 
