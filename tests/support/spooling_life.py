@@ -12,7 +12,7 @@ import time
 
 from serving import CONFIG, train
 
-from pathwatch.client import RoutingStream, Spool, buffer
+from pathwatch.client import RoutingStream, Spool, buffer, reconnect
 
 MEMORY = 512 << 10
 """Some seven steps."""
@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--max-bytes", type=int, default=1 << 30)
     options = parser.parse_args()
     buffer._PATIENCE = 0.1  # as if every step took a while
+    # A job waits up to half a minute between attempts: cut off again and again, it would not be done in time.
+    assert hasattr(reconnect, "_LONGEST_DELAY")
+    reconnect._LONGEST_DELAY = 0.4
     spool = Spool(options.folder, max_bytes=options.max_bytes)
     stream = RoutingStream(options.address, run="run", config=CONFIG, buffer_bytes=MEMORY, spool=spool)
     for step in range(options.first, options.end):
