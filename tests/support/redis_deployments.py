@@ -110,7 +110,11 @@ class _Replicated(OneRedis):
 
 
 class SentinelRedis(_Replicated):
-    """A master and a replica; a sentinel names the one that is to be talked to."""
+    """A master and a replica; a sentinel names the one that is to be talked to.
+
+    It takes nobody for down before it is told to: a master that a busy machine or disk has held up for some
+    seconds would be replaced, and then be the one that `fail` takes for the replica.
+    """
 
     def deploy(self) -> None:
         master = f"127.0.0.1 {self.redis.port}"
@@ -119,7 +123,7 @@ class SentinelRedis(_Replicated):
         settings = self._folder / "sentinel.conf"
         settings.write_text(
             f"port {self._port}\nbind 127.0.0.1\ndir {self._folder}\nsentinel monitor main {master} 1\n"
-            "sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n"
+            "sentinel down-after-milliseconds main 600000\nsentinel failover-timeout main 5000\n"
         )
         with (self._folder / "sentinel.log").open("wb") as log:
             sentinel = subprocess.Popen(["redis-sentinel", str(settings)], stdout=log, stderr=log)
@@ -127,6 +131,10 @@ class SentinelRedis(_Replicated):
         self._ending.callback(sentinel.kill)
         self._asking = Sentinel([("127.0.0.1", self._port)], socket_timeout=2)  # type: ignore[no-untyped-call]
         wait(lambda: self.in_step() and self._asking.discover_slaves("main"))
+
+    def take_over(self) -> None:
+        (sentinel,) = self._asking.sentinels
+        wait(lambda: sentinel.sentinel_set("main", "down-after-milliseconds", 3000))
 
     @property
     def url(self) -> str:
@@ -137,7 +145,7 @@ class SentinelRedis(_Replicated):
 
 
 class ClusterRedis(_Replicated):
-    """Three masters; the first has a replica."""
+    """Three masters; the first has a replica, which takes over when it is told to alone."""
 
     def deploy(self) -> None:
         others = [self.process() for _ in range(2)]
@@ -147,7 +155,7 @@ class ClusterRedis(_Replicated):
         wait(lambda: all(self._knows(node, 3) and node.in_cluster() for node in (self.redis, *others)))
         with self.redis.client() as client:
             self._name = client.execute_command("CLUSTER MYID").decode()
-        self.replica = self.process()
+        self.replica = self.process(cluster_replica_no_failover="yes")
         added = f"127.0.0.1:{self.replica.port}"
         self._cli("add-node", added, nodes[0], "--cluster-slave", "--cluster-master-id", self._name)
         wait(lambda: self.in_step() and all(self._knows(node, 4) for node in self._processes))
