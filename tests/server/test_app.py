@@ -56,6 +56,29 @@ def test_a_process_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_to_be_told_again_at_its_very_end_changes_nothing(tmp_path: Path, stop: signal.Signals) -> None:
+    """All is drained and closed by then; an interpreter takes its time to end."""
+    end = "print('over', flush=True); sys.stdin.read(); sys.exit(code)"
+    slow = SERVE.replace("sys.exit", "code = ") + end
+    with subprocess.Popen(
+        [sys.executable, "-c", slow, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("grpc=")
+        process.send_signal(stop)
+        assert process.stdout.readline() == "over\n"
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
 def test_the_server_never_imports_torch(tmp_path: Path) -> None:
     """Through a whole round, judged and scraped."""
     code = """

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pathwatch.server")
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
 
 class StartError(Exception):
     """The server cannot start; the message says why and what to do."""
@@ -58,17 +60,20 @@ class Addresses:
 async def serve(config: ServerConfig | RelayConfig, *, ready: Callable[[Addresses], None]) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the process's exit code.
 
-    `ready` is called once both addresses answer. Raises StartError.
+    `ready` is called once both addresses answer. Raises StartError. Once it has drained, the process is to
+    end, and takes no notice of these signals any more.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         loop.add_signal_handler(number, stop.set)
     try:
         await _serve_until(config, ready, stop)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             loop.remove_signal_handler(number)
+    for number in _STOPS:  # else it would look as if it had been killed
+        signal.signal(number, signal.SIG_IGN)
     return 0
 
 
