@@ -53,7 +53,7 @@ class AlertmanagerProcess:
 
     def _port(self) -> int:
         deadline = time.monotonic() + 60
-        while not (found := re.search(r'"Listening on" address=\S+:(\d+)', self._log.read_text())):
+        while not (found := re.search(r'"Listening on" address=\S+:(\d+)\n', self._log.read_text())):
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.02)

@@ -137,7 +137,7 @@ class PrometheusProcess:
         return all(target in up and begun.get(target, 0.0) > after for target in self._targets)
 
     def _listening(self) -> str:
-        found = re.search(r'msg="Listening on" address=(\S+)', self._log.read_text())
+        found = re.search(r'msg="Listening on" address=(\S+)\n', self._log.read_text())
         return found[1] if found else ""
 
     def _ready(self) -> bool:
@@ -158,6 +158,7 @@ class PrometheusProcess:
         return value
 
     def _end(self) -> None:
+        # Nothing of what it holds is wanted any more; to bring it to disk may take it long.
         assert self._process is not None
-        self._process.terminate()
-        self._process.wait(30)
+        self._process.kill()
+        self._process.wait()
