@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,7 +68,22 @@ def recorded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backgr
         for run in (pair, other, text):
             run.wait_judged()
         pair.finish()
+        wait_ranked(server, "pair")
         yield server
+
+
+def wait_ranked(server: BackgroundServer, run: str) -> None:
+    """Until its checkpoints are, which are kept then. Of a finished run that takes a second; where it takes
+    five, those who ask are refused and told to ask again, pages too."""
+    deadline = time.monotonic() + 120
+    url = f"http://{server.http_address}/api/v1/runs/{run}/checkpoints"
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=60):
+                return
+        except urllib.error.HTTPError as refused:
+            if refused.code != 503 or time.monotonic() > deadline:
+                raise
 
 
 @pytest.fixture(scope="session")
