@@ -84,6 +84,16 @@ def test_one_refusal_does_not_blank_the_rest(
     expect(field(page, "connection")).to_have_text("live")
 
 
+def test_what_failed_at_first_is_asked_for_again(
+    open_tab: OpenTab, recorded_server: BackgroundServer
+) -> None:
+    tab = open_tab(recorded_server.http_address)
+    tab.allow("ERR_FAILED")
+    tab.page.route("**/api/v1/runs", lambda route: route.abort(), times=1)
+    page = tab.open("/#/runs/other")
+    expect(page.locator("#compare option")).not_to_have_count(0)
+
+
 def test_checkpoints_of_a_group_that_cannot_be_had(
     open_tab: OpenTab, recorded_server: BackgroundServer
 ) -> None:

@@ -49,6 +49,8 @@ class RunPage {
     this._verdict = "";
     /** @type {any} */
     this._run = null;
+    /** Whether the other runs are there to be chosen. */
+    this._offered = false;
     this._away = new AbortController();
     const again = () => void this._again();
     this._banner = new Banner();
@@ -97,13 +99,13 @@ class RunPage {
     this._missing.hidden = false;
     this._content.hidden = true;
     this._run = null;
+    this._offered = false;
   }
 
   /** @param {AbortSignal} signal */
   async refresh(signal) {
     const run = await get(this._path, {}, signal);
     if (run.created_at !== this._created) this._startAnew(run.created_at);
-    const first = this._run === null;
     this._run = run;
     this._missing.hidden = true;
     this._content.hidden = false;
@@ -128,7 +130,7 @@ class RunPage {
     await Promise.all([
       unlessRefused(this._checkpoints, run, signal),
       unlessRefused(this._layers, run, signal),
-      first ? this._offerComparisons(signal) : null,
+      this._offered ? null : this._offerComparisons(signal),
     ]);
     if (failed[0] !== undefined) throw failed[0];
   }
@@ -211,6 +213,7 @@ class RunPage {
     const others = runs.map((/** @type {any} */ run) => run.name).filter((/** @type {string} */ name) => name !== this._name);
     this._compare.replaceChildren(h("option", { value: "" }, others.length > 0 ? "choose a run …" : "no other run"), ...others.map((/** @type {string} */ name) => h("option", { value: name }, name)));
     setAttribute(this._compare, "disabled", others.length > 0 ? null : "");
+    this._offered = true;
   }
 
   _openComparison() {
