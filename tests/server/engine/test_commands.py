@@ -164,6 +164,22 @@ def test_after_several_a_batch_that_is_complete_goes_at_once(monkeypatch: pytest
     assert [len(queue.take(None)) for _ in range(2)] == [2, 2]
 
 
+def test_a_batch_that_becomes_complete_while_it_is_gathered_goes_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "GATHER_SECONDS", 300)
+    queue, _ = queue_of([("a", 0)] * 2)
+    assert len(queue.take(0)) == 2
+    taken: list[int] = []
+    taker = threading.Thread(target=lambda: taken.append(len(queue.take(None))), daemon=True)
+    taker.start()
+    pieces = BATCH_COST // (COMMAND_COST + MEBIBYTE // 8) + 1
+    for _ in range(pieces):
+        queue.put("a", lambda: None, MEBIBYTE // 8)
+    taker.join(60)
+    assert taken == [pieces]
+
+
 def test_after_a_single_one_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "GATHER_SECONDS", 300)
     queue, _ = queue_of([("a", 0)])

@@ -69,6 +69,21 @@ def test_read_as_beside_another(dtype: str, loss: str | None, optional: list[str
     assert plain(alone, 0) == plain(beside, 0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_zero_with_a_sign_is_read_as_beside_another(dtype: str) -> None:
+    """As bits it lies above all numbers that are not negative."""
+    weights = np.tile([-0.0, 0.25, 0.75, 0.0, -0.0], (2, 3, 1))
+
+    def decoded(n: int) -> Any:
+        ids = to_tensor(np.arange(n))
+        read = routing_pb2.ObservationBatch(
+            step=4, group="math", sample_ids=ids, weights=weights_tensor(weights[:n], dtype)
+        )
+        return decode_batch(read, 3, SHAPE)
+
+    assert plain(decoded(1), 0) == plain(decoded(2), 0)
+
+
 FAULTS = {
     "NaN": {"weight": np.nan},
     "Inf": {"weight": np.inf},

@@ -46,6 +46,8 @@ class CommandQueue:
         self._closed = False
         self._waiting_cost = 0
         self._gathers = False
+        self._gathering = False
+        """Whether the taker waits for a batch to become complete, not for a first command."""
 
     def put(self, run: str, command: Command, size: int = 0, *, shares: bool = False) -> None:
         """Queue a command of `size` bytes behind the others of its run; `shares` where it has no lane."""
@@ -58,7 +60,9 @@ class CommandQueue:
                 self._strangers.add(run)
             self._append(lane, size + COMMAND_COST, run, command)
             self._waiting_cost += size + COMMAND_COST
-            self._changed.notify()
+            # Woken for each that comes while it gathers, the taker would take the interpreter for nothing.
+            if not self._gathering or self._is_due():
+                self._changed.notify()
 
     def put_urgent(self, command: Command) -> None:
         """Queue a command before all others but earlier urgent ones."""
@@ -88,7 +92,9 @@ class CommandQueue:
         with self._changed:
             self._changed.wait_for(lambda: self._urgent or self._turns or self._closed, timeout)
             if self._gathers:
+                self._gathering = True
                 self._changed.wait_for(self._is_due, GATHER_SECONDS)
+                self._gathering = False
             batch: list[Command] = [*self._urgent]
             self._urgent.clear()
             spent = 0

@@ -69,7 +69,7 @@ def decode_one(
     except RefusedError:
         return None
     weights_NLK = as_float32(wire_NLK, tensor.dtype)
-    if not _sum_to_one(weights_NLK, HALF_TOLERANCE if tensor.dtype in HALF else float32_tolerance):
+    if not _sum_to_one(wire_NLK, weights_NLK, HALF_TOLERANCE if tensor.dtype in HALF else float32_tolerance):
         return None
     sample_ids_N = np.array([sample_id], np.int64)
     admission = admit(batch.group, batch.step, sample_ids_N) if admit else None
@@ -100,10 +100,12 @@ def _number(tensor: tensor_pb2.Tensor, dtype: int, form: struct.Struct) -> Any:
     return value
 
 
-def _sum_to_one(weights_NLK: NDArray[np.float32], tolerance: float) -> bool:
+def _sum_to_one(wire_NLK: NDArray[np.generic], weights_NLK: NDArray[np.float32], tolerance: float) -> bool:
     """Whether all rows plainly do, and hold nothing but numbers >= 0; False where rounding might decide."""
-    if not (weights_NLK.min() >= 0 and weights_NLK.max() <= 2):
+    bits, two = (np.uint16, 0x4000) if wire_NLK.itemsize == 2 else (np.uint32, 0x4000_0000)
+    # As bits, NaN and all that is negative lie above two, in each of the three types.
+    if np.maximum.reduce(wire_NLK.ravel().view(bits)) > two:
         return False
-    sums_NL = np.add.reduce(weights_NLK, axis=-1)
+    sums = np.add.reduce(weights_NLK, axis=-1).ravel().tolist()
     margin = tolerance - weights_NLK.shape[-1] * 2.0**-23
-    return bool(sums_NL.min() >= 1 - margin and sums_NL.max() <= 1 + margin)
+    return min(sums) >= 1 - margin and max(sums) <= 1 + margin

@@ -76,7 +76,9 @@ def wire_array(
     if len(tensor.shape) != len(shape):
         raise invalid(field, f"shape has {len(tensor.shape)} axes; wanted {_wanted(axes, shape)}")
     actual = list(tensor.shape)
-    if any(size < 0 or (want is not None and size != want) for size, want in zip(actual, shape, strict=True)):
+    if actual != [*shape] and any(
+        size < 0 or (want is not None and size != want) for size, want in zip(actual, shape, strict=True)
+    ):
         raise invalid(field, f"shape is {actual}; wanted {_wanted(axes, shape)}")
     dtype = _WIRE[tensor.dtype]
     size = math.prod(actual) * dtype.itemsize

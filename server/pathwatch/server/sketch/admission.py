@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pathwatch.server.sketch.hashing import sample_hash
+from pathwatch.server.sketch.hashing import hash_of_one, sample_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,11 @@ def admission(
     """What of these samples lies below the limit; None where all do, or there is no limit."""
     if hash_limit is None:
         return None
+    if len(sample_ids_N) == 1:
+        if hash_of_one(run, group, int(sample_ids_N[0])) < hash_limit:
+            return None
+        return Admission(observations=1, wanted_N=_NOTHING, hash_limit=hash_limit)
     below_N = sample_hash(run, group, sample_ids_N) < np.uint64(hash_limit)
     if below_N.all():
         return None
-    wanted_N = np.flatnonzero(below_N) if len(below_N) > 1 else _NOTHING
-    return Admission(observations=len(sample_ids_N), wanted_N=wanted_N, hash_limit=hash_limit)
+    return Admission(observations=len(sample_ids_N), wanted_N=np.flatnonzero(below_N), hash_limit=hash_limit)

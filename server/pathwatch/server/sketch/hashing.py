@@ -8,9 +8,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _ALL_BITS = 2**64 - 1
 
 
@@ -26,24 +24,24 @@ def sample_hash(run: str, group: str, sample_ids_N: NDArray[np.int64]) -> NDArra
     is a bijection of the id: within a group two different samples never share a hash.
     """
     if len(sample_ids_N) == 1:
-        return np.array([_one(_key(run, group), int(sample_ids_N[0]))], np.uint64)
+        return np.array([hash_of_one(run, group, int(sample_ids_N[0]))], np.uint64)
     key = np.uint64(_key(run, group))
     ids_N = np.ascontiguousarray(sample_ids_N, dtype=np.int64).view(np.uint64)
-    mixed_N = (ids_N + np.uint64(1)) * _GOLDEN + key
-    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(30))) * _MIX_1
-    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(27))) * _MIX_2
+    mixed_N = (ids_N + np.uint64(1)) * np.uint64(_GOLDEN) + key
+    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(30))) * np.uint64(_MIX_1)
+    mixed_N = (mixed_N ^ (mixed_N >> np.uint64(27))) * np.uint64(_MIX_2)
     return mixed_N ^ (mixed_N >> np.uint64(31))
+
+
+def hash_of_one(run: str, group: str, sample_id: int) -> int:
+    """The same of one sample: Python's integers are ten times as fast as arrays of one element."""
+    mixed = ((sample_id + 1) * _GOLDEN + _key(run, group)) & _ALL_BITS
+    mixed = ((mixed ^ (mixed >> 30)) * _MIX_1) & _ALL_BITS
+    mixed = ((mixed ^ (mixed >> 27)) * _MIX_2) & _ALL_BITS
+    return mixed ^ (mixed >> 31)
 
 
 @functools.lru_cache(maxsize=1024)
 def _key(run: str, group: str) -> int:
     digest = hashlib.blake2b(f"{run}\0{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def _one(key: int, sample_id: int) -> int:
-    """For one sample Python's integers are ten times as fast as arrays of one element."""
-    mixed = ((sample_id + 1) * int(_GOLDEN) + key) & _ALL_BITS
-    mixed = ((mixed ^ (mixed >> 30)) * int(_MIX_1)) & _ALL_BITS
-    mixed = ((mixed ^ (mixed >> 27)) * int(_MIX_2)) & _ALL_BITS
-    return mixed ^ (mixed >> 31)
