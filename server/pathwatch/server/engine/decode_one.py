@@ -108,4 +108,4 @@ def _sum_to_one(wire_NLK: NDArray[np.generic], weights_NLK: NDArray[np.float32],
         return False
     sums = np.add.reduce(weights_NLK, axis=-1).ravel().tolist()
     margin = tolerance - weights_NLK.shape[-1] * 2.0**-23
-    return min(sums) >= 1 - margin and max(sums) <= 1 + margin
+    return bool(min(sums) >= 1 - margin and max(sums) <= 1 + margin)
