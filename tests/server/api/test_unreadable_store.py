@@ -8,15 +8,17 @@ from typing import Any
 import grpc
 import pytest
 
-from pathwatch.server.store.interface import StoreError
+from pathwatch.server.store.interface import DamagedError, StoreError
 from pathwatch.server.store.rows import ObservationsRow
 from pathwatch.server.store.sqlite import SqliteStore
 from pathwatch.v1 import routing_pb2, signal_pb2
 
 CALLS: dict[str, Callable[[Any], Any]] = {
-    "history": lambda signals: signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run"), timeout=60),
-    "thinned_history": lambda signals: signals.GetMetrics(
-        signal_pb2.GetMetricsRequest(run="run", max_points=10), timeout=60
+    "history": lambda signals: (
+        signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run"), timeout=60).windows
+    ),
+    "thinned_history": lambda signals: (
+        signals.GetMetrics(signal_pb2.GetMetricsRequest(run="run", max_points=10), timeout=60).windows
     ),
     "observations": lambda signals: list(
         signals.GetObservations(signal_pb2.GetObservationsRequest(run="run"), timeout=60)
@@ -43,16 +45,31 @@ def test_a_caller_may_try_again(
         raise StoreError("cannot read Redis at redis.example:6379: Timeout reading from socket")
 
     monkeypatch.setattr(SqliteStore, read, away)
-    with pytest.raises(grpc.RpcError) as refused:
-        CALLS[read](with_a_round.signals)
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError) as refused:
+            CALLS[read](with_a_round.signals)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "run 'run'" in refused.value.details()
     assert "try again" in refused.value.details()
     assert "redis.example" not in refused.value.details()
-    assert "Timeout reading from socket" in caplog.text
+    assert caplog.text.count("Timeout reading from socket") == 1
     assert "Traceback" not in caplog.text
     monkeypatch.undo()
     assert CALLS[read](with_a_round.signals)
+
+
+@pytest.mark.parametrize("read", CALLS)
+def test_of_what_nobody_can_read_no_caller_is_told_to_try_again(
+    with_a_round: Any, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise DamagedError("bytes that nobody can read")
+
+    monkeypatch.setattr(SqliteStore, read, damaged)
+    with pytest.raises(grpc.RpcError) as refused:
+        CALLS[read](with_a_round.signals)
+    assert refused.value.code() is grpc.StatusCode.UNKNOWN
+    assert "try again" not in refused.value.details()
 
 
 def test_rounds_that_stop_coming_in_the_middle_are_not_taken_for_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -174,7 +175,12 @@ def test_a_batch_that_becomes_complete_while_it_is_gathered_goes_at_once(
     taker = threading.Thread(target=lambda: taken.append(len(queue.take(None))), daemon=True)
     taker.start()
     pieces = BATCH_COST // (COMMAND_COST + MEBIBYTE // 8) + 1
-    for _ in range(pieces):
+    queue.put("a", lambda: None, MEBIBYTE // 8)
+    deadline = time.monotonic() + 60
+    while not queue._gathering:  # a later piece then finds it waiting
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    for _ in range(pieces - 1):
         queue.put("a", lambda: None, MEBIBYTE // 8)
     taker.join(60)
     assert taken == [pieces]

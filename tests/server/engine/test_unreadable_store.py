@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,12 +17,26 @@ TRIES = 5
 
 
 @pytest.fixture
-def away(bench: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """While it is, windows cannot be read; every try adds the name of its run."""
-    tried: list[str] = []
+def as_time_passes(bench: Any, eventually: Any) -> Callable[[Callable[[], bool]], None]:
+    """Wait until something holds, while the clock goes on: when a failure is heard of depends on threads."""
+
+    def wait(is_so: Callable[[], bool]) -> None:
+        def later() -> bool:
+            bench.pass_time(0.25)
+            return is_so()
+
+        eventually(later)
+
+    return wait
+
+
+@pytest.fixture
+def away(bench: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """While it is, windows cannot be read; when each try was, on the steady clock."""
+    tried: list[float] = []
 
     def windows(run: str) -> Iterator[WindowRow]:
-        tried.append(run)
+        tried.append(bench.steady)
         raise StoreError("cannot read: connection refused")
 
     monkeypatch.setattr(bench.store, "windows", windows)
@@ -32,7 +47,8 @@ def test_a_round_waits_for_what_its_verdict_needs(
     bench: Any,
     make_batch: Any,
     eventually: Any,
-    away: list[str],
+    away: list[float],
+    as_time_passes: Callable[[Callable[[], bool]], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -41,19 +57,19 @@ def test_a_round_waits_for_what_its_verdict_needs(
     rank.observe(make_batch(10))
     last = rank.watermark(10)
     eventually(lambda: rank.acked == last)
-    for tries in range(1, TRIES + 1):
-        eventually(lambda tries=tries: len(away) >= tries)
-        bench.pass_time(0)
-        assert len(away) == tries  # not again before a second has passed
-        bench.pass_time(1)
+    as_time_passes(lambda: len(away) > TRIES)
+    assert all(later - former >= 1 for former, later in pairwise(away))
     monkeypatch.undo()
-    bench.pass_time(1)
-    eventually(lambda: bench.view().run.closed_step == 10)
+    as_time_passes(lambda: bench.view().run.closed_step == 10)
     assert caplog.text.count("cannot read: connection refused") == 1
 
 
 def test_so_does_a_ranking_of_a_finished_run(
-    bench: Any, make_batch: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    bench: Any,
+    make_batch: Any,
+    eventually: Any,
+    as_time_passes: Callable[[Callable[[], bool]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench.create()
     rank = bench.join()
@@ -70,6 +86,5 @@ def test_so_does_a_ranking_of_a_finished_run(
 
     monkeypatch.setattr(bench.store, "windows", windows)
     ranked = bench.engine.rank_checkpoints("run", None, 0)
-    eventually(lambda: "windows" not in vars(bench.store))
-    bench.pass_time(1)
+    as_time_passes(ranked.done)
     assert [place.checkpoint.step for place in ranked.result(30)] == [10]

@@ -18,14 +18,17 @@ def listening(application: Callable[..., Iterable[bytes]]) -> Iterator[socket.so
     """A connection that has sent its request; in the end, that is over."""
     server = listener.Listener("127.0.0.1", 0, application, None)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    serving.start()
     try:
         with socket.create_connection(server.server_address, timeout=60) as connection:
+            # Before anybody waits for it, however short for requests the time is.
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            yield connection
+            serving.start()
+            try:
+                yield connection
+            finally:
+                server.shutdown()
+                serving.join()
     finally:
-        server.shutdown()
-        serving.join()
         server.server_close()
 
 
@@ -43,12 +46,16 @@ def test_who_does_not_read_his_answer_is_a_broken_connection(
 
     monkeypatch.setattr(listener.Listener, "_give_back", give_back_and_say)
 
+    asked = threading.Event()
+
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        asked.set()
         start_response("200 OK", [("Content-Length", "50000000")])
         return [bytes(50_000_000)]
 
     with listening(application):
         assert ended.wait(60)
+    assert asked.is_set()
     assert not caplog.records
     assert capfd.readouterr().err == ""
 

@@ -34,6 +34,7 @@ SERVICES = (
 )
 
 _LAST_STEPS_SECONDS = 5.0
+"""Longest wait for what ran the calls, once these are over."""
 
 
 class Services(Protocol):

@@ -12,7 +12,7 @@ import grpc
 
 from pathwatch.server.api.age import ConnectionAge
 from pathwatch.server.api.history import BriefHistory, to_message
-from pathwatch.server.api.reading import reading
+from pathwatch.server.api.reading import Reading
 from pathwatch.server.api.runs import find_run
 from pathwatch.server.api.status import abort
 from pathwatch.server.api.watchers import Watchers
@@ -31,6 +31,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
         self._engine = engine
         self._store = store
         self._brief = BriefHistory(store)
+        self._reading = Reading()
         self._limits = limits
         self._watchers = Watchers()
         engine.listen(self._watchers.notify)
@@ -91,7 +92,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                 both = "limit: cannot be given together with max_points, which chooses among all windows"
                 await abort(context, RefusedError(Code.INVALID_ARGUMENT, both, "limit"))
             groups = [request.group] if request.group else view.run.groups
-            async with reading(request.run, context):
+            async with self._reading.of(request.run, context):
                 return await asyncio.to_thread(
                     self._brief.read,
                     view.run,
@@ -99,7 +100,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
                     after_step=after_step if after_step >= 0 else -2,
                     points=max(2, min(request.max_points, most // (len(groups) + 1))),
                 )
-        async with reading(request.run, context):
+        async with self._reading.of(request.run, context):
             history = await asyncio.to_thread(
                 self._store.history,
                 request.run,
@@ -137,7 +138,7 @@ class SignalService(signal_pb2_grpc.SignalServiceServicer):
             )
             await abort(context, RefusedError(Code.FAILED_PRECONDITION, forgotten))
         after_step = request.after_step if request.HasField("after_step") else -1
-        async with reading(request.run, context):
+        async with self._reading.of(request.run, context):
             kept = self._store.observations(request.run, after_step=after_step)
             while row := await asyncio.to_thread(next, kept, None):
                 round_ = await asyncio.to_thread(unpack_round, row.observations)

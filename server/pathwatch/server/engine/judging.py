@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from typing import TypeAlias
 
 from pathwatch.server import plugins
@@ -35,6 +36,8 @@ MAX_FAILURES = 3
 """A plug-in that was cut off so often in a row is not tried again before the server restarts."""
 RETRY_SECONDS = 1.0
 """How long after the store could not be read for a judge it is read again."""
+TRIES_A_LINE = 60
+"""After so many tries that failed the log says so again."""
 
 Work: TypeAlias = Callable[[], Callable[[], None]]
 """For the compute pool; what it returns is to be called in the writer thread."""
@@ -114,8 +117,8 @@ class JudgingQueue:
         self._failures = 0
         """Jobs in a row that a plug-in did not survive, or that a fault of the service ended."""
         self._broken: str | None = None
-        self._is_unread = False
-        """Whether the store could not be read when it was last to be."""
+        self._unread = 0
+        """How often in a row the store could not be read."""
         self._retry_at: float | None = None
 
     @property
@@ -268,10 +271,11 @@ class JudgingQueue:
 
     def _wait_for_store(self, error: StoreError) -> None:
         """It comes back by itself, which nothing else does that keeps a round from being judged."""
-        if not self._is_unread:
+        if self._unread % TRIES_A_LINE == 0:
             words = "run %r is judged once what is stored of it can be read: %s"
             log.warning(words, self._run, error, extra={"run": self._run})
-        self._is_unread = True
+        self._unread += 1
+        self._todo = deque(job for job in self._todo if not _is_given_up(job))
         self._retry_at = self._clock.steady() + RETRY_SECONDS
 
     def _count_failure(self, why: object) -> None:
@@ -297,9 +301,11 @@ class JudgingQueue:
         run, config, store = self._run, self._config, self._store
 
         def work() -> Callable[[], None]:
+            rows = iter(store.windows(run))
+            first = list(islice(rows, 1))  # before plug-ins are started in vain
             judge = Judge(config)
             try:
-                judge.rebuild(store.windows(run), checkpoints)
+                judge.rebuild(chain(first, rows), checkpoints)
                 windows = store.newest_windows(run) if rewinding else []
             except BaseException:
                 judge.close()
@@ -310,7 +316,7 @@ class JudgingQueue:
 
     def _done_rebuilding(self, judge: Judge, windows: list[WindowRow]) -> None:
         rewound, self._rewinding = self._rewinding, False
-        self._rebuilding = self._is_unread = False
+        self._rebuilding, self._unread = False, 0
         self._judge = judge
         if judge.lost:  # in ranking the checkpoints; the rounds were taken
             self.close()
@@ -380,3 +386,8 @@ class JudgingQueue:
         if judge.lost:  # the next round is to find a plug-in that lives
             self.close()
             self._count_failure(judge.lost)
+
+
+def _is_given_up(job: _ClosedRound | _RankRequest | _Rewind) -> bool:
+    """Whether nobody waits for it any more."""
+    return isinstance(job, _RankRequest) and job.future.cancelled()

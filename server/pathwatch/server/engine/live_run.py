@@ -451,7 +451,7 @@ class LiveRun:
     # Rounds and what is said after them.
 
     def close_ready(self) -> None:
-        """Queue the rounds that are complete or whose grace time is over."""
+        """Queue the rounds that are complete or whose grace time is over; the store may be read again."""
         self.judging.look_again()
         if not self._row.finished:
             self._closed(self.sketch.close_ready(self._shared.clock.steady()))
@@ -493,7 +493,7 @@ class LiveRun:
         return self.judging.work_ahead(self.sketch, self.standing.windows, self.geometries, self._row.attempt)
 
     def job_failed(self, error: Exception) -> None:
-        """The last job raised, which only a fault of the service or a missing plug-in can cause."""
+        """The last job raised: a plug-in is missing, the store is away, or it is a fault of the service."""
         self.judging.failed(error)
 
     def _rebuilt(self, judgement: Judgement, windows: list[WindowRow]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -108,7 +109,9 @@ def test_a_late_answer_takes_nothing_from_a_metric_chosen_meanwhile(
     later = "**/live/series*after_step=*"
     page.route(later, lambda route: route.continue_() if held else held.append(route))
     half_way.play(1)
+    deadline = time.monotonic() + 60
     while not held:
+        assert time.monotonic() < deadline, "later steps were not asked for"
         page.wait_for_timeout(20)
     page.locator("details.chooser summary").click()
     page.locator(".chooser-list input[value=path_consistency]").click()

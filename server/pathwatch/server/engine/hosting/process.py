@@ -85,9 +85,11 @@ class PluginProcess:
         timer.daemon = True
         timer.start()
         try:
+            frame = to_frame({"do": do, **arguments})
             with self._talking:
-                self._connection.send_bytes(to_frame({"do": do, **arguments}))
-                answer = from_frame(self._connection.recv_bytes(MAX_FRAME_BYTES))
+                self._connection.send_bytes(frame)
+                frame = self._connection.recv_bytes(MAX_FRAME_BYTES)
+            answer = from_frame(frame)
         except (EOFError, OSError) as error:
             raise CutOffError(self._end(do, seconds if late.is_set() else None)) from error
         finally:
