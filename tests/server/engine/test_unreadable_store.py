@@ -31,6 +31,20 @@ def as_time_passes(bench: Any, eventually: Any) -> Callable[[Callable[[], bool]]
 
 
 @pytest.fixture
+def a_round_is_sent(bench: Any, make_batch: Any, eventually: Any) -> Callable[[], None]:
+    """Of step 10; taken when it returns, and judged by and by."""
+
+    def send() -> None:
+        bench.create()
+        rank = bench.join()
+        rank.observe(make_batch(10))
+        last = rank.watermark(10)
+        eventually(lambda: rank.acked == last)
+
+    return send
+
+
+@pytest.fixture
 def away(bench: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """While it is, windows cannot be read; when each try was, on the steady clock."""
     tried: list[float] = []
@@ -45,18 +59,13 @@ def away(bench: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_round_waits_for_what_its_verdict_needs(
     bench: Any,
-    make_batch: Any,
-    eventually: Any,
+    a_round_is_sent: Callable[[], None],
     away: list[float],
     as_time_passes: Callable[[Callable[[], bool]], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bench.create()
-    rank = bench.join()
-    rank.observe(make_batch(10))
-    last = rank.watermark(10)
-    eventually(lambda: rank.acked == last)
+    a_round_is_sent()
     as_time_passes(lambda: len(away) > TRIES)
     assert all(later - former >= 1 for former, later in pairwise(away))
     monkeypatch.undo()
@@ -66,16 +75,11 @@ def test_a_round_waits_for_what_its_verdict_needs(
 
 def test_so_does_a_ranking_of_a_finished_run(
     bench: Any,
-    make_batch: Any,
-    eventually: Any,
+    a_round_is_sent: Callable[[], None],
     as_time_passes: Callable[[Callable[[], bool]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench.create()
-    rank = bench.join()
-    rank.observe(make_batch(10))
-    last = rank.watermark(10)
-    eventually(lambda: rank.acked == last)
+    a_round_is_sent()
     bench.engine.register_checkpoint("run", Checkpoint(step=10, tag="", attempt=0)).result(30)
     bench.engine.finish_run("run").result(30)
     bench.restart()
