@@ -153,6 +153,23 @@ def test_stall_holds_everything_until_resumed(proxy: ChaosProxy, echo: Echo) -> 
             assert late.recv(10) == b"late"
 
 
+def test_hold_back_lets_answers_pass(proxy: ChaosProxy, echo: Echo) -> None:
+    with connect(proxy) as client:
+        proxy.delay(0.3)
+        client.sendall(b"asked before")
+        proxy.wait_for(lambda proxy: proxy.bytes_taken)
+        proxy.hold_back()
+        client.sendall(b"more")
+        assert client.recv(100) == b"asked before"
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        assert bytes(echo.received) == b"asked before"
+        proxy.resume()
+        client.settimeout(60)
+        assert client.recv(100) == b"more"
+
+
 def test_refuse_refuses_new_connections_only(proxy: ChaosProxy) -> None:
     with connect(proxy) as client:
         exchange(client, b"hello")

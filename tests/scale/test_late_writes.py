@@ -45,7 +45,7 @@ def test_a_write_under_way_is_refused_when_another_has_the_run(
         former = shards.owner("text")
         assert former is not None
         proxy = behind[shards.shards.index(former)]
-        proxy.stall()
+        proxy.hold_back()
         ranks.let_on("text")
         # A renewal is shorter than the script of a write.
         proxy.wait_for(lambda proxy: proxy.bytes_taken - proxy.bytes_up > len(SCRIPT))

@@ -21,6 +21,8 @@ _CHUNK = 16 << 10
 _IN_FLIGHT = 64
 """Chunks a delayed direction holds before it stops reading."""
 _TIMEOUT = 60.0
+_QUIET_SECONDS = 0.005
+"""Without a byte: a message that is sent at once has come as a whole."""
 
 
 class ChaosProxy:
@@ -46,6 +48,7 @@ class ChaosProxy:
         self._connections: set[_Connection] = set()
         self._abandoned: list[asyncio.StreamWriter] = []
         self.flowing = asyncio.Event()
+        self.flowing_up = asyncio.Event()
         self.latency = 0.0
         self.rate: float | None = None
         self.cut_at: int | None = None
@@ -94,9 +97,30 @@ class ChaosProxy:
         """Forward nothing more in either direction; connections stay open, new ones are taken."""
         self._do(self.flowing.clear)
 
+    def hold_back(self) -> None:
+        """Forward nothing more towards the target; answers pass, so nobody waits for what he asked before.
+
+        It begins between two messages: where one is sent at once, all of it is held or nothing. Not after a
+        cut: of what was lost by it, it would wait to be forwarded.
+        """
+
+        async def act() -> None:
+            seen = -1
+            while not seen == self.bytes_taken == self.bytes_up:
+                seen = self.bytes_taken
+                await asyncio.sleep(_QUIET_SECONDS)
+            self.flowing_up.clear()
+
+        self._run(act())
+
     def resume(self) -> None:
-        """Undo `stall`."""
-        self._do(self.flowing.set)
+        """Undo `stall` and `hold_back`."""
+
+        def let_on() -> None:
+            self.flowing.set()
+            self.flowing_up.set()
+
+        self._do(let_on)
 
     def refuse(self) -> None:
         """Take no new connections (the kernel refuses them); open ones go on."""
@@ -247,6 +271,8 @@ class _Connection:
                 came, chunk = await chunks.get()
                 await asyncio.sleep(max(0.0, came + self._proxy.latency - time.monotonic()))
                 await self._proxy.flowing.wait()
+                if up:
+                    await self._proxy.flowing_up.wait()
                 if not chunk or self._ended.is_set():
                     return
                 await self._write(writer, chunk, up=up)
