@@ -25,6 +25,8 @@ from pathwatch.client import RoutingStream, reconnect
 UNACKED = 24
 """Messages a rank runs ahead of its acknowledgements: so that every kill finds some sent, some to come."""
 FLUSH_SECONDS = 240.0
+QUIET_SECONDS = 1.0
+"""Without an acknowledgement over connections that are there: then nothing is under way."""
 
 
 class Rank:
@@ -34,6 +36,7 @@ class Rank:
         self._rank = rank
         self._counters = np.memmap(counters, np.int64, "r+", shape=(RANKS + 1,))
         self._streams: dict[tuple[str, str, int], RoutingStream] = {}
+        self._open: list[RoutingStream] = []
         self._expected = 0
 
     def play(self, address: str, plays: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,6 +57,7 @@ class Rank:
         """Close all streams; their counts are kept."""
         for stream in self._streams.values():
             stream.close()
+        self._open.clear()
         return self._report()
 
     def _stream(self, address: str, run: str, attempt: int) -> RoutingStream:
@@ -68,12 +72,20 @@ class Rank:
                 # One run is made by its ranks, the other by whoever starts them.
                 config=CONFIGS[run] if run == "stream" else None,
             )
+            self._open.append(self._streams[key])
         return self._streams[key]
 
     def _hold_back(self) -> None:
         deadline = time.monotonic() + FLUSH_SECONDS
+        acked, since = -1, time.monotonic()
         while self._is_ahead() and time.monotonic() < deadline:
             time.sleep(0.002)
+            connected = all(stream.stats.connected for stream in self._open)
+            if not connected or self._count() != acked:
+                acked, since = self._count(), time.monotonic()
+            elif time.monotonic() - since > QUIET_SECONDS:
+                # A stream that sends what it is asked for alone never sends the rest.
+                self._expected = acked
 
     def _is_ahead(self) -> bool:
         is_ahead = self._expected - self._count() >= UNACKED
