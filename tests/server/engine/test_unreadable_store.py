@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pathwatch.server.engine.judge import Judge
 from pathwatch.server.phases.verdict import Checkpoint
 from pathwatch.server.store.interface import StoreError
 from pathwatch.server.store.rows import WindowRow
@@ -92,3 +93,33 @@ def test_so_does_a_ranking_of_a_finished_run(
     ranked = bench.engine.rank_checkpoints("run", None, 0)
     as_time_passes(ranked.done)
     assert [place.checkpoint.step for place in ranked.result(30)] == [10]
+
+
+def test_rankings_that_nobody_waits_for_any_more_are_not_made_up_for(
+    bench: Any,
+    a_round_is_sent: Callable[[], None],
+    as_time_passes: Callable[[Callable[[], bool]], None],
+    away: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asks again and again, as long as he waits each time, would keep the others waiting in the end."""
+    a_round_is_sent()
+    given_up = [bench.engine.rank_checkpoints("run", None, 0) for _ in range(TRIES)]
+    as_time_passes(lambda: len(away) > 1)
+    for ranked in given_up:
+        assert ranked.cancel()
+    tries = len(away)
+    as_time_passes(lambda: len(away) > tries + 1)
+    monkeypatch.undo()
+    rankings: list[str | None] = []
+    rank = Judge.rank
+
+    def noting(self: Judge, checkpoints: Any, group: str | None) -> Any:
+        rankings.append(group)
+        return rank(self, checkpoints, group)
+
+    monkeypatch.setattr(Judge, "rank", noting)
+    ranked = bench.engine.rank_checkpoints("run", None, 0)
+    as_time_passes(ranked.done)
+    assert ranked.result() == []
+    assert len(rankings) == 1
